@@ -1,0 +1,42 @@
+"""The one door to TensorFlow, Keras 2 (tf_keras) and tfmot.
+
+tfmot 0.8 knows Keras 2 only, while TensorFlow >= 2.16 hands out Keras 3 as
+`tf.keras` unless TF_USE_LEGACY_KERAS is set before the first use. Everything in
+tfopt imports `tf`, `keras` and `tfmot` from here, so that the variable is set in
+time, in one place.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+# Start-up notes on oneDNN and missing GPUs; warnings and errors still show.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+import tensorflow as tf  # noqa: E402
+import tf_keras as keras  # noqa: E402
+
+
+def check_keras_2() -> None:
+    """Refuses a process in which `tf.keras` already is Keras 3.
+
+    Raises:
+        ImportError: TensorFlow was imported, and its Keras 3 used, before tfopt.
+    """
+    # tf.keras is resolved at its first use: with the variable above set, asking
+    # binds Keras 2 unless somebody asked before.
+    version = getattr(tf.keras, "__version__", "2")  # Keras 2 has no such name here
+    if version.startswith("3"):
+        raise ImportError(
+            "tfopt works with Keras 2 (tf_keras), and this process has bound "
+            "tf.keras to Keras 3 already; set TF_USE_LEGACY_KERAS=1 before the "
+            f"first import, or import tfopt first. Received: tf.keras {version}"
+        )
+
+
+check_keras_2()
+
+import tensorflow_model_optimization as tfmot  # noqa: E402
+
+__all__ = ["check_keras_2", "keras", "tf", "tfmot"]

@@ -1,0 +1,35 @@
+"""Text files -> examples -> token ids -> tf.data.
+
+    corpus = tfopt.data.read("train.tsv")
+    wordpiece = tfopt.data.WordPiece.from_directory("checkpoint/")
+    encoded = wordpiece.encode(corpus.texts, max_length=128)
+    batches = tfopt.data.Batches(encoded, corpus.class_ids(corpus.label_list()))
+"""
+
+from tfopt.data.batches import Batches, plan
+from tfopt.data.corpus import (
+    DEMO_DEV_FILE,
+    DEMO_TRAIN_FILE,
+    LABELS_FILE,
+    Columns,
+    Corpus,
+    labels_text,
+    read,
+    read_labels,
+)
+from tfopt.data.wordpiece import Encoded, WordPiece
+
+__all__ = [
+    "DEMO_DEV_FILE",
+    "DEMO_TRAIN_FILE",
+    "LABELS_FILE",
+    "Batches",
+    "Columns",
+    "Corpus",
+    "Encoded",
+    "WordPiece",
+    "labels_text",
+    "plan",
+    "read",
+    "read_labels",
+]

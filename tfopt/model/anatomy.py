@@ -1,0 +1,114 @@
+"""Which layer of a BERT plays which role: the only module that knows layer names.
+
+`bert.build` names its layers by this module, the checkpoint reader and the passes
+find them by it. A config is read back from the layers themselves, so a model whose
+heads or neurons were cut away needs no record beside it.
+"""
+
+from __future__ import annotations
+
+from tfopt.backend import keras
+from tfopt.model.attention import SelfAttention
+from tfopt.model.config import BertConfig
+from tfopt.types import INPUT_NAMES
+
+TOKEN_EMBEDDING = "token_embedding"
+SEGMENT_EMBEDDING = "segment_embedding"
+POSITION_EMBEDDING = "position_embedding"
+EMBEDDING_NORM = "embedding_norm"
+EMBEDDING_DROPOUT = "embedding_dropout"
+FIRST_TOKEN = "first_token"
+POOLER = "pooler"
+CLASSIFIER_DROPOUT = "classifier_dropout"
+CLASSIFIER = "classifier"
+
+# Roles within one encoder layer; the Dense ones in the order of computation.
+DENSE_ROLES = ("query", "key", "value", "attention_output", "intermediate",
+               "ffn_output")
+ATTENTION = "attention"
+ATTENTION_NORM = "attention_norm"
+FFN_NORM = "ffn_norm"
+
+
+def layer_name(index: int, role: str) -> str:
+    """Name of the layer that plays `role` in encoder layer `index`, from 0."""
+    return f"layer_{index}_{role}"
+
+
+def layer_names(model: keras.Model) -> set[str]:
+    """Names of all the layers that `bert.build` gives a model of this depth."""
+    names = {*INPUT_NAMES, "embedding_sum", TOKEN_EMBEDDING, SEGMENT_EMBEDDING,
+             POSITION_EMBEDDING, EMBEDDING_NORM, EMBEDDING_DROPOUT, FIRST_TOKEN, POOLER,
+             CLASSIFIER_DROPOUT, CLASSIFIER}
+    roles = (*DENSE_ROLES, ATTENTION, "attention_dropout", "attention_sum",
+             ATTENTION_NORM, "ffn_dropout", "ffn_sum", FFN_NORM)
+    return names | {layer_name(i, role)
+                    for i in range(num_layers(model)) for role in roles}
+
+
+def is_bert(model: keras.Model) -> bool:
+    """Whether the model has the layers `bert.build` makes."""
+    names = {layer.name for layer in model.layers}
+    return {TOKEN_EMBEDDING, layer_name(0, ATTENTION), CLASSIFIER} <= names
+
+
+def num_layers(model: keras.Model) -> int:
+    """Number of encoder layers."""
+    names = {layer.name for layer in model.layers}
+    count = 0
+    while layer_name(count, ATTENTION) in names:
+        count += 1
+    return count
+
+
+def encoder_dense(model: keras.Model) -> list[keras.layers.Layer]:
+    """The six projections of every encoder layer, in the order of computation."""
+    return [model.get_layer(layer_name(i, role))
+            for i in range(num_layers(model)) for role in DENSE_ROLES]
+
+
+def hidden_states(model: keras.Model) -> list:
+    """Symbolic outputs <float>[B, T, D] of the embeddings and of each layer."""
+    return [model.get_layer(EMBEDDING_NORM).output] + [
+        model.get_layer(layer_name(i, FFN_NORM)).output
+        for i in range(num_layers(model))]
+
+
+def config_of(model: keras.Model) -> BertConfig:
+    """Reads the sizes of a BERT from its layers.
+
+    Args:
+        model: made by `bert.build`, or by a pass from such a one.
+
+    Returns:
+        Its config; `bert.build` of it gives a model of the same shapes.
+
+    Raises:
+        ValueError: the model is no BERT of tfopt's.
+    """
+    if not is_bert(model):
+        raise ValueError("The model must be a BERT made by tfopt. Received: layers "
+                         f"{[layer.name for layer in model.layers[:5]]}...")
+    layers = range(num_layers(model))
+    tokens = model.get_layer(TOKEN_EMBEDDING)
+    positions = model.get_layer(POSITION_EMBEDDING)
+    attention: list[SelfAttention] = [
+        model.get_layer(layer_name(i, ATTENTION)) for i in layers]
+    intermediate = [model.get_layer(layer_name(i, "intermediate")) for i in layers]
+    heads = [layer.num_heads for layer in attention]
+    return BertConfig(
+        vocab_size=tokens.input_dim,
+        hidden_size=tokens.output_dim,
+        num_heads=heads,
+        intermediate_sizes=[layer.units for layer in intermediate],
+        head_size=model.get_layer(layer_name(0, "query")).units // heads[0],
+        max_positions=positions.max_positions,
+        type_vocab_size=model.get_layer(SEGMENT_EMBEDDING).input_dim,
+        activation=intermediate[0].activation.__name__,
+        layer_norm_epsilon=model.get_layer(EMBEDDING_NORM).epsilon,
+        hidden_dropout=model.get_layer(EMBEDDING_DROPOUT).rate,
+        attention_dropout=attention[0].dropout,
+        classifier_dropout=model.get_layer(CLASSIFIER_DROPOUT).rate,
+        initializer_range=positions.initializer_range,
+        num_labels=model.get_layer(CLASSIFIER).units,
+    )

@@ -1,0 +1,75 @@
+"""The weightless part of self-attention, and the mask's one constant.
+
+softmax(Q K^T / sqrt(K) + mask) V, after Vaswani et al. 2017, "Attention is all
+you need", arXiv:1706.03762, equation 1. The projections around it are plain Dense
+layers, so that tfmot and the compression passes can treat them as such.
+"""
+
+from __future__ import annotations
+
+from tfopt.backend import keras, tf
+from tfopt.model.layers import Dropout, batch_size
+
+# Added to the score of a hidden position. exp(-100) is 0 beside 1 in float32, and
+# the range stays narrow enough for int8; -inf or -1e4 would ruin it.
+HIDDEN_SCORE = -100.0
+
+
+@keras.utils.register_keras_serializable(package="tfopt")
+class SelfAttention(keras.layers.Layer):
+    """Multi-head attention on projected queries, keys and values; has no weights.
+
+    Args:
+        num_heads: H.
+        dropout: fraction of attention probabilities dropped in training, [0, 1).
+        **kwargs: of `keras.layers.Layer`.
+    """
+
+    def __init__(self, num_heads: int, dropout: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self._dropout = Dropout(dropout)
+
+    def call(self, inputs, training=None):
+        """Attends.
+
+        Args:
+            inputs: query, key, value <float>[B, T, H*K] each (or the same with batch
+                and tokens in one axis, <float>[B*T, H*K]), and the attention mask
+                <int32>[B, T], 1 where a token is visible. The query may have fewer
+                tokens than the mask.
+            training: whether dropout is on.
+
+        Returns:
+            The context, of the query's shape.
+        """
+        query, key, value, mask = inputs
+        batch = batch_size(mask)
+        width = query.shape[-1]
+
+        def split(x):  # [B, T, H*K] -> [B, H, T, K]
+            x = tf.reshape(x, [batch, -1, self.num_heads, width // self.num_heads])
+            return tf.transpose(x, [0, 2, 1, 3])
+
+        scale = (width // self.num_heads) ** -0.5
+        # The softmax stays in float32 under mixed precision.
+        scores = tf.cast(tf.matmul(split(query * scale), split(key), transpose_b=True),
+                         tf.float32)  # [B, H, T, T]
+        hidden = (1.0 - tf.cast(mask, tf.float32)) * HIDDEN_SCORE
+        scores += hidden[:, tf.newaxis, tf.newaxis, :]
+        probabilities = self._dropout(
+            tf.cast(tf.nn.softmax(scores), query.dtype), training=training)
+        context = tf.matmul(probabilities, split(value))  # [B, H, T, K]
+        context = tf.transpose(context, [0, 2, 1, 3])
+        flat = query.shape.rank == 2
+        return tf.reshape(context, [-1, width] if flat else [batch, -1, width])
+
+    def compute_output_shape(self, input_shape):
+        """The context has the query's shape."""
+        return input_shape[0]
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {**super().get_config(), "num_heads": self.num_heads,
+                "dropout": self.dropout}

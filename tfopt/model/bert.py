@@ -1,0 +1,173 @@
+"""BERT with a classification head, as a functional Keras model.
+
+BertConfig -> keras.Model. After Devlin et al. 2018, arXiv:1810.04805 (post-norm
+encoder, GELU, learned positions, tanh pooler). Every projection is a plain `Dense`,
+since tfmot refuses EinsumDense, MultiHeadAttention and subclassed models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from absl import logging
+
+from tfopt.backend import keras, tf
+from tfopt.model import anatomy, layers
+from tfopt.model.anatomy import layer_name
+from tfopt.model.attention import SelfAttention
+from tfopt.model.config import BertConfig
+from tfopt.types import INPUT_NAMES
+
+_ACTIVATIONS = {"gelu_tanh": layers.gelu_tanh}  # those Keras has not by name
+
+
+def build(config: BertConfig, seed: int = 0) -> keras.Model:
+    """Builds the model with fresh weights.
+
+    Args:
+        config: the sizes.
+        seed: of the fresh weights; the same seed gives the same weights.
+
+    Returns:
+        A model from {input_ids, attention_mask, token_type_ids}, <int32>[B, T] each,
+        to logits <float32>[B, C].
+    """
+    made = _layers(config, seed)
+    inputs = _inputs()
+    x = _embed(made.__getitem__, inputs)
+    x = made[anatomy.EMBEDDING_DROPOUT](x)
+    for i in range(config.num_layers):
+        x = _encoder_layer(made.__getitem__, i, x, x, inputs["attention_mask"],
+                           dropout=True)
+    x = made[anatomy.FIRST_TOKEN]([x, inputs["attention_mask"]])
+    x = made[anatomy.CLASSIFIER_DROPOUT](made[anatomy.POOLER](x))
+    return keras.Model(inputs, made[anatomy.CLASSIFIER](x), name="bert")
+
+
+def for_inference(model: keras.Model) -> keras.Model:
+    """Wires a BERT's layers anew, for speed: the same logits from fewer operations.
+
+    Batch and tokens share one axis, so that a Dense is one matrix product without
+    shape arithmetic; dropout is gone; and the last layer computes queries and ffn
+    for the first token alone, since the head reads no other.
+
+    Args:
+        model: a BERT; its layers and weights are shared, not copied.
+
+    Returns:
+        The rewired model, of the same inputs and output; `model` itself where it is
+        no BERT of tfopt's or holds layers that this wiring does not know.
+    """
+    if not anatomy.is_bert(model):
+        return model
+    unknown = {layer.name for layer in model.layers} - anatomy.layer_names(model)
+    if unknown:
+        logging.info("Exported as it is wired; layers unknown to the inference "
+                     "wiring: %s", sorted(unknown))
+        return model
+    get = model.get_layer
+    inputs = _inputs()
+    mask = inputs["attention_mask"]
+    x = layers.MergeTokens()(_embed(get, inputs))  # [B*T, D]
+    last = anatomy.num_layers(model) - 1
+    for i in range(last):
+        x = _encoder_layer(get, i, x, x, mask)
+    first = layers.FirstToken()([x, mask])  # [B, D]
+    x = _encoder_layer(get, last, first, x, mask)
+    return keras.Model(inputs, get(anatomy.CLASSIFIER)(get(anatomy.POOLER)(x)),
+                       name="bert")
+
+
+def _inputs() -> dict:
+    return {name: keras.Input([None], dtype=tf.int32, name=name)
+            for name in INPUT_NAMES}
+
+
+def _embed(get: Callable[[str], keras.layers.Layer], inputs: Mapping):
+    """Sums and normalizes the three embeddings: <int32>[B, T] -> <float>[B, T, D]."""
+    x = keras.layers.Add(name="embedding_sum")([
+        get(anatomy.TOKEN_EMBEDDING)(inputs["input_ids"]),
+        get(anatomy.SEGMENT_EMBEDDING)(inputs["token_type_ids"]),
+    ])
+    return get(anatomy.EMBEDDING_NORM)(get(anatomy.POSITION_EMBEDDING)(x))
+
+
+def _encoder_layer(get, index: int, x, memory, mask, dropout: bool = False):
+    """One post-norm layer: x attends to memory, then the ffn.
+
+    Args:
+        get: name -> layer.
+        index: of the layer.
+        x: <float>[..., D], the positions to compute.
+        memory: <float>[..., D], the positions attended to.
+        mask: <int32>[B, T] of the memory.
+        dropout: whether to wire the dropout layers in.
+
+    Returns:
+        <float>[..., D], of x's shape.
+    """
+    def role(name):
+        return get(layer_name(index, name))
+
+    def drop(name, y):
+        return role(name)(y) if dropout else y
+
+    y = role(anatomy.ATTENTION)([
+        role("query")(x), role("key")(memory), role("value")(memory), mask])
+    y = drop("attention_dropout", role("attention_output")(y))
+    x = keras.layers.Add(name=layer_name(index, "attention_sum"))([x, y])
+    x = role(anatomy.ATTENTION_NORM)(x)
+    y = drop("ffn_dropout", role("ffn_output")(role("intermediate")(x)))
+    x = keras.layers.Add(name=layer_name(index, "ffn_sum"))([x, y])
+    return role(anatomy.FFN_NORM)(x)
+
+
+def _layers(config: BertConfig, seed: int) -> dict[str, keras.layers.Layer]:
+    """Makes every layer that has weights, state or a knob, by name."""
+    made: list[keras.layers.Layer] = []
+
+    def initializer():
+        return keras.initializers.TruncatedNormal(
+            stddev=config.initializer_range, seed=seed * 10_000 + len(made))
+
+    def dense(name, units, activation=None):
+        made.append(keras.layers.Dense(
+            units, activation=_ACTIVATIONS.get(activation, activation),
+            kernel_initializer=initializer(), name=name))
+
+    def embedding(name, rows):
+        made.append(keras.layers.Embedding(
+            rows, config.hidden_size, embeddings_initializer=initializer(), name=name))
+
+    def norm(name):
+        made.append(layers.LayerNorm(epsilon=config.layer_norm_epsilon, name=name))
+
+    def dropout(name, rate):
+        made.append(layers.Dropout(rate, name=name))
+
+    embedding(anatomy.TOKEN_EMBEDDING, config.vocab_size)
+    embedding(anatomy.SEGMENT_EMBEDDING, config.type_vocab_size)
+    made.append(layers.PositionEmbedding(
+        config.max_positions, config.initializer_range,
+        name=anatomy.POSITION_EMBEDDING))
+    norm(anatomy.EMBEDDING_NORM)
+    dropout(anatomy.EMBEDDING_DROPOUT, config.hidden_dropout)
+    for i in range(config.num_layers):
+        heads = config.num_heads[i]
+        for role in ("query", "key", "value"):
+            dense(layer_name(i, role), heads * config.head_size)
+        made.append(SelfAttention(heads, config.attention_dropout,
+                                  name=layer_name(i, anatomy.ATTENTION)))
+        dense(layer_name(i, "attention_output"), config.hidden_size)
+        dropout(layer_name(i, "attention_dropout"), config.hidden_dropout)
+        norm(layer_name(i, anatomy.ATTENTION_NORM))
+        dense(layer_name(i, "intermediate"), config.intermediate_sizes[i],
+              config.activation)
+        dense(layer_name(i, "ffn_output"), config.hidden_size)
+        dropout(layer_name(i, "ffn_dropout"), config.hidden_dropout)
+        norm(layer_name(i, anatomy.FFN_NORM))
+    made.append(layers.FirstToken(name=anatomy.FIRST_TOKEN))
+    dense(anatomy.POOLER, config.hidden_size, "tanh")
+    dropout(anatomy.CLASSIFIER_DROPOUT, config.classifier_dropout)
+    dense(anatomy.CLASSIFIER, config.num_labels)
+    return {layer.name: layer for layer in made}

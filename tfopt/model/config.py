@@ -1,0 +1,229 @@
+"""BertConfig: the sizes of a BERT, per layer, as one frozen record.
+
+Source: Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional
+Transformers", arXiv:1810.04805. Unlike the published configurations, the number
+of heads and the ffn width are kept *per layer*, since structured pruning leaves
+layers of different sizes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
+# Names other libraries give to the same functions.
+_ACTIVATION_ALIASES = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "swish": "silu",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """Sizes and constants of a BERT encoder with a classification head.
+
+    Attributes:
+        vocab_size: V, rows of the token embedding.
+        hidden_size: D, width of the residual stream.
+        num_heads: H of each layer; its length is the number of layers.
+        intermediate_sizes: F of each layer.
+        head_size: K, width of one head.
+        max_positions: longest input, in tokens.
+        type_vocab_size: number of segments.
+        activation: of the ffn: "gelu" (erf), "gelu_tanh", "relu" or "silu".
+        layer_norm_epsilon: added to the variance.
+        hidden_dropout: fraction in [0, 1), after embeddings and both blocks.
+        attention_dropout: fraction in [0, 1), on the attention probabilities.
+        classifier_dropout: fraction in [0, 1), before the classifier.
+        initializer_range: standard deviation of fresh weights.
+        num_labels: C, classes of the head.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_heads: tuple[int, ...]
+    intermediate_sizes: tuple[int, ...]
+    head_size: int
+    max_positions: int = 512
+    type_vocab_size: int = 2
+    activation: str = "gelu"
+    layer_norm_epsilon: float = 1e-12
+    hidden_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    classifier_dropout: float = 0.1
+    initializer_range: float = 0.02
+    num_labels: int = 2
+
+    def __post_init__(self):
+        """Checks the rules between the fields.
+
+        Raises:
+            ValueError: a rule is broken; the message ends with what was received.
+        """
+        object.__setattr__(self, "num_heads", tuple(self.num_heads))
+        object.__setattr__(self, "intermediate_sizes", tuple(self.intermediate_sizes))
+        for name in ("vocab_size", "hidden_size", "head_size", "max_positions",
+                     "type_vocab_size", "num_labels"):
+            _require(_is_size(getattr(self, name)), "a positive whole number", self,
+                     name)
+        for name in ("num_heads", "intermediate_sizes"):
+            _require(all(map(_is_size, getattr(self, name))),
+                     "positive whole numbers, one a layer", self, name)
+        _require(self.num_heads, "at least one layer", self, "num_heads")
+        if len(self.num_heads) != len(self.intermediate_sizes):
+            raise ValueError(
+                "`num_heads` and `intermediate_sizes` must name the same number of "
+                f"layers. Received: num_heads={self.num_heads}, "
+                f"intermediate_sizes={self.intermediate_sizes}"
+            )
+        _require(self.activation in ACTIVATIONS, f"one of {ACTIVATIONS}", self,
+                 "activation")
+        for name in ("hidden_dropout", "attention_dropout", "classifier_dropout"):
+            _require(0 <= getattr(self, name) < 1, "a fraction in [0, 1)", self, name)
+
+    @property
+    def num_layers(self) -> int:
+        """Number of encoder layers."""
+        return len(self.num_heads)
+
+    @classmethod
+    def uniform(
+        cls, *, hidden_size: int, num_layers: int, num_heads: int,
+        intermediate_size: int, vocab_size: int = 30522, **others: Any,
+    ) -> BertConfig:
+        """Builds a config whose layers are all of one size, as published BERTs are.
+
+        Args:
+            hidden_size: D; `num_heads` must divide it.
+            num_layers: number of encoder layers.
+            num_heads: H of every layer.
+            intermediate_size: F of every layer.
+            vocab_size: V.
+            **others: further fields of the config.
+
+        Returns:
+            The config.
+
+        Raises:
+            ValueError: the heads do not divide the width, or a field's rule is broken.
+        """
+        if num_heads < 1 or hidden_size % num_heads:
+            raise ValueError(
+                "The number of heads must divide the hidden size. Received: "
+                f"num_heads={num_heads}, hidden_size={hidden_size}"
+            )
+        return cls(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_heads=(num_heads,) * num_layers,
+            intermediate_sizes=(intermediate_size,) * num_layers,
+            head_size=hidden_size // num_heads,
+            **others,
+        )
+
+    @classmethod
+    def from_published(cls, fields: Mapping[str, Any], num_labels: int) -> BertConfig:
+        """Reads the JSON of a Hugging Face `config.json` or a `bert_config.json`.
+
+        Args:
+            fields: the parsed JSON.
+            num_labels: C of the head to build.
+
+        Returns:
+            The config.
+
+        Raises:
+            ValueError: a field is missing, not a BERT's, or breaks a rule.
+        """
+        kind = fields.get("model_type", "bert")
+        if kind != "bert":
+            raise ValueError(
+                f"Only the BERT architecture is read. Received: model_type={kind!r}")
+        positions = fields.get("position_embedding_type", "absolute")
+        if positions != "absolute":
+            raise ValueError("Only absolute positions are supported. Received: "
+                             f"position_embedding_type={positions!r}")
+        missing = [name for name in (
+            "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+            "intermediate_size") if name not in fields]
+        if missing:
+            raise ValueError(
+                f"A BERT config must give {missing}. Received: {sorted(fields)}")
+        activation = fields.get("hidden_act", "gelu")
+        dropout = fields.get("hidden_dropout_prob", 0.1)
+        classifier_dropout = fields.get("classifier_dropout")
+        return cls.uniform(
+            vocab_size=fields["vocab_size"],
+            hidden_size=fields["hidden_size"],
+            num_layers=fields["num_hidden_layers"],
+            num_heads=fields["num_attention_heads"],
+            intermediate_size=fields["intermediate_size"],
+            max_positions=fields.get("max_position_embeddings", 512),
+            type_vocab_size=fields.get("type_vocab_size", 2),
+            activation=_ACTIVATION_ALIASES.get(activation, activation),
+            layer_norm_epsilon=fields.get("layer_norm_eps", 1e-12),
+            hidden_dropout=dropout,
+            attention_dropout=fields.get("attention_probs_dropout_prob", 0.1),
+            classifier_dropout=dropout if classifier_dropout is None
+            else classifier_dropout,
+            initializer_range=fields.get("initializer_range", 0.02),
+            num_labels=num_labels,
+        )
+
+    def to_json(self) -> str:
+        """Returns the fields as a JSON object."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    def replace(self, **changes: Any) -> BertConfig:
+        """Returns a copy with some fields changed, checked anew."""
+        return dataclasses.replace(self, **changes)
+
+
+# Shapes for benchmarks with random weights (`random:NAME`). bert_* after Turc et
+# al. 2019, arXiv:1908.08962; minilm_* after Wang et al. 2020, arXiv:2002.10957.
+_SHAPES = {  # layers, width, heads, ffn
+    "bert_tiny": (2, 128, 2, 512),
+    "bert_mini": (4, 256, 4, 1024),
+    "bert_small": (4, 512, 8, 2048),
+    "bert_medium": (8, 512, 8, 2048),
+    "bert_base": (12, 768, 12, 3072),
+    "bert_large": (24, 1024, 16, 4096),
+    "minilm_l6": (6, 384, 12, 1536),
+    "minilm_l12": (12, 384, 12, 1536),
+}
+SHAPE_NAMES = tuple(_SHAPES)
+
+
+def named(name: str, **others: Any) -> BertConfig:
+    """Returns the config of a published shape, such as "bert_base".
+
+    Args:
+        name: one of `SHAPE_NAMES`.
+        **others: fields to set, such as `num_labels`.
+
+    Returns:
+        The config.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in _SHAPES:
+        raise ValueError(
+            f"A named shape must be one of {SHAPE_NAMES}. Received: name={name!r}")
+    layers, width, heads, ffn = _SHAPES[name]
+    return BertConfig.uniform(hidden_size=width, num_layers=layers, num_heads=heads,
+                              intermediate_size=ffn, **others)
+
+
+def _is_size(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _require(condition, rule: str, config: BertConfig, name: str) -> None:
+    if not condition:
+        raise ValueError(
+            f"`{name}` must be {rule}. Received: {name}={getattr(config, name)!r}")
