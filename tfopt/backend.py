@@ -39,4 +39,12 @@ check_keras_2()
 
 import tensorflow_model_optimization as tfmot  # noqa: E402
 
-__all__ = ["check_keras_2", "keras", "tf", "tfmot"]
+# Not in tfmot's public names, but what `prune_low_magnitude` returns. Registered so
+# that wrapped models load and copy without tfmot's `prune_scope`.
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import (  # noqa: E402
+    PruneLowMagnitude,
+)
+
+keras.utils.get_custom_objects()["PruneLowMagnitude"] = PruneLowMagnitude
+
+__all__ = ["PruneLowMagnitude", "check_keras_2", "keras", "tf", "tfmot"]

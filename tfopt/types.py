@@ -12,10 +12,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 PathLike = str | os.PathLike[str]
 Json = Mapping[str, Any]
 
 # The three model inputs, <int32>[B, T] each, in the order every part keeps.
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class BatchSource(Protocol):
+    """What training and measuring need of a set of examples (`data.Batches` is one)."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one epoch."""
+
+    def dataset(self, epochs: int = 1, first_step: int = 0) -> Any:
+        """A `tf.data.Dataset` of (inputs, class ids) over whole epochs."""

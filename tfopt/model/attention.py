@@ -29,7 +29,7 @@ class SelfAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.dropout = dropout
-        self._dropout = Dropout(dropout)
+        self._dropout = Dropout(dropout, dtype=self._dtype_policy)
 
     def call(self, inputs, training=None):
         """Attends.

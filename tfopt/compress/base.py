@@ -1,0 +1,153 @@
+"""The contract of a compression pass: Model -> Model.
+
+A pass is a frozen dataclass in a file of its own under `passes/`; its fields are its
+only knobs, its module's name is its name. A pass that trains gives `wrap`,
+`callbacks` and `strip`, which also serve a user's own `model.fit`; one that does not
+overrides `apply`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from tfopt.backend import keras
+from tfopt.train import loop
+from tfopt.types import BatchSource, PathLike
+
+
+class Stage(enum.IntEnum):
+    """What a pass changes. A recipe's passes never go back a stage."""
+
+    SHAPE = 1  # sizes
+    WEIGHTS = 2  # values
+    NUMERICS = 3  # arithmetic
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a recipe's passes may use beside the model; data reaches them only so.
+
+    Attributes:
+        train: labelled batches to learn from, or None.
+        dev: labelled batches that choose the best epoch, or None.
+        settings: how the passes that train do it.
+        state_dir: where a killed run finds its state, or None.
+        log_dir: where TensorBoard's files go, or None.
+    """
+
+    train: BatchSource | None = None
+    dev: BatchSource | None = None
+    settings: loop.Settings = loop.Settings()
+    state_dir: PathLike | None = None
+    log_dir: PathLike | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a pass did.
+
+    Attributes:
+        model: the compressed model.
+        touched: names of the layers it changed.
+        skipped: names of the layers it could have changed and did not -> the reason.
+        figures: what it claims, by metric name; held against measurement.
+    """
+
+    model: keras.Model
+    touched: tuple[str, ...]
+    skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    figures: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pass:
+    """Base of all passes; a subclass adds fields and methods.
+
+    Class attributes:
+        stage: what it changes.
+        needs: names of the `Context` fields without which it cannot run.
+    """
+
+    stage: ClassVar[Stage]
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def name(cls) -> str:
+        """The name in a recipe: that of the pass's module."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def example(cls) -> Self:
+        """The smallest instance that does something, for tests."""
+        return cls()
+
+    def resolve(self, context: Context) -> Self:
+        """Fills in what only the context can tell, such as the length of the run."""
+        return self
+
+    def wrap(self, model: keras.Model) -> keras.Model:
+        """Returns a copy of the model, ready to be trained under this pass."""
+        raise TypeError(f"The pass {self.name()!r} does not train. Received: wrap()")
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """Returns the callbacks that `fit` of the wrapped model needs."""
+        return []
+
+    def strip(self, model: keras.Model) -> keras.Model:
+        """Returns a plain model from a wrapped and trained one."""
+        raise TypeError(f"The pass {self.name()!r} does not train. Received: strip()")
+
+    def settle_step(self) -> int:
+        """The training step from which a wrapped model is in its final form."""
+        return 0
+
+    def outcome(self, before: keras.Model, after: keras.Model) -> Outcome:
+        """Says what `strip` left: layers touched and skipped, and the figures."""
+        raise TypeError(f"The pass {self.name()!r} does not train. Received: outcome()")
+
+    def apply(self, model: keras.Model, context: Context) -> Outcome:
+        """Runs the pass: by default wrap, fit, strip.
+
+        Args:
+            model: a copy that is the pass's own.
+            context: has all that `needs` names.
+
+        Returns:
+            What was done, with the new model.
+        """
+        chosen = self.resolve(context)
+        wrapped = chosen.wrap(model)
+        loop.fit(wrapped, context.train, context.dev, context.settings,
+                 callbacks=chosen.callbacks(), state_dir=context.state_dir,
+                 log_dir=context.log_dir, settle_step=chosen.settle_step())
+        return chosen.outcome(model, chosen.strip(wrapped))
+
+    def to_fields(self) -> dict[str, Any]:
+        """The pass as JSON values: {"pass": name, field: value, ...}."""
+        return {"pass": self.name(), **dataclasses.asdict(self)}
+
+
+def copy_model(model: keras.Model) -> keras.Model:
+    """Copies a functional model with variables of its own.
+
+    Args:
+        model: functional; its layers must be rebuilt by their `get_config`.
+
+    Returns:
+        The copy, of the same weights; not compiled.
+
+    Raises:
+        ValueError: the model is subclassed, and Keras cannot tell its layers.
+    """
+    if not getattr(model, "_is_graph_network", False):
+        raise ValueError(
+            "A model must be functional or Sequential (and built), so that its layers "
+            f"can be told apart. Received: {type(model).__name__}")
+    # from_config rather than clone_model: the latter keeps the layer objects of some
+    # wrappers, and with them their variables.
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    return copy

@@ -1,0 +1,1 @@
+"""The passes, one a module; `compress.registry` finds them by looking here."""

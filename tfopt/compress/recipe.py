@@ -1,0 +1,155 @@
+"""A recipe: which passes, in which order, and which exports; and its run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from tfopt.backend import keras
+from tfopt.compress import registry
+from tfopt.compress.base import Context, Outcome, Pass, copy_model
+from tfopt.types import PathLike
+
+Measure = Callable[[keras.Model], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Passes and exports.
+
+    Attributes:
+        passes: run one after the other; their stages never go back.
+        exports: schemes of `export.tflite`, such as "dynamic_wi8_afp32"; the last one
+            becomes `model.tflite`.
+    """
+
+    passes: tuple[Pass, ...]
+    exports: tuple[str, ...] = ("float32", "dynamic_wi8_afp32")
+
+    def __post_init__(self):
+        """Checks the order.
+
+        Raises:
+            ValueError: there is no pass or export, or a stage goes back.
+        """
+        if not self.passes or not self.exports:
+            raise ValueError("A recipe needs at least one pass and one export. "
+                             f"Received: passes={self.passes}, exports={self.exports}")
+        stages = [p.stage for p in self.passes]
+        if stages != sorted(stages):
+            raise ValueError(
+                "A recipe's passes must go SHAPE, WEIGHTS, NUMERICS. Received: "
+                + ", ".join(f"{p.name()} ({p.stage.name})" for p in self.passes))
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: no JSON object of "passes" and "exports", or a pass is wrong.
+        """
+        try:
+            fields = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"A recipe must be JSON: {error}. Received: {text[:60]!r}"
+                             ) from error
+        if not isinstance(fields, dict) or not set(fields) <= {"passes", "exports"}:
+            raise ValueError("A recipe must be an object of 'passes' and 'exports'. "
+                             f"Received: {text[:80]!r}")
+        passes = fields.get("passes")
+        if not isinstance(passes, list) or not all(
+                isinstance(item, dict) for item in passes):
+            raise ValueError("A recipe's 'passes' must be a list of objects. Received: "
+                             f"passes={passes!r}")
+        chosen = {"exports": tuple(fields["exports"])} if "exports" in fields else {}
+        return cls(passes=tuple(map(registry.from_fields, passes)), **chosen)
+
+    @classmethod
+    def load(cls, path: PathLike) -> Recipe:
+        """Reads a recipe file.
+
+        Raises:
+            ValueError: as `from_json`, or the file is missing; names the file.
+        """
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def to_json(self) -> str:
+        """The recipe as JSON."""
+        fields: dict[str, Any] = {"passes": [p.to_fields() for p in self.passes],
+                                  "exports": list(self.exports)}
+        return json.dumps(fields, indent=2) + "\n"
+
+
+def run(model: keras.Model, recipe: Recipe, context: Context,
+        measure: Measure | None = None) -> list[Outcome]:
+    """Runs a recipe's passes.
+
+    Args:
+        model: the baseline; it is left as it is.
+        recipe: what to run.
+        context: what the passes may use.
+        measure: counts a model anew after each pass; its figures replace those that
+            the pass claims.
+
+    Returns:
+        An outcome for each pass, in their order.
+
+    Raises:
+        ValueError: the context lacks what a pass needs, or a pass touched nothing or
+            changed the model's inputs or output.
+    """
+    for step in recipe.passes:
+        check_needs(step, context)
+    outcomes = []
+    for number, step in enumerate(recipe.passes):
+        label = f"{number}_{step.name()}"
+        logging.info("Pass %s", label)
+        with model.distribute_strategy.scope():
+            outcome = step.apply(copy_model(model), _within(context, label))
+        _check_signature(step, model, outcome.model)
+        if not outcome.touched:
+            raise ValueError(f"The pass {step.name()!r} matched no layer. Received: "
+                             f"layers {[layer.name for layer in model.layers][:8]}...")
+        if measure is not None:
+            outcome = dataclasses.replace(outcome, figures=measure(outcome.model))
+        outcomes.append(outcome)
+        model = outcome.model
+    return outcomes
+
+
+def check_needs(step: Pass, context: Context) -> None:
+    """Checks that the context has what a pass needs.
+
+    Raises:
+        ValueError: it has not.
+    """
+    missing = [name for name in step.needs if getattr(context, name) is None]
+    if missing:
+        raise ValueError(f"The pass {step.name()!r} needs {', '.join(missing)}. "
+                         "Received: a context without")
+
+
+def _within(context: Context, label: str) -> Context:
+    """The context with directories of this pass's own."""
+    places = {name: Path(getattr(context, name)) / label
+              for name in ("state_dir", "log_dir") if getattr(context, name)}
+    return dataclasses.replace(context, **places)
+
+
+def _check_signature(step: Pass, before: keras.Model, after: keras.Model) -> None:
+    def signature(model):
+        return [(t.name.partition(":")[0], t.shape.as_list(), t.dtype.name)
+                for t in model.inputs], [t.shape.as_list() for t in model.outputs]
+
+    if signature(before) != signature(after):
+        raise ValueError(
+            f"The pass {step.name()!r} must keep the model's inputs and output. "
+            f"Received: {signature(before)} before, {signature(after)} after")

@@ -1,0 +1,60 @@
+"""Finds the passes: every module under `passes/` holds one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from tfopt.compress import passes
+from tfopt.compress.base import Pass
+
+
+@functools.cache
+def all_passes() -> dict[str, type[Pass]]:
+    """Every pass by name.
+
+    Raises:
+        TypeError: a module does not define exactly one pass.
+    """
+    found = {}
+    for info in pkgutil.iter_modules(passes.__path__):
+        module = importlib.import_module(f"{passes.__name__}.{info.name}")
+        own = [value for value in vars(module).values()
+               if isinstance(value, type) and issubclass(value, Pass)
+               and value.__module__ == module.__name__]
+        if len(own) != 1:
+            raise TypeError("A module of passes must define exactly one. Received: "
+                            f"{module.__name__} with {[c.__name__ for c in own]}")
+        found[info.name] = own[0]
+    return found
+
+
+def from_fields(fields: Mapping[str, Any]) -> Pass:
+    """Makes a pass from its JSON values, as `Pass.to_fields` gives them.
+
+    Args:
+        fields: {"pass": name, field: value, ...}.
+
+    Returns:
+        The pass.
+
+    Raises:
+        ValueError: the name or a field is unknown, or a value out of its range.
+    """
+    values = dict(fields)
+    name = values.pop("pass", None)
+    if name not in all_passes():
+        raise ValueError(f"A recipe's pass must be one of {sorted(all_passes())}. "
+                         f"Received: pass={name!r}")
+    kind = all_passes()[name]
+    known = {field.name for field in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"The pass {name!r} has the fields {sorted(known)}. "
+                         f"Received: {', '.join(f'{k}={values[k]!r}' for k in unknown)}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value
+                   for key, value in values.items()})

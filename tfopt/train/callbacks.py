@@ -1,0 +1,142 @@
+"""Keras callbacks of the training loop; each also serves a user's own `model.fit`."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from tfopt.backend import keras, tf
+from tfopt.types import PathLike
+
+
+def _step(model: keras.Model) -> int:
+    """Optimizer steps done."""
+    return int(keras.backend.get_value(model.optimizer.iterations))
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Ends training with an error when the loss is no finite number.
+
+    Keras' own `TerminateOnNaN` ends it in silence, and the weights look trained.
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Checks the running mean, which one non-finite loss spoils for good.
+
+        Raises:
+            FloatingPointError: names the step.
+        """
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            step = _step(self.model)
+            raise FloatingPointError(
+                f"The training loss is not finite at step {step}; lower the learning "
+                f"rate or check the data. Received: loss={loss}")
+
+
+class TrainingLog(keras.callbacks.Callback):
+    """Writes loss, learning rate, examples/s and dev metrics for TensorBoard.
+
+    Args:
+        log_dir: where the event file goes.
+        batch_size: B, to count examples.
+        every: steps between two entries of the training figures.
+    """
+
+    def __init__(self, log_dir: PathLike, batch_size: int, every: int = 20):
+        super().__init__()
+        self._writer = tf.summary.create_file_writer(str(log_dir))
+        self._batch_size = batch_size
+        self._every = every
+        self._since = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the clock anew, so that evaluation is not counted as training."""
+        self._since = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Writes the training figures, now and then."""
+        step = _step(self.model)
+        if step % self._every:
+            return
+        now = time.perf_counter()
+        figures = {"train/loss": logs["loss"],
+                   "train/learning_rate": float(
+                       keras.backend.get_value(self.model.optimizer.learning_rate))}
+        if self._since is not None:
+            figures["train/examples_per_s"] = (
+                self._every * self._batch_size / (now - self._since))
+        self._since = now
+        self._write(figures, step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the dev metrics."""
+        self._write({f"dev/{name.removeprefix('val_')}": value
+                     for name, value in (logs or {}).items()
+                     if name.startswith("val_")},
+                    _step(self.model))
+        self._writer.flush()
+
+    def _write(self, figures, step):
+        with self._writer.as_default():
+            for name, value in figures.items():
+                tf.summary.scalar(name, value, step=step)
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Keeps the weights of the epoch with the best dev accuracy; stops when it stalls.
+
+    Args:
+        progress: where the best value so far, its epoch and weights are kept.
+        patience: epochs without a better value after which training stops; None
+            never stops it.
+        settle_step: epochs that end before this step are passed over: the model was
+            not yet in its final form, such as half pruned.
+    """
+
+    def __init__(self, progress, patience: int | None = None, settle_step: int = 0):
+        super().__init__()
+        self._progress = progress
+        self._patience = patience
+        self._settle_step = settle_step
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Compares and keeps."""
+        value = (logs or {}).get("val_accuracy")
+        if value is None or _step(self.model) < self._settle_step:
+            return
+        if value > self._progress.best_value:
+            self._progress.keep_best(value, epoch, self.model)
+        elif (self._patience is not None
+              and epoch - self._progress.best_epoch >= self._patience):
+            self.model.stop_training = True
+
+
+class SaveProgress(keras.callbacks.Callback):
+    """Saves the state of the run every so many seconds, and at each epoch's end.
+
+    Args:
+        progress: the run's `Progress`.
+        every_s: seconds between two saves within an epoch.
+    """
+
+    def __init__(self, progress, every_s: float = 60.0):
+        super().__init__()
+        self._progress = progress
+        self._every_s = every_s
+        self._last = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Saves if the time has come."""
+        if time.monotonic() - self._last >= self._every_s:
+            self._save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves."""
+        self._progress.history.append(
+            {name: float(value) for name, value in (logs or {}).items()})
+        self._save()
+
+    def _save(self):
+        self._progress.save()
+        self._last = time.monotonic()

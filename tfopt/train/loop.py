@@ -1,0 +1,174 @@
+"""The one caller of `Model.fit`: batches in, a trained model out.
+
+Fine-tuning, and every pass that trains, go through `fit`: AdamW with warm-up and
+decay, gradient clipping, the best epoch by dev accuracy, early stopping, logs,
+resuming, and an end at the first loss that is no number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import logging
+
+from tfopt.backend import keras, tf
+from tfopt.train import objective, precision
+from tfopt.train.callbacks import KeepBest, SaveProgress, StopOnNonFinite, TrainingLog
+from tfopt.train.optimizer import AdamW
+from tfopt.train.progress import Progress
+from tfopt.train.schedule import WarmupLinearDecay
+from tfopt.types import BatchSource, PathLike
+
+# Biases and the gamma and beta of LayerNorm do not decay.
+_UNDECAYED = ["bias", "gamma", "beta"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the train set, >= 1.
+        learning_rate: the peak.
+        weight_decay: fraction per step, times the rate; not on biases and LayerNorm.
+        warmup: fraction of all steps in which the rate rises, [0, 1).
+        clip_norm: largest global norm of the gradient; None does not clip.
+        patience: epochs without a better dev accuracy before stopping; None never.
+        seed: of dropout.
+        jit_compile: whether XLA compiles the step.
+        mixed_precision: "float32" or "mixed_bfloat16".
+    """
+
+    epochs: int = 3
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip_norm: float | None = 1.0
+    patience: int | None = None
+    seed: int = 0
+    jit_compile: bool = False
+    mixed_precision: str = "float32"
+
+    def __post_init__(self):
+        """Checks the values.
+
+        Raises:
+            ValueError: one is out of its range.
+        """
+        rules = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "learning_rate": (self.learning_rate > 0, "above 0"),
+            "weight_decay": (self.weight_decay >= 0, "at least 0"),
+            "warmup": (0 <= self.warmup < 1, "a fraction in [0, 1)"),
+            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0"),
+            "patience": (self.patience is None or self.patience >= 1, "at least 1"),
+            "mixed_precision": (self.mixed_precision in precision.NAMES,
+                                f"one of {precision.NAMES}"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise ValueError(f"`{name}` must be {rule}. Received: "
+                                 f"{name}={getattr(self, name)!r}")
+
+
+def fit(
+    model: keras.Model,
+    train: BatchSource,
+    dev: BatchSource | None = None,
+    settings: Settings = Settings(),  # noqa: B008
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    state_dir: PathLike | None = None,
+    log_dir: PathLike | None = None,
+    goal: objective.Objective | None = None,
+    settle_step: int = 0,
+) -> list[dict[str, float]]:
+    """Trains a model in place.
+
+    Under a `tf.distribute` strategy, build the model in the strategy's scope; training
+    follows it there.
+
+    Args:
+        model: functional, from the inputs of `train` to logits <float>[B, C].
+        train: what to learn from.
+        dev: chooses the best epoch; without it the last one stays.
+        settings: how to train.
+        callbacks: more Keras callbacks, such as a pruning pass's.
+        state_dir: where the run's state is kept; a second call with the same directory
+            goes on where the first was killed.
+        log_dir: where TensorBoard's event files go.
+        goal: what to minimize; default cross-entropy.
+        settle_step: step before which no epoch counts as the best, since the model is
+            not in its final form yet (a pruning ramp still rises).
+
+    Returns:
+        The figures of each epoch: loss, accuracy and, with `dev`, val_loss and
+        val_accuracy.
+
+    Raises:
+        FloatingPointError: the loss is not finite; names the step.
+    """
+    with model.distribute_strategy.scope():
+        working = model
+        if settings.mixed_precision != "float32":
+            working = precision.retype(model, settings.mixed_precision)
+        progress = _compile(working, train, settings, goal or objective.cross_entropy(),
+                            state_dir)
+    if progress.restore():
+        logging.info("Resumed at step %d from %s", progress.step, state_dir)
+    else:
+        seed_dropout(working, settings.seed)
+    if not progress.finished:
+        hooks = [StopOnNonFinite(), *callbacks]
+        if log_dir is not None:
+            hooks.append(TrainingLog(Path(log_dir), train.batch_size))
+        hooks += [KeepBest(progress, settings.patience, settle_step),
+                  SaveProgress(progress)]
+        _run(working, progress, train, dev, settings.epochs, hooks)
+        progress.finished = True
+        progress.save()
+    progress.load_best()
+    if working is not model:
+        model.set_weights(working.get_weights())
+    return progress.history
+
+
+def seed_dropout(model: keras.Model, seed: int) -> None:
+    """Sets the random state of every dropout layer, so that a seed fixes a run."""
+    generators = [module for module in model.submodules
+                  if isinstance(getattr(module, "generator", None),
+                                tf.random.Generator)]
+    for number, module in enumerate(generators):
+        module.generator.reset_from_seed(seed * 1_000_003 + number)
+
+
+def _compile(model, train, settings, goal, state_dir) -> Progress:
+    total = train.steps_per_epoch * settings.epochs
+    optimizer = AdamW(
+        WarmupLinearDecay(settings.learning_rate, int(settings.warmup * total), total),
+        weight_decay=settings.weight_decay, global_clipnorm=settings.clip_norm)
+    optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
+    optimizer.build(model.trainable_variables)
+    model.compile(optimizer, goal.loss(), goal.metrics(),
+                  jit_compile=settings.jit_compile)
+    return Progress(model, state_dir)
+
+
+def _run(model, progress, train, dev, epochs, hooks) -> None:
+    steps = train.steps_per_epoch
+    epoch, done = divmod(progress.step, steps)
+    # The epoch a resumed run starts in is finished by a call of its own: within one
+    # call of Model.fit all epochs have the same number of steps.
+    parts = [(epoch, epoch + 1, steps - done)] if done else []
+    parts.append((epoch + bool(done), epochs, steps))
+    for first, last, part_steps in parts:
+        if first >= last or model.stop_training:
+            continue
+        model.fit(
+            train.dataset(epochs, progress.step),
+            initial_epoch=first, epochs=last, steps_per_epoch=part_steps,
+            validation_data=None if dev is None else dev.dataset(),
+            callbacks=hooks, verbose=1 if sys.stdout.isatty() else 2)

@@ -1,0 +1,29 @@
+"""What training minimizes: logits and class ids -> loss and metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from tfopt.backend import keras
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A loss with the metrics shown beside it.
+
+    Attributes:
+        loss: makes the Keras loss of (class ids <int32>[B], logits <float>[B, C]).
+        metrics: makes the list of Keras metrics of the same.
+    """
+
+    loss: Callable[[], keras.losses.Loss]
+    metrics: Callable[[], list]
+
+
+def cross_entropy() -> Objective:
+    """Cross-entropy of the softmax of the logits, with accuracy."""
+    return Objective(
+        loss=lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )

@@ -1,0 +1,104 @@
+"""The state of a training run on disk, from which a killed run goes on.
+
+Held are the weights, the optimizer, the random states of dropout, the step, and the
+best weights so far. The order of the batches needs no state: it is a function of the
+step (`data.batches.plan`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tfopt.backend import keras, tf
+from tfopt.types import PathLike
+
+_BEST_FILE = "best.npz"
+
+
+class Progress:
+    """The state of one run; in memory only where no directory is given.
+
+    Args:
+        model: compiled, with its optimizer built.
+        directory: where the state is kept between two processes, or None.
+
+    Attributes:
+        best_value: best dev accuracy so far, or -inf.
+        best_epoch: its epoch, from 0, or -1.
+        history: the figures of each finished epoch.
+        finished: whether the run came to its end.
+    """
+
+    def __init__(self, model: keras.Model, directory: PathLike | None = None):
+        self._model = model
+        self._directory = None if directory is None else Path(directory)
+        self._best_weights = None
+        self.best_value = -math.inf
+        self.best_epoch = -1
+        self.history: list[dict[str, float]] = []
+        self.finished = False
+        self._manager = None
+        if self._directory is not None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._note = tf.Variable("", trainable=False, dtype=tf.string)
+            checkpoint = tf.train.Checkpoint(
+                model=model, optimizer=model.optimizer, note=self._note)
+            self._manager = tf.train.CheckpointManager(
+                checkpoint, str(self._directory), max_to_keep=1)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return int(keras.backend.get_value(self._model.optimizer.iterations))
+
+    def restore(self) -> bool:
+        """Goes back to the last saved state, if there is one.
+
+        Returns:
+            Whether there was one.
+        """
+        if self._manager is None or self._manager.latest_checkpoint is None:
+            return False
+        self._manager.checkpoint.restore(
+            self._manager.latest_checkpoint).assert_existing_objects_matched()
+        note = json.loads(self._note.numpy())
+        self.best_value = note["best_value"]
+        self.best_epoch = note["best_epoch"]
+        self.history = note["history"]
+        self.finished = note["finished"]
+        return True
+
+    def save(self) -> None:
+        """Saves the state, if there is a directory; whole or not at all."""
+        if self._manager is None:
+            return
+        # The note travels inside the checkpoint, so that both are of one moment.
+        self._note.assign(json.dumps({
+            "best_value": self.best_value, "best_epoch": self.best_epoch,
+            "history": self.history, "finished": self.finished}))
+        self._manager.save(checkpoint_number=self.step)
+
+    def keep_best(self, value: float, epoch: int, model: keras.Model) -> None:
+        """Keeps the model's present weights as the best."""
+        self.best_value, self.best_epoch = float(value), epoch
+        if self._directory is None:
+            self._best_weights = model.get_weights()
+            return
+        partial = self._directory / f"partial.{_BEST_FILE}"
+        np.savez(partial, *model.get_weights())
+        os.replace(partial, self._directory / _BEST_FILE)
+
+    def load_best(self) -> None:
+        """Puts the best weights back into the model, if any were kept."""
+        if self.best_epoch < 0:
+            return
+        weights = self._best_weights
+        if self._directory is not None:
+            with np.load(self._directory / _BEST_FILE) as arrays:
+                weights = [arrays[name] for name in arrays.files]
+        self._model.set_weights(weights)
