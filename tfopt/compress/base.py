@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from tfopt.backend import keras
 from tfopt.train import loop
@@ -80,11 +80,11 @@ class Pass:
         return cls.__module__.rpartition(".")[2]
 
     @classmethod
-    def example(cls) -> Self:
+    def example(cls) -> Pass:
         """The smallest instance that does something, for tests."""
         return cls()
 
-    def resolve(self, context: Context) -> Self:
+    def resolve(self, context: Context) -> Pass:
         """Fills in what only the context can tell, such as the length of the run."""
         return self
 

@@ -54,7 +54,8 @@ def from_fields(fields: Mapping[str, Any]) -> Pass:
     known = {field.name for field in dataclasses.fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:
+        received = ", ".join(f"{field}={values[field]!r}" for field in unknown)
         raise ValueError(f"The pass {name!r} has the fields {sorted(known)}. "
-                         f"Received: {', '.join(f'{k}={values[k]!r}' for k in unknown)}")
+                         f"Received: {received}")
     return kind(**{key: tuple(value) if isinstance(value, list) else value
                    for key, value in values.items()})

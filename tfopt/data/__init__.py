@@ -4,9 +4,13 @@
     wordpiece = tfopt.data.WordPiece.from_directory("checkpoint/")
     encoded = wordpiece.encode(corpus.texts, max_length=128)
     batches = tfopt.data.Batches(encoded, corpus.class_ids(corpus.label_list()))
+
+Only `Batches` needs TensorFlow, which is imported when it is first asked for: a
+server that tokenizes for LiteRT does without.
 """
 
-from tfopt.data.batches import Batches, plan
+from typing import Any
+
 from tfopt.data.corpus import (
     DEMO_DEV_FILE,
     DEMO_TRAIN_FILE,
@@ -29,7 +33,14 @@ __all__ = [
     "Encoded",
     "WordPiece",
     "labels_text",
-    "plan",
     "read",
     "read_labels",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Batches":
+        from tfopt.data.batches import Batches
+
+        return Batches
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

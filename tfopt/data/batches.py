@@ -88,6 +88,7 @@ class Batches:
         self._first_lengths = tf.constant(encoded.first_lengths, tf.int32)
 
     def __len__(self) -> int:
+        """N."""
         return len(self.lengths)
 
     @property

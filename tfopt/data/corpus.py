@@ -10,12 +10,14 @@ import csv
 import dataclasses
 import io
 import json
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tfopt.types import PathLike
 
 LABELS_FILE = "labels.txt"
+_EMPTY = "A data file must hold at least one example."
 _DEMO = Path(__file__).parent / "support_intents"
 DEMO_TRAIN_FILE = _DEMO / "train.tsv"
 DEMO_DEV_FILE = _DEMO / "dev.tsv"
@@ -55,7 +57,38 @@ class Corpus:
     lines: list[int]
 
     def __len__(self) -> int:
+        """N."""
         return len(self.texts)
+
+    def take(self, indices: Sequence[int]) -> Corpus:
+        """The examples at these places, in this order."""
+        def pick(items):
+            return None if items is None else [items[i] for i in indices]
+
+        return dataclasses.replace(self, texts=pick(self.texts), pairs=pick(self.pairs),
+                                   labels=pick(self.labels), lines=pick(self.lines))
+
+    def split(self, fraction: float, seed: int) -> tuple[Corpus, Corpus]:
+        """Holds examples out, by chance.
+
+        Args:
+            fraction: of the examples to hold out, in (0, 1).
+            seed: of the choice.
+
+        Returns:
+            The rest, and the held-out examples; both in the file's order.
+
+        Raises:
+            ValueError: the fraction is out of range, or a part would be empty.
+        """
+        count = round(len(self) * fraction)
+        if not 0 < fraction < 1 or not 0 < count < len(self):
+            raise ValueError(
+                f"The held-out fraction must be in (0, 1) and leave examples on both "
+                f"sides. Received: fraction={fraction} of {len(self)} examples")
+        held = set(random.Random(seed).sample(range(len(self)), count))
+        return (self.take([i for i in range(len(self)) if i not in held]),
+                self.take(sorted(held)))
 
     def label_list(self) -> list[str]:
         """The distinct labels, by number if all are whole numbers, else by letter."""
@@ -117,7 +150,7 @@ def read(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
         labels.append(label)
         lines.append(line)
     if not texts:
-        raise ValueError(f"A data file must hold at least one example. Received: {path}")
+        raise ValueError(f"{_EMPTY} Received: {path}")
     return Corpus(path=str(path), texts=texts, pairs=pairs if columns.pair else None,
                   labels=labels, lines=lines)
 
@@ -186,7 +219,7 @@ def _table(path: Path, rows: Iterator, wanted: Sequence[str],
            ) -> Iterator[tuple[int, Mapping[str, str]]]:
     line, header = next(rows, (1, None))
     if header is None:
-        raise ValueError(f"A data file must hold at least one example. Received: {path}")
+        raise ValueError(f"{_EMPTY} Received: {path}")
     for name in wanted:
         if name not in header:
             raise ValueError(f"{path}:{line}: the header has no column {name!r}. "

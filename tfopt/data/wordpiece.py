@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import BertWordPieceTokenizer
 
+from tfopt.files import write_whole
 from tfopt.types import PathLike
 
 VOCABULARY_FILE = "vocab.txt"
@@ -135,12 +135,6 @@ class WordPiece:
     def save(self, directory: PathLike) -> None:
         """Writes vocabulary and settings, so that `from_directory` gives them back."""
         directory = Path(directory)
-        _write(directory / VOCABULARY_FILE, "\n".join(self.words) + "\n")
-        _write(directory / SETTINGS_FILE,
-               json.dumps({"do_lower_case": self.lowercase}) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+        write_whole(directory / VOCABULARY_FILE, "\n".join(self.words) + "\n")
+        write_whole(directory / SETTINGS_FILE,
+                    json.dumps({"do_lower_case": self.lowercase}) + "\n")

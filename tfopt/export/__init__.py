@@ -1,0 +1,1 @@
+"""Export: Model -> bytes (`tflite`), and the LiteRT runner (`interpreter`)."""

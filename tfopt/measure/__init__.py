@@ -1,0 +1,1 @@
+"""Measuring: sizes (`cost`), times (`latency`), accuracy (`quality`)."""

@@ -1,17 +1,26 @@
 """The BERT of tfopt: its config, its Keras model, its checkpoints.
 
-    model = tfopt.model.load("minilm", num_labels=3)   # checkpoint -> keras.Model
-    tfopt.model.save(model, "out/keras")               # keras.Model -> checkpoint
+model = tfopt.model.load("minilm", num_labels=3)   # checkpoint -> keras.Model
+tfopt.model.save(model, "out/keras")               # keras.Model -> checkpoint
 """
 
+from tfopt.model.anatomy import config_of
 from tfopt.model.bert import build, for_inference
-from tfopt.model.checkpoint import directory, load, published_labels, save
+from tfopt.model.checkpoint import (
+    KERAS_FILE,
+    directory,
+    load,
+    published_labels,
+    save,
+)
 from tfopt.model.config import SHAPE_NAMES, BertConfig, named
 
 __all__ = [
+    "KERAS_FILE",
     "SHAPE_NAMES",
     "BertConfig",
     "build",
+    "config_of",
     "directory",
     "for_inference",
     "load",

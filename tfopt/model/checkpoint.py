@@ -141,7 +141,7 @@ def save(model: keras.Model, path: PathLike) -> None:
 
 
 def published_labels(name: PathLike) -> list[str] | None:
-    """The label words a Hugging Face checkpoint's classifier was trained with.
+    """The label words a checkpoint's classifier was trained with.
 
     Args:
         name: as for `load`.
@@ -149,8 +149,13 @@ def published_labels(name: PathLike) -> list[str] | None:
     Returns:
         The words by class number; None where the checkpoint names none.
     """
+    if os.fspath(name).startswith(_RANDOM):
+        return None
+    own = directory(name) / "labels.txt"
+    if own.exists():
+        return own.read_text(encoding="utf-8").splitlines()
     file = directory(name) / "config.json"
-    if os.fspath(name).startswith(_RANDOM) or not file.exists():
+    if not file.exists():
         return None
     words = _read_json(file).get("id2label") or {}
     labels = [words[key] for key in sorted(words, key=int)]
@@ -192,8 +197,7 @@ def _load_hugging_face(path, tensors, num_labels, seed) -> keras.Model:
                              f"{path / 'model.safetensors'} without {name!r}")
         return np.asarray(tensors.get_tensor(name)).astype(np.float32)
 
-    trained = (len(tensors.get_slice("classifier.bias").get_shape()) and
-               tensors.get_slice("classifier.bias").get_shape()[0]
+    trained = (tensors.get_slice("classifier.bias").get_shape()[0]
                if "classifier.bias" in names else 0)
     settings = _config(path / "config.json", fields, num_labels or trained or 2)
     _check_vocabulary(path, settings)
@@ -238,7 +242,8 @@ def _load_google(path: Path, num_labels: int | None, seed: int) -> keras.Model:
 
     def read(name: str) -> np.ndarray:
         if name not in names:
-            raise ValueError(f"A weight is missing. Received: {prefix} without {name!r}")
+            raise ValueError("A weight is missing. Received: "
+                             f"{prefix} without {name!r}")
         try:
             return reader.get_tensor(name)
         except (tf.errors.OpError, ValueError, RuntimeError) as error:

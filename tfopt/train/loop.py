@@ -112,7 +112,9 @@ def fit(
         FloatingPointError: the loss is not finite; names the step.
     """
     with model.distribute_strategy.scope():
-        working = model
+        # Trained is a model of the same layers, so that the caller's is left without
+        # an optimizer, whose moments would triple the file it is saved to.
+        working = keras.Model(model.inputs, model.outputs, name=model.name)
         if settings.mixed_precision != "float32":
             working = precision.retype(model, settings.mixed_precision)
         progress = _compile(working, train, settings, goal or objective.cross_entropy(),
@@ -131,7 +133,7 @@ def fit(
         progress.finished = True
         progress.save()
     progress.load_best()
-    if working is not model:
+    if settings.mixed_precision != "float32":
         model.set_weights(working.get_weights())
     return progress.history
 

@@ -129,15 +129,16 @@ class Magnitude(Pass):
             frequency=self.frequency)
 
         def wrap_layer(layer):
-            return PruneLowMagnitude(layer, pruning_schedule=schedule) if layer.name in names \
-                else layer
+            if layer.name not in names:
+                return layer
+            return PruneLowMagnitude(layer, pruning_schedule=schedule)
 
         # The copy first: tfmot's wrappers share variables with the model they are
         # given, and training them would train the original.
         return keras.models.clone_model(copy_model(model), clone_function=wrap_layer)
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
-        """tfmot's callback that counts the steps and masks at each epoch's end."""
+        """Tfmot's callback that counts the steps and masks at each epoch's end."""
         return [tfmot.sparsity.keras.UpdatePruningStep()]
 
     def strip(self, model: keras.Model) -> keras.Model:
@@ -152,7 +153,8 @@ class Magnitude(Pass):
         Raises:
             ValueError: the model was not wrapped.
         """
-        wrappers = [layer for layer in model.layers if isinstance(layer, PruneLowMagnitude)]
+        wrappers = [layer for layer in model.layers
+                    if isinstance(layer, PruneLowMagnitude)]
         if not wrappers:
             raise ValueError("Only a model from `wrap` can be stripped. Received: "
                              f"layers {[layer.name for layer in model.layers][:8]}")

@@ -1,0 +1,163 @@
+"""The whole road: fine-tune, compress by a recipe, export, measure, report.
+
+    python experiments/compress.py --model_dir=DIR --train_file=F --dev_file=F \
+        --recipe=int8 --out_dir=DIR
+
+Cost: the fine-tuning (unless --baseline_dir names one), the recipe's own training, and
+a minute or two of timing. Result: model.tflite with its vocabulary and labels, and
+report.{json,md,png}. Without --train_file it runs on the embedded support intents.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import flags as shared
+import run_dir
+import task as tasks
+from absl import flags, logging
+from finetune import finetune
+
+from tfopt import compress, model, report
+from tfopt.export import tflite
+from tfopt.files import write_whole
+from tfopt.measure import cost, latency, quality, runners
+from tfopt.train import strategy
+
+FLAGS = flags.FLAGS
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def load_recipe(name: str) -> compress.Recipe:
+    """Reads a recipe by its file, or by its name among the ones that come along.
+
+    Raises:
+        ValueError: there is none, or it is wrong.
+    """
+    known = RECIPES / f"{name}.json"
+    path = known if known.exists() else Path(name)
+    if not path.is_file():
+        raise ValueError(
+            "--recipe must be a file or one of "
+            f"{sorted(p.stem for p in RECIPES.glob('*.json'))}. Received: {name!r}")
+    recipe = compress.Recipe.load(path)
+    for scheme in recipe.exports:
+        tflite.check_scheme(scheme)
+    return recipe
+
+
+def compress_model(recipe, task, out: Path, baseline: Path) -> list[str]:
+    """Runs the passes from the baseline into `keras/`; returns notes on them."""
+    target, notes_file = out / "keras", out / "keras" / "passes.txt"
+    if (target / model.KERAS_FILE).exists():
+        return notes_file.read_text(encoding="utf-8").splitlines()
+    with strategy.make(FLAGS.strategy).scope():
+        start = model.load(baseline)
+    context = compress.Context(train=task.train, dev=task.choose,
+                               settings=tasks.settings(),
+                               state_dir=out / run_dir.STATE, log_dir=out / "logs")
+    outcomes = compress.run(start, recipe, context, cost.of_model)
+    notes = []
+    for step, outcome in zip(recipe.passes, outcomes, strict=True):
+        skipped = ", ".join(f"{name} ({why})" for name, why in outcome.skipped.items())
+        notes.append(
+            f"Pass {step.name()}: {len(outcome.touched)} layers touched; "
+            f"{outcome.figures['nonzeros']:,.0f} nonzeros of "
+            f"{outcome.figures['parameters']:,.0f} parameters"
+            + (f"; skipped: {skipped}" if skipped else "") + ".")
+    tasks.save_text_side(task, target)
+    write_whole(notes_file, "\n".join(notes) + "\n")
+    model.save(outcomes[-1].model, target)
+    return notes
+
+
+def export(recipe, out: Path) -> dict[str, Path]:
+    """Writes a `.tflite` for each export, the last one as `model.tflite` too."""
+    files = {scheme: out / "exports" / f"{scheme}.tflite" for scheme in recipe.exports}
+    compressed = model.load(out / "keras")
+    for scheme, file in files.items():
+        write_whole(file, tflite.convert(compressed, scheme,
+                                         length=FLAGS.export_length))
+    write_whole(out / "model.tflite", files[recipe.exports[-1]].read_bytes())
+    return files
+
+
+def measure(task, baseline: Path, files: dict[str, Path]) -> list[report.Row]:
+    """Measures baseline and exports: accuracy, size, time."""
+    artifacts = {report.BASELINE: baseline, **files}
+    rows = []
+    for name, path in artifacts.items():
+        runner = runners.open_artifact(path, FLAGS.num_threads)
+        for split, part in task.report.items():
+            logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
+            rows += report.rows(name, quality.measure(logits, part.class_ids), split)
+
+    start = model.load(baseline)
+    counts = {report.BASELINE: cost.of_model(start)} | {
+        name: cost.of_tflite(path) for name, path in files.items()}
+    for name, count in counts.items():
+        file = files.get(name, baseline / model.KERAS_FILE)
+        rows += report.rows(name, cost.of_file(file) | count | cost.ratios(
+            count, counts[report.BASELINE]))
+
+    logging.info("Timing %d artifacts in turn", len(artifacts))
+    dev = task.report["dev"].encoded
+    times = latency.measure(
+        artifacts, dev.ids, dev.first_lengths, num_threads=FLAGS.num_threads,
+        max_tokens=FLAGS.export_length or model.config_of(start).max_positions,
+        **({"rounds": 1, "texts": 8} if FLAGS.smoke else {}))
+    for name, figures in times.items():
+        speedup = (times[report.BASELINE]["latency_p50_ms"]
+                   / figures["latency_p50_ms"])
+        rows += report.rows(name, figures | {"speedup": speedup})
+    return rows
+
+
+def main() -> None:
+    """Goes the whole road."""
+    recipe = load_recipe(FLAGS.recipe)
+    task = tasks.load()
+    out = run_dir.claim(FLAGS.out_dir, "compress")
+    baseline = Path(FLAGS.baseline_dir or out / "baseline")
+    if FLAGS.baseline_dir is None:
+        finetune(task, baseline, out / run_dir.STATE / "baseline", out / "logs")
+    elif model.published_labels(baseline) != task.labels:
+        raise ValueError("--baseline_dir must be trained for the labels of the train "
+                         f"file. Received: {baseline} with "
+                         f"{model.published_labels(baseline)}")
+    notes = compress_model(recipe, task, out, baseline)
+    files = export(recipe, out)
+    rows = measure(task, baseline, files)
+
+    tasks.save_text_side(task, out)
+    write_whole(out / "recipe.json", recipe.to_json())
+    here = report.environment(num_threads=FLAGS.num_threads,
+                              command=shared.command())
+    write_whole(out / "report.json", report.to_json(here, rows))
+    write_whole(out / "report.md", report.to_markdown(here, rows, task.notes + notes))
+    picture = report.to_png(rows)
+    if picture is not None:
+        write_whole(out / "report.png", picture)
+    run_dir.finish(out)
+    print()
+    print(report.table(rows))
+    for name, what in {
+        "model.tflite": f"the model ({recipe.exports[-1]}), with vocab.txt, labels.txt",
+        "report.md": "all figures, with their environment; report.png draws them",
+        "baseline": "the fine-tuned Keras model that everything is held against",
+    }.items():
+        print(f"{out / name}: {what}")
+
+
+if __name__ == "__main__":
+    shared.define_model()
+    shared.define_data()
+    shared.define_training()
+    shared.define_measuring()
+    flags.DEFINE_string("recipe", "int8", "A recipe's file, or the name of one in "
+                        "experiments/recipes.")
+    flags.DEFINE_string("baseline_dir", None, "A fine-tuned model, as finetune.py "
+                        "leaves it. Left out: it is fine-tuned first.")
+    flags.DEFINE_integer("export_length", None, "Tokens of the exported input. Left "
+                         "out: open, resized per request.", lower_bound=4)
+    shared.run(main)

@@ -1,0 +1,125 @@
+"""The flags that the scripts share, and how their mains end.
+
+Exit status: 0 done; 1 a user's mistake, in one sentence on stderr; 2 a budget or a
+target that was not met; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging as std_logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+
+FLAGS = flags.FLAGS
+
+
+def define_model() -> None:
+    """Which checkpoint."""
+    flags.DEFINE_string(
+        "model_dir", "minilm",
+        "Checkpoint: a directory (Hugging Face with model.safetensors, Google's TF "
+        "checkpoint, or tfopt's own), 'minilm' for the packaged one, or "
+        "'random:bert_base' for a shape with random weights.")
+
+
+def define_data() -> None:
+    """Which files, which columns."""
+    flags.DEFINE_string(
+        "train_file", None, "Labelled examples to learn from: .tsv, .csv or .jsonl. "
+        "Left out: the embedded support intents, train and dev.")
+    flags.DEFINE_string("dev_file", None, "Labelled examples to report on. Left out: "
+                        "a tenth of the train file.")
+    flags.DEFINE_string("test_file", None, "More labelled examples to report on.")
+    flags.DEFINE_float(
+        "holdout_fraction", 0.0, "Part of the train file that is held out to choose "
+        "the best epoch, so that --dev_file has no part in the choice. 0: dev chooses.",
+        lower_bound=0.0, upper_bound=0.5)
+    define_columns()
+
+
+def define_columns() -> None:
+    """Which columns, and how long a text may be."""
+    flags.DEFINE_string("text_column", "text", "Column (or JSON key) of the text.")
+    flags.DEFINE_string("text_pair_column", None, "Column of the second text, if any.")
+    flags.DEFINE_string("label_column", "label", "Column of the label.")
+    flags.DEFINE_integer("max_length", 128, "Tokens to which texts are cut.",
+                         lower_bound=4)
+
+
+def define_training() -> None:
+    """How to train."""
+    flags.DEFINE_string("out_dir", None, "Directory for all results. A run that was "
+                        "killed goes on with the same command.", required=True)
+    flags.DEFINE_integer("epochs", 3, "Passes over the train file.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 32, "Examples a step.", lower_bound=1)
+    flags.DEFINE_float("learning_rate", 1e-4, "Peak learning rate.", lower_bound=1e-12)
+    flags.DEFINE_float("weight_decay", 0.01, "Decoupled weight decay.", lower_bound=0.0)
+    flags.DEFINE_integer("patience", None, "Epochs without a better dev accuracy after "
+                         "which training stops.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Of fresh weights, batch order and dropout.",
+                         lower_bound=0)
+    flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored"],
+                      "tf.distribute strategy; auto mirrors over several GPUs.")
+    flags.DEFINE_enum("mixed_precision", "float32", ["float32", "mixed_bfloat16"],
+                      "Arithmetic of training; weights stay float32.")
+    flags.DEFINE_bool("jit_compile", False, "Compile the training step by XLA.")
+    flags.DEFINE_bool("pad_to_max_length", False, "Pad every batch to --max_length and "
+                      "drop the last smaller one (TPUs want fixed shapes).")
+
+
+def define_measuring() -> None:
+    """How to time."""
+    flags.DEFINE_integer("num_threads", 2, "Threads of a request, when timing.",
+                         lower_bound=1)
+    flags.DEFINE_bool("smoke", False, "A few examples, steps and timings only: shows "
+                      "that everything runs; its figures mean nothing.")
+
+
+def command() -> str:
+    """The command line of this process, for the report."""
+    return shlex.join(["python", *sys.argv])
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parses the flags, runs main, and turns a user's mistake into one sentence.
+
+    Args:
+        main: returns an exit status, or None for 0.
+    """
+    def guarded(arguments: Sequence[str]) -> int:
+        try:
+            if len(arguments) > 1:
+                raise ValueError("Arguments are given as --flag=value. Received: "
+                                 f"{' '.join(arguments[1:])}")
+            return main() or 0
+        except KeyboardInterrupt:
+            print("Interrupted; the same command goes on from here.", file=sys.stderr)
+            return 130
+        except (ValueError, FloatingPointError, ImportError) as error:
+            message = str(error)
+        except OSError as error:
+            message = f"{error.strerror or error}. Received: {error.filename or ''}"
+        logging.debug("The mistake, in full", exc_info=True)
+        print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+        return 1
+
+    _quieten_libraries()
+    app.run(guarded)
+
+
+def _quieten_libraries() -> None:
+    """Shows the progress of tfopt and of the scripts, and others' warnings only."""
+    ours = tuple(str(Path(__file__).parents[1] / name) for name in
+                 ("tfopt", "experiments"))
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(
+        lambda record: record.levelno > std_logging.INFO
+        or record.pathname.startswith(ours))
+    std_logging.getLogger("tensorflow").addFilter(
+        lambda record: record.levelno > std_logging.INFO)

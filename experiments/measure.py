@@ -1,0 +1,85 @@
+"""Measures any `.tflite` or Keras directory on any labelled file.
+
+    python experiments/measure.py --artifact=DIR/model.tflite --eval_file=F \
+        --report=FILE.json
+
+Cost: seconds to a minute. Vocabulary and labels are looked for beside the artifact, or
+in --text_dir.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import flags as shared
+import task as tasks
+from absl import flags
+
+from tfopt import data, report
+from tfopt.files import write_whole
+from tfopt.measure import cost, latency, quality, runners
+
+FLAGS = flags.FLAGS
+
+
+def text_directory(artifact: Path, given: str | None) -> Path:
+    """The directory with the artifact's vocabulary.
+
+    Raises:
+        ValueError: neither the artifact's directory nor the one above has it.
+    """
+    near = artifact if artifact.is_dir() else artifact.parent
+    places = [Path(given)] if given else [near, near.parent]
+    for place in places:
+        if (place / "vocab.txt").exists():
+            return place
+    raise ValueError("vocab.txt must lie beside the artifact or in --text_dir. "
+                     f"Received: {', '.join(map(str, places))}")
+
+
+def main() -> None:
+    """Measures and reports."""
+    artifact = Path(FLAGS.artifact)
+    if not artifact.exists():
+        raise ValueError(f"--artifact must exist. Received: {artifact}")
+    beside = text_directory(artifact, FLAGS.text_dir)
+    corpus = data.read(FLAGS.eval_file, tasks.columns())
+    if FLAGS.smoke:
+        corpus = corpus.take(range(min(32, len(corpus))))
+    part = tasks.encode(corpus, data.WordPiece.from_directory(beside),
+                        data.read_labels(beside / data.LABELS_FILE))
+    runner = runners.open_artifact(artifact, FLAGS.num_threads)
+    logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
+    name = artifact.stem
+    rows = report.rows(name, quality.measure(logits, part.class_ids),
+                       Path(FLAGS.eval_file).stem)
+    if artifact.suffix == runners.TFLITE:
+        rows += report.rows(name, cost.of_file(artifact) | cost.of_tflite(artifact))
+    else:
+        from tfopt import model
+
+        keras_model = model.load(artifact)
+        rows += report.rows(name, cost.of_file(artifact / model.KERAS_FILE)
+                            | cost.of_model(keras_model))
+    rows += report.rows(name, latency.measure(
+        {name: artifact}, part.encoded.ids, part.encoded.first_lengths,
+        num_threads=FLAGS.num_threads, max_tokens=FLAGS.max_length,
+        **({"rounds": 1, "texts": 8} if FLAGS.smoke else {}))[name])
+    here = report.environment(num_threads=FLAGS.num_threads,
+                              command=shared.command())
+    if FLAGS.report:
+        write_whole(FLAGS.report, report.to_json(here, rows))
+    print(report.table(rows))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("artifact", None, "A .tflite, or a directory with a Keras "
+                        "model.", required=True)
+    flags.DEFINE_string("eval_file", None, "Labelled examples: .tsv, .csv or .jsonl.",
+                        required=True)
+    flags.DEFINE_string("report", None, "JSON file for the figures.")
+    flags.DEFINE_string("text_dir", None, "Directory with vocab.txt and labels.txt, if "
+                        "they do not lie beside the artifact.")
+    shared.define_columns()
+    shared.define_measuring()
+    shared.run(main)

@@ -1,0 +1,151 @@
+"""A text task from flags: its files, labels and batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from absl import flags, logging
+
+from tfopt import data, model, train
+from tfopt.files import write_whole
+
+FLAGS = flags.FLAGS
+_SMOKE_EXAMPLES = {"train": 64, "dev": 32, "test": 32}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """One file's examples, encoded.
+
+    Attributes:
+        encoded: token ids.
+        class_ids: class numbers.
+    """
+
+    encoded: data.Encoded
+    class_ids: list[int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a model is trained on and judged by.
+
+    Attributes:
+        wordpiece: the checkpoint's tokenizer.
+        labels: label words by class number.
+        train: batches to learn from.
+        choose: batches that choose the best epoch.
+        report: split name -> the examples to report on.
+        notes: what a reader of the report must know.
+    """
+
+    wordpiece: data.WordPiece
+    labels: list[str]
+    train: data.Batches
+    choose: data.Batches
+    report: dict[str, Split]
+    notes: list[str]
+
+
+def columns() -> data.Columns:
+    """The columns that the flags name."""
+    return data.Columns(text=FLAGS.text_column, pair=FLAGS.text_pair_column,
+                        label=FLAGS.label_column)
+
+
+def settings() -> train.Settings:
+    """The training settings that the flags name."""
+    return train.Settings(
+        epochs=1 if FLAGS.smoke else FLAGS.epochs, learning_rate=FLAGS.learning_rate,
+        weight_decay=FLAGS.weight_decay, patience=FLAGS.patience, seed=FLAGS.seed,
+        jit_compile=FLAGS.jit_compile, mixed_precision=FLAGS.mixed_precision)
+
+
+def load() -> Task:
+    """Reads the files that the flags name.
+
+    Raises:
+        ValueError: a file is missing or wrong; names file and line.
+    """
+    notes = []
+    if FLAGS.train_file is None:
+        if FLAGS.dev_file is not None:
+            raise ValueError("--dev_file needs --train_file beside it. Received: "
+                             f"--dev_file={FLAGS.dev_file}")
+        corpora = {"train": data.read(data.DEMO_TRAIN_FILE),
+                   "dev": data.read(data.DEMO_DEV_FILE)}
+        notes.append("Data: the embedded support intents.")
+    else:
+        corpora = {"train": data.read(FLAGS.train_file, columns())}
+        if FLAGS.dev_file is not None:
+            corpora["dev"] = data.read(FLAGS.dev_file, columns())
+        else:
+            corpora["train"], corpora["dev"] = corpora["train"].split(0.1, FLAGS.seed)
+            notes.append("dev is a tenth of the train file, held out by chance.")
+    if FLAGS.test_file is not None:
+        corpora["test"] = data.read(FLAGS.test_file, columns())
+    labels = _labels(corpora["train"])
+    for corpus in corpora.values():
+        corpus.class_ids(labels)  # a label that train lacks is found before any work
+    if FLAGS.smoke:
+        corpora = {name: corpus.take(range(min(len(corpus), _SMOKE_EXAMPLES[name])))
+                   for name, corpus in corpora.items()}
+        notes.append("A smoke run: the figures mean nothing.")
+    if FLAGS.holdout_fraction:
+        corpora["train"], corpora["holdout"] = corpora["train"].split(
+            FLAGS.holdout_fraction, FLAGS.seed)
+        notes.append(f"The epoch was chosen on {len(corpora['holdout'])} examples held "
+                     "out of train.")
+    else:
+        notes.append("The best epoch was chosen on dev: with several epochs, accuracy "
+                     "on dev is a little optimistic (--holdout_fraction avoids it).")
+
+    wordpiece = data.WordPiece.from_directory(model.directory(FLAGS.model_dir))
+    splits = {name: encode(corpus, wordpiece, labels)
+              for name, corpus in corpora.items()}
+    fixed = {"pad_to": FLAGS.max_length, "drop_remainder": True
+             } if FLAGS.pad_to_max_length else {}
+    choose = splits.pop("holdout", splits["dev"])
+    learn = splits.pop("train")
+    return Task(
+        wordpiece=wordpiece, labels=labels, report=splits, notes=notes,
+        train=data.Batches(learn.encoded, learn.class_ids, shuffle_seed=FLAGS.seed,
+                           batch_size=FLAGS.batch_size, **fixed),
+        choose=data.Batches(choose.encoded, choose.class_ids,
+                            batch_size=FLAGS.batch_size,
+                            pad_to=FLAGS.max_length if fixed else None))
+
+
+def encode(corpus: data.Corpus, wordpiece: data.WordPiece, labels: list[str]) -> Split:
+    """Encodes a corpus, and says how many texts were cut."""
+    encoded = wordpiece.encode(corpus.texts, corpus.pairs, max_length=FLAGS.max_length)
+    if encoded.truncated:
+        logging.warning("%s: %d of %d texts are cut to %d tokens", corpus.path,
+                        encoded.truncated, len(corpus), FLAGS.max_length)
+    return Split(encoded=encoded, class_ids=corpus.class_ids(labels))
+
+
+def check_length(keras_model) -> None:
+    """Checks that the model has a position for every token.
+
+    Raises:
+        ValueError: --max_length is above its positions.
+    """
+    positions = model.config_of(keras_model).max_positions
+    if FLAGS.max_length > positions:
+        raise ValueError(f"--max_length must not be above the model's {positions} "
+                         f"positions. Received: --max_length={FLAGS.max_length}")
+
+
+def save_text_side(task: Task, directory: Path) -> None:
+    """Writes vocabulary, tokenizer settings and labels beside a model."""
+    task.wordpiece.save(directory)
+    write_whole(directory / data.LABELS_FILE, data.labels_text(task.labels))
+
+
+def _labels(corpus: data.Corpus) -> list[str]:
+    """The checkpoint's own label order where it fits the data, else a sorted one."""
+    found = corpus.label_list()
+    own = model.published_labels(FLAGS.model_dir)
+    return own if own and set(found) <= set(own) else found

@@ -1,0 +1,72 @@
+"""Set-up shared by all tests: two logical CPUs, the tiny checkpoint, tiny batches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfopt import data, model
+from tfopt.backend import tf
+
+GOLDENS = Path(__file__).parent / "goldens"
+
+# Must happen before TensorFlow computes anything: MirroredStrategy is tested on two
+# logical devices of one CPU.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture(scope="session")
+def tiny_dir() -> Path:
+    """A Hugging Face directory: 3 layers, width 32, 3 labels, 103 words."""
+    return GOLDENS / "tiny_bert"
+
+
+@pytest.fixture(scope="session")
+def tiny_outputs() -> dict[str, np.ndarray]:
+    """Inputs and reference outputs of the tiny checkpoint."""
+    with np.load(GOLDENS / "tiny_bert_outputs.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def minilm_outputs() -> dict[str, np.ndarray]:
+    """Inputs and reference outputs of all-MiniLM-L6-v2."""
+    with np.load(GOLDENS / "minilm_outputs.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def token_ids() -> dict:
+    """Texts, and the token ids expected for them."""
+    return json.loads((GOLDENS / "token_ids.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def tiny_model(tiny_dir):
+    """The tiny checkpoint as a fresh model."""
+    return model.load(tiny_dir)
+
+
+@pytest.fixture(scope="session")
+def tiny_examples() -> tuple[data.Encoded, list[int]]:
+    """48 examples of 3 classes that a tiny model can learn, of several lengths."""
+    random = np.random.default_rng(0)
+    ids, class_ids = [], []
+    for number in range(48):
+        label = number % 3
+        words = random.integers(20, 40, random.integers(2, 14)) + 20 * label
+        ids.append([2, *words.tolist(), 3])
+        class_ids.append(label)
+    return data.Encoded(ids=ids, first_lengths=[len(i) for i in ids]), class_ids
+
+
+@pytest.fixture
+def tiny_batches(tiny_examples) -> data.Batches:
+    """The tiny examples, 6 batches of 8 an epoch."""
+    encoded, class_ids = tiny_examples
+    return data.Batches(encoded, class_ids, batch_size=8, shuffle_seed=0)

@@ -1,0 +1,144 @@
+"""Runs a `.tflite` by LiteRT: texts or token ids in, logits out.
+
+Neither TensorFlow nor Keras is imported here; a server needs `ai-edge-litert`,
+`tokenizers` and NumPy. One interpreter is resized to each text's exact length: a
+change of length costs some 0.2 ms, while a pool of interpreters of fixed lengths would
+hold a copy of the weights each.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tfopt.types import INPUT_NAMES, PathLike
+
+
+class TextEncoder(Protocol):
+    """What turns texts to ids; `data.WordPiece` is one."""
+
+    def encode(self, texts, pairs=None, *, max_length: int):
+        """Returns an object with `ids` and `first_lengths`."""
+
+
+class Interpreter:
+    """A BERT in LiteRT.
+
+    Args:
+        path: of the `.tflite`.
+        num_threads: for each request; None takes every core the process may use.
+            (LiteRT's own default is one.)
+        encoder: turns texts to ids; needed for `predict` alone.
+        max_length: tokens to which `predict` cuts texts.
+
+    Raises:
+        ValueError: the file is missing, damaged, or no BERT of tfopt's.
+    """
+
+    def __init__(self, path: PathLike, *, num_threads: int | None = None,
+                 encoder: TextEncoder | None = None, max_length: int = 128):
+        from ai_edge_litert import interpreter as litert
+
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"A .tflite file is needed. Received: {path}")
+        if num_threads is not None and num_threads < 1:
+            raise ValueError("`num_threads` must be at least 1. Received: "
+                             f"num_threads={num_threads}")
+        try:
+            self._interpreter = litert.Interpreter(
+                model_path=str(path),
+                num_threads=num_threads or len(os.sched_getaffinity(0)))
+            signature = self._interpreter.get_signature_list()["serving_default"]
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise ValueError("The file must be a .tflite with the signature "
+                             f"'serving_default'. Received: {path}: {error}") from error
+        if sorted(signature["inputs"]) != sorted(INPUT_NAMES):
+            raise ValueError(f"The model's inputs must be {INPUT_NAMES}. Received: "
+                             f"{path} with {signature['inputs']}")
+        runner = self._interpreter.get_signature_runner("serving_default")
+        details = runner.get_input_details()
+        self._inputs = [details[name]["index"] for name in INPUT_NAMES]
+        self._output = runner.get_output_details()["logits"]["index"]
+        shape = details[INPUT_NAMES[0]]["shape_signature"]
+        self.fixed_length = None if shape[1] < 0 else int(shape[1])
+        self._length: int | None = None
+        self._encoder = encoder
+        self._max_length = min(max_length, self.fixed_length or max_length)
+
+    def run(self, ids: Sequence[int], first_length: int | None = None) -> np.ndarray:
+        """Computes one example.
+
+        Args:
+            ids: token ids, [CLS] first.
+            first_length: how many of them are of the first segment; default all.
+
+        Returns:
+            Logits <float32>[C].
+
+        Raises:
+            ValueError: the model takes no input of that length, or an id is outside
+                of its vocabulary.
+        """
+        count = len(ids)
+        length = self.fixed_length or count
+        if not 0 < count <= length:
+            raise ValueError("The model takes at least 1 token, and at most its fixed "
+                             f"length if it has one ({self.fixed_length}). "
+                             f"Received: {count} tokens")
+        values = np.zeros([3, 1, length], np.int32)
+        values[0, 0, :count] = ids
+        values[1, 0, :count] = 1
+        values[2, 0, count if first_length is None else first_length:count] = 1
+        try:
+            if length != self._length:
+                self._length = None
+                for index in self._inputs:
+                    self._interpreter.resize_tensor_input(index, [1, length])
+                self._interpreter.allocate_tensors()
+                self._length = length
+            for index, value in zip(self._inputs, values, strict=True):
+                self._interpreter.set_tensor(index, value)
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                "The model refuses the input; it may be longer than its positions, or "
+                f"hold ids outside of its vocabulary. Received: {count} tokens, ids "
+                f"{min(ids)} to {max(ids)}: {error}") from error
+        return self._interpreter.get_tensor(self._output)[0]
+
+    def logits(self, ids: Sequence[Sequence[int]],
+               first_lengths: Sequence[int]) -> np.ndarray:
+        """Computes N examples one after the other: logits <float32>[N, C]."""
+        return np.stack([self.run(*example)
+                         for example in zip(ids, first_lengths, strict=True)])
+
+    def predict(self, texts: Sequence[str],
+                pairs: Sequence[str] | None = None) -> np.ndarray:
+        """Computes N texts, or pairs.
+
+        Args:
+            texts: N texts.
+            pairs: N second texts, or None.
+
+        Returns:
+            Logits <float32>[N, C].
+
+        Raises:
+            ValueError: the interpreter was made without an encoder.
+        """
+        if self._encoder is None:
+            raise ValueError("Texts need an encoder: Interpreter(path, encoder="
+                             "WordPiece.from_directory(...)). Received: encoder=None")
+        encoded = self._encoder.encode(texts, pairs, max_length=self._max_length)
+        return self.logits(encoded.ids, encoded.first_lengths)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits <float>[..., C], over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)

@@ -1,0 +1,102 @@
+"""How large a model is: parameters, nonzeros, bits, and bytes on disk.
+
+The ratios of the reports: alpha = parameters after / before, beta = nonzeros after /
+before, gamma = bits per parameter after / before.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfopt.types import PathLike
+
+if TYPE_CHECKING:
+    from tfopt.backend import keras
+
+
+def of_model(model: keras.Model) -> dict[str, float]:
+    """Counts the weights of a Keras model.
+
+    Args:
+        model: any; its random states and counters are not weights.
+
+    Returns:
+        {parameters, nonzeros, bits}.
+    """
+    weights = [w.numpy() for w in model.weights if w.dtype.is_floating]
+    return _count([(w, w.itemsize * 8) for w in weights])
+
+
+def of_tflite(path: PathLike) -> dict[str, float]:
+    """Counts the weights in a `.tflite`: every constant tensor of numbers in it.
+
+    Shapes and other int32 or int64 constants are not weights. A handful of scalars that
+    the converter makes (an epsilon, a scale) count as parameters here.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        {parameters, nonzeros, bits}.
+
+    Raises:
+        ValueError: the file is missing or no `.tflite`.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    contents = _read(path)
+    if contents[4:8] != b"TFL3":
+        raise ValueError(f"The file must be a .tflite. Received: {path}")
+    dtypes = {schema.TensorType.FLOAT32: np.dtype(np.float32),
+              schema.TensorType.FLOAT16: np.dtype(np.float16),
+              schema.TensorType.INT8: np.dtype(np.int8)}
+    model = schema.ModelT.InitFromPackedBuf(contents, 0)
+    found = {}  # a buffer may serve several tensors
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            data = model.buffers[tensor.buffer].data
+            if tensor.type in dtypes and data is not None and len(data):
+                dtype = dtypes[tensor.type]
+                found[tensor.buffer] = (np.asarray(data).view(dtype),
+                                        dtype.itemsize * 8)
+    return _count(found.values())
+
+
+def of_file(path: PathLike) -> dict[str, float]:
+    """Bytes of a file as it is, and compressed by gzip: {file_bytes, gzip_bytes}.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    contents = _read(path)
+    return {"file_bytes": float(len(contents)),
+            "gzip_bytes": float(len(gzip.compress(contents, 6, mtime=0)))}
+
+
+def ratios(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    """alpha, beta and gamma of two counts, as `of_model` or `of_tflite` give them."""
+    def bits_each(count):
+        return count["bits"] / count["parameters"]
+
+    return {"alpha": after["parameters"] / before["parameters"],
+            "beta": after["nonzeros"] / before["nonzeros"],
+            "gamma": bits_each(after) / bits_each(before)}
+
+
+def _count(weights) -> dict[str, float]:
+    totals = np.array([(w.size, np.count_nonzero(w), w.size * bits)
+                       for w, bits in weights], np.float64).sum(axis=0)
+    return dict(zip(("parameters", "nonzeros", "bits"), totals.tolist(), strict=True))
+
+
+def _read(path: PathLike) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"The file cannot be read: {error.strerror}. Received: {path}"
+                         ) from error

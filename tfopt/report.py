@@ -1,0 +1,265 @@
+"""Figures of artifacts -> `report.json`, `report.md`, `report.png`.
+
+Imports no TensorFlow. A metric knows its unit and which way is better; a row is one
+figure of one artifact; the environment says where the figures were taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from absl import logging
+
+BASELINE = "keras_float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """What a figure means.
+
+    Attributes:
+        name: as in the rows.
+        unit: "" for a plain ratio or count.
+        better: "higher", "lower", or "" where neither is.
+        show: how it stands in a table: a factor and a format, such as 4.6 MB for bytes.
+    """
+
+    name: str
+    unit: str
+    better: str
+    show: tuple[float, str] = (1.0, "{:.3g}")
+
+
+_MB = (1e-6, "{:.2f} MB")
+_MS = (1.0, "{:.2f}")
+_COUNT = (1.0, "{:,.0f}")
+_METRICS = {metric.name: metric for metric in (
+    Metric("accuracy", "fraction", "higher", (1.0, "{:.4f}")),
+    Metric("macro_f1", "fraction", "higher", (1.0, "{:.4f}")),
+    Metric("latency_p50_ms", "ms", "lower", _MS),
+    Metric("latency_p90_ms", "ms", "lower", _MS),
+    *(Metric(f"latency_t{count}_ms", "ms", "lower", _MS)
+      for count in (16, 32, 64, 128)),
+    Metric("throughput_per_s", "texts/s", "higher", (1.0, "{:.0f}")),
+    Metric("speedup", "", "higher", (1.0, "{:.2f}x")),
+    Metric("file_bytes", "bytes", "lower", _MB),
+    Metric("gzip_bytes", "bytes", "lower", _MB),
+    Metric("peak_rss_bytes", "bytes", "lower", _MB),
+    Metric("parameters", "", "lower", _COUNT),
+    Metric("nonzeros", "", "lower", _COUNT),
+    Metric("bits", "bits", "lower", _COUNT),
+    Metric("alpha", "", "lower", (1.0, "{:.4f}")),
+    Metric("beta", "", "lower", (1.0, "{:.4f}")),
+    Metric("gamma", "", "lower", (1.0, "{:.4f}")),
+)}
+# What a person looks at first; the rest stands in a second table.
+_HEADLINE = ("accuracy", "macro_f1", "latency_p50_ms", "speedup", "throughput_per_s",
+             "file_bytes", "gzip_bytes", "peak_rss_bytes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        artifact: such as "keras_float32" or "dynamic_wi8_afp32".
+        metric: its name.
+        value: in the unit.
+        unit: of the metric.
+        better: "higher", "lower" or "".
+        split: the data it was taken on, "dev" or "test"; "" where there is none.
+    """
+
+    artifact: str
+    metric: str
+    value: float
+    unit: str
+    better: str
+    split: str = ""
+
+
+def rows(artifact: str, figures: Mapping[str, float], split: str = "") -> list[Row]:
+    """Makes the rows of one artifact.
+
+    Args:
+        artifact: its name.
+        figures: metric name -> value.
+        split: the data they were taken on.
+
+    Returns:
+        A row each.
+
+    Raises:
+        ValueError: a metric is unknown.
+    """
+    unknown = sorted(set(figures) - set(_METRICS))
+    if unknown:
+        raise ValueError(f"A metric must be one of {sorted(_METRICS)}. "
+                         f"Received: {unknown}")
+    return [Row(artifact, name, float(value), _METRICS[name].unit,
+                _METRICS[name].better, split) for name, value in figures.items()]
+
+
+def environment(**more: object) -> dict[str, object]:
+    """Where and with what the figures are taken.
+
+    Args:
+        **more: further entries, such as `num_threads` or `command`.
+
+    Returns:
+        CPU, cores, versions, commit, time and the entries given.
+    """
+    versions = {}
+    for package in ("tensorflow", "tf_keras", "tensorflow-model-optimization",
+                    "ai-edge-litert", "numpy"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "none"
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": _commit(),
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(" ", "seconds"),
+        **more,
+    }
+
+
+def to_json(environment: Mapping, rows: Iterable[Row]) -> str:
+    """The report as JSON: {"environment": {...}, "rows": [...]}."""
+    return json.dumps({"environment": dict(environment),
+                       "rows": [dataclasses.asdict(row) for row in rows]}, indent=1
+                      ) + "\n"
+
+
+def from_json(text: str) -> tuple[dict, list[Row]]:
+    """Reads what `to_json` wrote."""
+    fields = json.loads(text)
+    return fields["environment"], [Row(**row) for row in fields["rows"]]
+
+
+def table(rows: Sequence[Row], metrics: Sequence[str] = _HEADLINE) -> str:
+    """A Markdown table, an artifact a line.
+
+    Args:
+        rows: the figures.
+        metrics: the columns; those without a figure are left out. Figures on several
+            splits make a column each.
+
+    Returns:
+        The table, aligned for a terminal too.
+    """
+    columns = list(dict.fromkeys(
+        (metric, row.split) for metric in metrics for row in rows
+        if row.metric == metric))
+    splits = {split for _, split in columns if split}
+    values = {(row.artifact, row.metric, row.split): row.value for row in rows}
+    head = ["artifact", *(f"{metric} ({split})" if split and len(splits) > 1 else metric
+                          for metric, split in columns)]
+    body = [[artifact, *(_show(values.get((artifact, *column)), column[0])
+                         for column in columns)]
+            for artifact in dict.fromkeys(row.artifact for row in rows)]
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+
+    def line(cells):
+        return "| " + " | ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))) + " |"
+
+    rule = "|" + "|".join(
+        "-" * (width + 2) if i == 0 else "-" * (width + 1) + ":"
+        for i, width in enumerate(widths)) + "|"
+    return "\n".join([line(head), rule, *map(line, body)]) + "\n"
+
+
+def to_markdown(environment: Mapping, rows: Sequence[Row],
+                notes: Sequence[str] = ()) -> str:
+    """The report as Markdown: notes, headline table, the rest, environment."""
+    others = [name for name in _METRICS if name not in _HEADLINE]
+    lines = ["# Report", "", *(f"- {note}" for note in notes), *[""] * bool(notes),
+             table(rows),
+             "Times are of one text at a time, at its natural length unless a token "
+             "count is named (`latency_t128_ms`); medians over processes timed in turn.",
+             "", table(rows, others),
+             "alpha, beta, gamma: parameters, nonzeros, bits per parameter, after / "
+             "before.", "", "## Environment", ""]
+    lines += [f"- {name}: {value}" for name, value in environment.items()]
+    return "\n".join(lines) + "\n"
+
+
+def to_png(rows: Sequence[Row], split: str = "dev") -> bytes | None:
+    """Draws accuracy against latency, and the file sizes.
+
+    Args:
+        rows: the figures.
+        split: whose accuracy is drawn.
+
+    Returns:
+        A PNG; None where matplotlib (the extra `plot`) is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        logging.info("No picture: matplotlib is missing; install tfopt[plot].")
+        return None
+    value = {(row.artifact, row.metric): row.value for row in rows
+             if row.split in ("", split)}
+    names = list(dict.fromkeys(row.artifact for row in rows))
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    quality, size = figure.subplots(1, 2)
+    for name in names:
+        if (name, "latency_p50_ms") in value and (name, "accuracy") in value:
+            x, y = value[name, "latency_p50_ms"], value[name, "accuracy"]
+            quality.scatter([x], [y], s=60)
+            quality.annotate(name, (x, y), textcoords="offset points", xytext=(6, 6))
+    quality.set(xscale="log", xlabel="latency p50, ms a text (log)",
+                ylabel=f"accuracy, {split}", title="Accuracy against latency")
+    quality.margins(0.25)
+    sized = [name for name in names if (name, "file_bytes") in value]
+    bars = size.barh(sized, [value[name, "file_bytes"] / 1e6 for name in sized])
+    size.bar_label(bars, fmt="%.1f", padding=3)
+    size.invert_yaxis()
+    size.margins(x=0.15)
+    size.set(xlabel="file, MB", title="Size")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _show(value: float | None, metric: str) -> str:
+    if value is None:
+        return ""
+    factor, form = _METRICS[metric].show
+    return form.format(value * factor)
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True,
+                              text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
