@@ -6,6 +6,7 @@ target that was not met; 130 interrupted.
 
 from __future__ import annotations
 
+import json
 import logging as std_logging
 import os
 import shlex
@@ -14,6 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
+
+from tfopt import report
+from tfopt.files import write_whole
 
 FLAGS = flags.FLAGS
 
@@ -51,10 +55,11 @@ def define_columns() -> None:
                          lower_bound=4)
 
 
-def define_training() -> None:
-    """How to train."""
-    flags.DEFINE_string("out_dir", None, "Directory for all results. A run that was "
-                        "killed goes on with the same command.", required=True)
+def define_training(out_dir: bool = True) -> None:
+    """How to train, and where the results go."""
+    if out_dir:
+        flags.DEFINE_string("out_dir", None, "Directory for all results. A run that "
+                            "was killed goes on with the same command.", required=True)
     flags.DEFINE_integer("epochs", 3, "Passes over the train file.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 32, "Examples a step.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 1e-4, "Peak learning rate.", lower_bound=1e-12)
@@ -83,6 +88,13 @@ def define_measuring() -> None:
 def command() -> str:
     """The command line of this process, for the report."""
     return shlex.join(["python", *sys.argv])
+
+
+def write_figures(path: str, figures: dict) -> None:
+    """Writes an experiment's figures with their environment, as JSON."""
+    here = report.environment(command=command())
+    write_whole(path, json.dumps({"environment": here, "figures": figures}, indent=1)
+                + "\n")
 
 
 def run(main: Callable[[], int | None]) -> None:
