@@ -1,4 +1,4 @@
-"""The whole road: fine-tune, compress by a recipe, export, measure, report.
+r"""The whole road: fine-tune, compress by a recipe, export, measure, report.
 
     python experiments/compress.py --model_dir=DIR --train_file=F --dev_file=F \
         --recipe=int8 --out_dir=DIR
@@ -53,6 +53,7 @@ def compress_model(recipe, task, out: Path, baseline: Path) -> list[str]:
         return notes_file.read_text(encoding="utf-8").splitlines()
     with strategy.make(FLAGS.strategy).scope():
         start = model.load(baseline)
+    tasks.check_length(start)
     context = compress.Context(train=task.train, dev=task.choose,
                                settings=tasks.settings(),
                                state_dir=out / run_dir.STATE, log_dir=out / "logs")
@@ -117,15 +118,15 @@ def main() -> None:
     """Goes the whole road."""
     recipe = load_recipe(FLAGS.recipe)
     task = tasks.load()
-    out = run_dir.claim(FLAGS.out_dir, "compress")
-    baseline = Path(FLAGS.baseline_dir or out / "baseline")
-    if FLAGS.baseline_dir is None:
-        finetune(task, baseline, out / run_dir.STATE / "baseline", out / "logs")
-    elif model.published_labels(baseline) != task.labels:
-        raise ValueError("--baseline_dir must be trained for the labels of the train "
-                         f"file. Received: {baseline} with "
-                         f"{model.published_labels(baseline)}")
-    notes = compress_model(recipe, task, out, baseline)
+    with run_dir.claim(FLAGS.out_dir, "compress", passes=recipe.to_json()) as out:
+        baseline = Path(FLAGS.baseline_dir or out / "baseline")
+        if FLAGS.baseline_dir is None:
+            finetune(task, baseline, out / run_dir.STATE / "baseline", out / "logs")
+        elif model.published_labels(baseline) != task.labels:
+            raise ValueError("--baseline_dir must be trained for the labels of the "
+                             f"train file. Received: {baseline} with "
+                             f"{model.published_labels(baseline)}")
+        notes = compress_model(recipe, task, out, baseline)
     files = export(recipe, out)
     rows = measure(task, baseline, files)
 
@@ -149,7 +150,8 @@ def main() -> None:
         print(f"{out / name}: {what}")
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Defines the flags of this script."""
     shared.define_model()
     shared.define_data()
     shared.define_training()
@@ -160,4 +162,8 @@ if __name__ == "__main__":
                         "leaves it. Left out: it is fine-tuned first.")
     flags.DEFINE_integer("export_length", None, "Tokens of the exported input. Left "
                          "out: open, resized per request.", lower_bound=4)
+
+
+if __name__ == "__main__":
+    define_flags()
     shared.run(main)

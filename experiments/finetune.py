@@ -1,4 +1,4 @@
-"""Fine-tunes a BERT on a text task.
+r"""Fine-tunes a BERT on a text task.
 
     python experiments/finetune.py --model_dir=DIR --train_file=F --dev_file=F \
         --out_dir=DIR
@@ -50,8 +50,8 @@ def finetune(task: tasks.Task, path: Path, state: Path, logs: Path) -> None:
 def main() -> None:
     """Fine-tunes and reports the accuracy."""
     task = tasks.load()
-    path = run_dir.claim(FLAGS.out_dir, "finetune")
-    finetune(task, path, path / run_dir.STATE, path / "logs")
+    with run_dir.claim(FLAGS.out_dir, "finetune") as path:
+        finetune(task, path, path / run_dir.STATE, path / "logs")
     runner = runners.open_artifact(path)
     rows = []
     for split, examples in task.report.items():
@@ -65,9 +65,14 @@ def main() -> None:
     print(f"Model: {path}")
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Defines the flags of this script."""
     shared.define_model()
     shared.define_data()
     shared.define_training()
     shared.define_measuring()
+
+
+if __name__ == "__main__":
+    define_flags()
     shared.run(main)

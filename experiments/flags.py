@@ -20,6 +20,9 @@ from tfopt import report
 from tfopt.files import write_whole
 
 FLAGS = flags.FLAGS
+# The flags below count as those of the script that asks for them: its --help lists
+# them, and `run_dir` tells them from the flags of other libraries.
+flags.disclaim_key_flags()
 
 
 def define_model() -> None:
@@ -39,6 +42,9 @@ def define_data() -> None:
     flags.DEFINE_string("dev_file", None, "Labelled examples to report on. Left out: "
                         "a tenth of the train file.")
     flags.DEFINE_string("test_file", None, "More labelled examples to report on.")
+    flags.DEFINE_enum(
+        "keep_epoch", "best", ["best", "last"], "Keep the weights of the epoch with "
+        "the best accuracy on dev (or on the held-out part), or of the last one.")
     flags.DEFINE_float(
         "holdout_fraction", 0.0, "Part of the train file that is held out to choose "
         "the best epoch, so that --dev_file has no part in the choice. 0: dev chooses.",
@@ -98,10 +104,23 @@ def write_figures(path: str, figures: dict) -> None:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags, runs main, and turns a user's mistake into one sentence.
+    """Parses the flags and runs main.
 
     Args:
         main: returns an exit status, or None for 0.
+    """
+    _quieten_libraries()
+    app.run(guard(main))
+
+
+def guard(main: Callable[[], int | None]) -> Callable[[Sequence[str]], int]:
+    """Turns a user's mistake in main into one sentence on stderr.
+
+    Args:
+        main: returns an exit status, or None for 0.
+
+    Returns:
+        What gives the exit status, for the arguments that are no flags.
     """
     def guarded(arguments: Sequence[str]) -> int:
         try:
@@ -115,13 +134,38 @@ def run(main: Callable[[], int | None]) -> None:
         except (ValueError, FloatingPointError, ImportError) as error:
             message = str(error)
         except OSError as error:
-            message = f"{error.strerror or error}. Received: {error.filename or ''}"
+            # A write that fails, on a full disk, does not tell its file's name.
+            place = error.filename or getattr(FLAGS, "out_dir", None) or command()
+            message = f"{error.strerror or error}. Received: {place}"
+        except _tensorflow_file_errors() as error:
+            said = error.message.splitlines()[0].rpartition("}} ")[2]  # node, message
+            message = f"TensorFlow cannot write, or lacks memory. Received: {said}"
         logging.debug("The mistake, in full", exc_info=True)
         print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
         return 1
 
-    _quieten_libraries()
-    app.run(guarded)
+    return guarded
+
+
+def _tensorflow_file_errors() -> tuple[type[Exception], ...]:
+    """What TensorFlow raises instead of OSError; nothing where it is not in use."""
+    if "tfopt.backend" not in sys.modules:
+        return ()
+    errors = sys.modules["tfopt.backend"].tf.errors
+    return (errors.OutOfRangeError, errors.PermissionDeniedError,
+            errors.ResourceExhaustedError)
+
+
+def _tell_import_error(kind, error, trace) -> None:
+    """Tells in one sentence, too, what hinders the imports of a script."""
+    if not issubclass(kind, ImportError):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+
+
+# Here, since imports run before `run`: TensorFlow may be missing, or hold Keras 3.
+sys.excepthook = _tell_import_error
 
 
 def _quieten_libraries() -> None:

@@ -1,4 +1,4 @@
-"""Measures any `.tflite` or Keras directory on any labelled file.
+r"""Measures any `.tflite` or Keras directory on any labelled file.
 
     python experiments/measure.py --artifact=DIR/model.tflite --eval_file=F \
         --report=FILE.json
@@ -72,7 +72,8 @@ def main() -> None:
     print(report.table(rows))
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Defines the flags of this script."""
     flags.DEFINE_string("artifact", None, "A .tflite, or a directory with a Keras "
                         "model.", required=True)
     flags.DEFINE_string("eval_file", None, "Labelled examples: .tsv, .csv or .jsonl.",
@@ -82,4 +83,8 @@ if __name__ == "__main__":
                         "they do not lie beside the artifact.")
     shared.define_columns()
     shared.define_measuring()
+
+
+if __name__ == "__main__":
+    define_flags()
     shared.run(main)

@@ -69,7 +69,8 @@ def main() -> None:
                               for i in best}}, ensure_ascii=False), flush=True)
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Defines the flags of this script."""
     flags.DEFINE_string("artifact", None, "A .tflite, or a directory with a Keras "
                         "model.", required=True)
     flags.DEFINE_multi_string("text", None, "A text; may be given several times.")
@@ -82,4 +83,8 @@ if __name__ == "__main__":
     flags.DEFINE_integer("top_k", 3, "Classes to print, the likeliest first.",
                          lower_bound=1)
     flags.DEFINE_integer("num_threads", 2, "Threads of a request.", lower_bound=1)
+
+
+if __name__ == "__main__":
+    define_flags()
     shared.run(main)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
@@ -16,25 +19,29 @@ STATE = "state"
 _FREE = {"out_dir", "num_threads"}
 
 
-def claim(out_dir: str, script: str) -> Path:
+@contextlib.contextmanager
+def claim(out_dir: str, script: str, **more: object) -> Iterator[Path]:
     """Takes a directory for this command.
+
+    Where the block under it fails before it has left anything there, the directory is
+    given back: a mistake mended by another flag must not be held against the user.
 
     Args:
         out_dir: new, empty, or holding a run of the same command.
         script: name of the script.
+        **more: what else makes a command another one, such as a recipe's contents.
 
-    Returns:
+    Yields:
         The directory.
 
     Raises:
         ValueError: it holds another run, or other files; nothing is changed then.
     """
     path = Path(out_dir)
-    own = flags.FLAGS.flags_by_module_dict()
-    chosen = {"script": script} | {
-        flag.name: flag.value
-        for module, items in own.items() if not module.startswith("absl")
-        for flag in items if flag.name not in _FREE}
+    defined = flags.FLAGS.flags_by_module_dict()
+    chosen = {"script": script, **more} | {
+        flag.name: flag.value for module in (sys.argv[0], script)
+        for flag in defined.get(module, ()) if flag.name not in _FREE}
     text = json.dumps(chosen, indent=1, sort_keys=True, default=str) + "\n"
     file = path / RUN_FILE
     if file.exists():
@@ -45,8 +52,16 @@ def claim(out_dir: str, script: str) -> Path:
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError("--out_dir must be new, empty, or hold a run of the same "
                          f"command. Received: {out_dir}")
+    made = [place for place in (path, *path.parents) if not place.exists()]
     write_whole(file, text)
-    return path
+    try:
+        yield path
+    except Exception:
+        if [place.name for place in path.iterdir()] == [RUN_FILE]:
+            file.unlink()
+            for place in made:
+                place.rmdir()
+        raise
 
 
 def finish(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Fine-tunes with several seeds: mean and spread of the accuracy, float and int8.
+r"""Fine-tunes with several seeds: mean and spread of the accuracy, float and int8.
 
     python experiments/seeds.py --train_file=F --dev_file=F --seeds=0,1,2 \
         --epochs=3 --report=FILE.json
@@ -37,8 +37,10 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
                                  seed=seed)
     tasks.check_length(keras_model)
     history = train.fit(keras_model, task.train, task.choose, tasks.settings())
-    chosen = max(epoch["val_accuracy"] for epoch in history)
-    found = {report.BASELINE: {"holdout": chosen} if FLAGS.holdout_fraction else {}}
+    found: dict[str, dict[str, float]] = {}
+    if task.choose is not None and FLAGS.holdout_fraction:
+        found[report.BASELINE] = {
+            "holdout": max(epoch["val_accuracy"] for epoch in history)}
     with tempfile.TemporaryDirectory() as directory:
         model.save(keras_model, directory)
         artifacts = {report.BASELINE: Path(directory)}
@@ -71,7 +73,8 @@ def main() -> None:
     shared.write_figures(FLAGS.report, {"seeds": seeds, "accuracy": lines})
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Defines the flags of this script."""
     shared.define_model()
     shared.define_data()
     shared.define_training(out_dir=False)
@@ -80,4 +83,8 @@ if __name__ == "__main__":
     flags.DEFINE_list("exports", ["dynamic_wi8_afp32"], "Exports to measure beside the "
                       "Keras model.")
     flags.DEFINE_string("report", None, "JSON file for the figures.", required=True)
+
+
+if __name__ == "__main__":
+    define_flags()
     shared.run(main)

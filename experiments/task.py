@@ -35,7 +35,7 @@ class Task:
         wordpiece: the checkpoint's tokenizer.
         labels: label words by class number.
         train: batches to learn from.
-        choose: batches that choose the best epoch.
+        choose: batches that choose the best epoch; None keeps the last.
         report: split name -> the examples to report on.
         notes: what a reader of the report must know.
     """
@@ -43,7 +43,7 @@ class Task:
     wordpiece: data.WordPiece
     labels: list[str]
     train: data.Batches
-    choose: data.Batches
+    choose: data.Batches | None
     report: dict[str, Split]
     notes: list[str]
 
@@ -97,9 +97,10 @@ def load() -> Task:
             FLAGS.holdout_fraction, FLAGS.seed)
         notes.append(f"The epoch was chosen on {len(corpora['holdout'])} examples held "
                      "out of train.")
-    else:
+    elif FLAGS.keep_epoch == "best":
         notes.append("The best epoch was chosen on dev: with several epochs, accuracy "
-                     "on dev is a little optimistic (--holdout_fraction avoids it).")
+                     "on dev is a little optimistic (--holdout_fraction or "
+                     "--keep_epoch=last avoid it).")
 
     wordpiece = data.WordPiece.from_directory(model.directory(FLAGS.model_dir))
     splits = {name: encode(corpus, wordpiece, labels)
@@ -112,9 +113,9 @@ def load() -> Task:
         wordpiece=wordpiece, labels=labels, report=splits, notes=notes,
         train=data.Batches(learn.encoded, learn.class_ids, shuffle_seed=FLAGS.seed,
                            batch_size=FLAGS.batch_size, **fixed),
-        choose=data.Batches(choose.encoded, choose.class_ids,
-                            batch_size=FLAGS.batch_size,
-                            pad_to=FLAGS.max_length if fixed else None))
+        choose=None if FLAGS.keep_epoch == "last" else data.Batches(
+            choose.encoded, choose.class_ids, batch_size=FLAGS.batch_size,
+            pad_to=FLAGS.max_length if fixed else None))
 
 
 def encode(corpus: data.Corpus, wordpiece: data.WordPiece, labels: list[str]) -> Split:

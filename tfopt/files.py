@@ -28,7 +28,7 @@ def write_whole(path: PathLike, contents: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())  # a full disk may show only here
         os.replace(partial, path)
-    except OSError:
+    except BaseException:  # a text that is no UTF-8, or an interrupt, too
         with contextlib.suppress(OSError):
             partial.unlink()
         raise

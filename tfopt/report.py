@@ -192,7 +192,7 @@ def to_markdown(environment: Mapping, rows: Sequence[Row],
     lines = ["# Report", "", *(f"- {note}" for note in notes), *[""] * bool(notes),
              table(rows),
              "Times are of one text at a time, at its natural length unless a token "
-             "count is named (`latency_t128_ms`); medians over processes timed in turn.",
+             "count is named (`latency_t128_ms`); medians of processes timed in turn.",
              "", table(rows, others),
              "alpha, beta, gamma: parameters, nonzeros, bits per parameter, after / "
              "before.", "", "## Environment", ""]

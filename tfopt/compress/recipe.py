@@ -66,8 +66,13 @@ class Recipe:
                 isinstance(item, dict) for item in passes):
             raise ValueError("A recipe's 'passes' must be a list of objects. Received: "
                              f"passes={passes!r}")
-        chosen = {"exports": tuple(fields["exports"])} if "exports" in fields else {}
-        return cls(passes=tuple(map(registry.from_fields, passes)), **chosen)
+        exports = fields.get("exports", cls.exports)
+        if not isinstance(exports, list | tuple) or not all(
+                isinstance(item, str) for item in exports):
+            raise ValueError("A recipe's 'exports' must be a list of names. Received: "
+                             f"exports={exports!r}")
+        return cls(passes=tuple(map(registry.from_fields, passes)),
+                   exports=tuple(exports))
 
     @classmethod
     def load(cls, path: PathLike) -> Recipe:

@@ -43,11 +43,12 @@ def from_fields(fields: Mapping[str, Any]) -> Pass:
         The pass.
 
     Raises:
-        ValueError: the name or a field is unknown, or a value out of its range.
+        ValueError: the name or a field is unknown, a field is missing, or a value is of
+            the wrong type or out of its range.
     """
     values = dict(fields)
     name = values.pop("pass", None)
-    if name not in all_passes():
+    if not isinstance(name, str) or name not in all_passes():
         raise ValueError(f"A recipe's pass must be one of {sorted(all_passes())}. "
                          f"Received: pass={name!r}")
     kind = all_passes()[name]
@@ -57,5 +58,9 @@ def from_fields(fields: Mapping[str, Any]) -> Pass:
         received = ", ".join(f"{field}={values[field]!r}" for field in unknown)
         raise ValueError(f"The pass {name!r} has the fields {sorted(known)}. "
                          f"Received: {received}")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value
-                   for key, value in values.items()})
+    try:
+        return kind(**{key: tuple(value) if isinstance(value, list) else value
+                       for key, value in values.items()})
+    except TypeError as error:  # a field is missing, or no number where one must be
+        raise ValueError(f"The pass {name!r} cannot be made: {error}. "
+                         f"Received: {values}") from error

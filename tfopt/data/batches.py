@@ -61,7 +61,8 @@ class Batches:
         drop_remainder: whether a last, smaller batch is left out.
 
     Raises:
-        ValueError: nothing to batch, a size below 1, or examples longer than `pad_to`.
+        ValueError: nothing to batch, a size below 1, examples longer than `pad_to`, or
+            not as many class numbers as examples.
     """
 
     def __init__(self, encoded: Encoded, class_ids=None, *, batch_size: int = 32,
@@ -78,6 +79,10 @@ class Batches:
             raise ValueError("No example may be longer than `pad_to`. Received: "
                              f"{self.lengths.max()} tokens, pad_to={pad_to}")
         self.class_ids = None if class_ids is None else np.array(class_ids, np.int32)
+        if class_ids is not None and len(self.class_ids) != len(self.lengths):
+            raise ValueError("There must be one class number an example. Received: "
+                             f"{len(self.class_ids)} class numbers, "
+                             f"{len(self.lengths)} examples")
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
         self.pad_to = pad_to
@@ -133,7 +138,8 @@ class Batches:
 
     def _batch(self, index):
         ids = tf.gather(self._ids, index)
-        lengths = tf.cast(ids.row_lengths(), tf.int32)
+        # Not ids.row_lengths(), which forgets a static batch size.
+        lengths = tf.cast(tf.gather(self.lengths, index), tf.int32)
         tokens = self.pad_to or (tf.reduce_max(lengths) + 7) // 8 * 8
         ids = ids.to_tensor(shape=tf.cast(tf.stack([-1, tokens]), tf.int64))
         positions = tf.range(tokens)[tf.newaxis]

@@ -94,7 +94,7 @@ class Corpus:
         """The distinct labels, by number if all are whole numbers, else by letter."""
         distinct = set(self.labels)
         if all(label.removeprefix("-").isdecimal() for label in distinct):
-            return sorted(distinct, key=int)
+            return sorted(distinct, key=lambda label: (int(label), label))
         return sorted(distinct)
 
     def class_ids(self, label_list: Sequence[str]) -> list[int]:
@@ -141,9 +141,9 @@ def read(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
     texts, pairs, labels, lines = [], [], [], []
     for line, row in readers[path.suffix.lower()](path, _decode(path), wanted):
         label = row[columns.label].strip()
-        if not label:
-            raise ValueError(f"{path}:{line}: a label must not be empty. Received: "
-                             f"{columns.label}={row[columns.label]!r}")
+        if not label or "\n" in label or "\r" in label:  # label lists have lines
+            raise ValueError(f"{path}:{line}: a label must be one line, not empty. "
+                             f"Received: {columns.label}={row[columns.label]!r}")
         texts.append(row[columns.text])
         if columns.pair:
             pairs.append(row[columns.pair])
@@ -164,10 +164,17 @@ def read_labels(path: PathLike) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"A label list is needed. Received: {path}")
-    labels = [line for line in _decode(path).splitlines() if line]
-    if not labels or len(set(labels)) != len(labels):
-        raise ValueError("A label list must name each label once, one a line. "
-                         f"Received: {path} with {_few(labels)}")
+    labels = []
+    # Not splitlines(): a label may hold U+2028 and its like.
+    for number, line in enumerate(_decode(path).split("\n"), start=1):
+        label = line.rstrip("\r")
+        if label in labels:
+            raise ValueError(f"{path}:{number}: a label list must name each label "
+                             f"once. Received: {label!r}")
+        if label:
+            labels.append(label)
+    if not labels:
+        raise ValueError(f"A label list must name a label. Received: {path}")
     return labels
 
 
@@ -185,6 +192,7 @@ def _decode(path: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        raw = error.object  # without the byte order mark, as `start` counts
         line = raw.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}:{line}: the text must be UTF-8. Received: byte "
                          f"0x{raw[error.start]:02x}") from error

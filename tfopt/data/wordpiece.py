@@ -53,10 +53,12 @@ class WordPiece:
         if not path.is_file():
             raise ValueError(f"A vocabulary file is needed. Received: {path}")
         try:
-            self.words = path.read_text(encoding="utf-8").splitlines()
+            text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"A vocabulary must be UTF-8. Received: {path}: {error}"
                              ) from error
+        # Not splitlines(): an entry may be U+2028 or its like.
+        self.words = text.removesuffix("\n").split("\n")
         missing = [token for token in _SPECIAL if token not in set(self.words)]
         if missing:
             raise ValueError(f"A BERT vocabulary must hold {', '.join(_SPECIAL)}. "

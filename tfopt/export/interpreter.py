@@ -81,8 +81,8 @@ class Interpreter:
             Logits <float32>[C].
 
         Raises:
-            ValueError: the model takes no input of that length, or an id is outside
-                of its vocabulary.
+            ValueError: the model takes no input of that length, an id is outside of
+                its vocabulary, or the first segment is longer than the ids.
         """
         count = len(ids)
         length = self.fixed_length or count
@@ -90,11 +90,15 @@ class Interpreter:
             raise ValueError("The model takes at least 1 token, and at most its fixed "
                              f"length if it has one ({self.fixed_length}). "
                              f"Received: {count} tokens")
-        values = np.zeros([3, 1, length], np.int32)
-        values[0, 0, :count] = ids
-        values[1, 0, :count] = 1
-        values[2, 0, count if first_length is None else first_length:count] = 1
+        first = count if first_length is None else first_length
+        if not 0 <= first <= count:
+            raise ValueError("The first segment must be a part of the ids. Received: "
+                             f"first_length={first_length} of {count} tokens")
         try:
+            values = np.zeros([3, 1, length], np.int32)
+            values[0, 0, :count] = ids
+            values[1, 0, :count] = 1
+            values[2, 0, first:count] = 1
             if length != self._length:
                 self._length = None
                 for index in self._inputs:
@@ -104,7 +108,7 @@ class Interpreter:
             for index, value in zip(self._inputs, values, strict=True):
                 self._interpreter.set_tensor(index, value)
             self._interpreter.invoke()
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OverflowError) as error:
             raise ValueError(
                 "The model refuses the input; it may be longer than its positions, or "
                 f"hold ids outside of its vocabulary. Received: {count} tokens, ids "

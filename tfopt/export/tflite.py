@@ -66,12 +66,17 @@ def convert(model: keras.Model, scheme: str = "dynamic_wi8_afp32", *,
         name, of batch 1, to "logits".
 
     Raises:
-        ValueError: the scheme is unknown, the length out of range, or the model holds
-            an operation that TFLite has not.
+        ValueError: the scheme is unknown, the length out of range, or the model is not
+            functional, has several outputs, or holds an operation that TFLite has not.
     """
     check_scheme(scheme)
     if length is not None and length < 1:
         raise ValueError(f"`length` must be at least 1. Received: length={length}")
+    # Sequential models are functional too, once built.
+    if not getattr(model, "_is_graph_network", False) or len(model.outputs) != 1:
+        raise ValueError("A model must be functional, with one output. Received: "
+                         f"{type(model).__name__} {model.name!r} with outputs "
+                         f"{model.outputs}")
     lean = for_inference(model)
     specs = {name: tf.TensorSpec([1, *(length if axis is None else axis
                                        for axis in tensor.shape[1:])],
@@ -79,7 +84,8 @@ def convert(model: keras.Model, scheme: str = "dynamic_wi8_afp32", *,
              for name, tensor in zip(lean.input_names, lean.inputs, strict=True)}
 
     module = tf.Module()
-    module.model = lean
+    # Not the model: Keras would trace each layer anew, three times the whole work.
+    module.weights = lean.weights
     module.serve = tf.function(
         lambda **inputs: {"logits": lean(inputs if len(inputs) > 1 else
                                          next(iter(inputs.values())), training=False)})
@@ -96,6 +102,6 @@ def convert(model: keras.Model, scheme: str = "dynamic_wi8_afp32", *,
             raise ValueError(
                 f"The model cannot be converted to {scheme}; TFLite lacks an operation "
                 f"or refuses a shape. Received: model {model.name!r}: "
-                f"{str(error)[-600:]}") from error
+                f"{str(error).partition(chr(10))[0][-400:]}") from error
     logging.info("Exported %s: %.1f MB", scheme, len(contents) / 1e6)
     return contents

@@ -45,7 +45,7 @@ def of_tflite(path: PathLike) -> dict[str, float]:
         {parameters, nonzeros, bits}.
 
     Raises:
-        ValueError: the file is missing or no `.tflite`.
+        ValueError: the file is missing, no `.tflite`, or truncated.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -55,7 +55,11 @@ def of_tflite(path: PathLike) -> dict[str, float]:
     dtypes = {schema.TensorType.FLOAT32: np.dtype(np.float32),
               schema.TensorType.FLOAT16: np.dtype(np.float16),
               schema.TensorType.INT8: np.dtype(np.int8)}
-    model = schema.ModelT.InitFromPackedBuf(contents, 0)
+    try:
+        model = schema.ModelT.InitFromPackedBuf(contents, 0)
+    except Exception as error:  # flatbuffers checks nothing, and trips over anything
+        raise ValueError(f"The .tflite is truncated or damaged. Received: {path}: "
+                         f"{error}") from error
     found = {}  # a buffer may serve several tensors
     for graph in model.subgraphs:
         for tensor in graph.tensors:

@@ -49,7 +49,11 @@ class Worker:
                 "TF_NUM_INTRAOP_THREADS": str(num_threads),
                 "TF_NUM_INTEROP_THREADS": str(num_threads),
             })
-        self._answer()
+        try:
+            self._answer()
+        except ValueError:
+            self.close()
+            raise
 
     def time(self, ids: Sequence[Sequence[int]],
              first_lengths: Sequence[int]) -> np.ndarray:
@@ -64,7 +68,8 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
         self._errors.close()

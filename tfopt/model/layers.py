@@ -38,13 +38,16 @@ class PositionEmbedding(keras.layers.Layer):
     Args:
         max_positions: rows of the table.
         initializer_range: standard deviation of fresh weights.
+        seed: of the fresh weights; None for others each time.
         **kwargs: of `keras.layers.Layer`.
     """
 
-    def __init__(self, max_positions: int, initializer_range: float = 0.02, **kwargs):
+    def __init__(self, max_positions: int, initializer_range: float = 0.02,
+                 seed: int | None = None, **kwargs):
         super().__init__(**kwargs)
         self.max_positions = max_positions
         self.initializer_range = initializer_range
+        self.seed = seed
 
     def build(self, input_shape):
         """Makes the table <float>[max_positions, D]."""
@@ -52,7 +55,7 @@ class PositionEmbedding(keras.layers.Layer):
             name="embeddings",
             shape=[self.max_positions, input_shape[-1]],
             initializer=keras.initializers.TruncatedNormal(
-                stddev=self.initializer_range),
+                stddev=self.initializer_range, seed=self.seed),
         )
         super().build(input_shape)
 
@@ -63,7 +66,7 @@ class PositionEmbedding(keras.layers.Layer):
     def get_config(self):
         """Mirrors `__init__`."""
         return {**super().get_config(), "max_positions": self.max_positions,
-                "initializer_range": self.initializer_range}
+                "initializer_range": self.initializer_range, "seed": self.seed}
 
 
 @keras.utils.register_keras_serializable(package="tfopt")

@@ -127,14 +127,17 @@ class SaveProgress(keras.callbacks.Callback):
         self._last = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Saves if the time has come."""
-        if time.monotonic() - self._last >= self._every_s:
+        """Saves if the time has come; an epoch's last step is left to its end."""
+        # Saved before its evaluation, an epoch would be missed by a resumed run.
+        last = batch + 1 == self.params["steps"]
+        if not last and time.monotonic() - self._last >= self._every_s:
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Saves."""
+        """Saves, as finished if training is to stop here."""
         self._progress.history.append(
             {name: float(value) for name, value in (logs or {}).items()})
+        self._progress.finished = self.model.stop_training
         self._save()
 
     def _save(self):

@@ -23,7 +23,7 @@ from tfopt.train.schedule import WarmupLinearDecay
 from tfopt.types import BatchSource, PathLike
 
 # Biases and the gamma and beta of LayerNorm do not decay.
-_UNDECAYED = ["bias", "gamma", "beta"]
+_UNDECAYED = [r"(bias|gamma|beta):\d+$"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

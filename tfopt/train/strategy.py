@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from tfopt.backend import tf
 
 NAMES = ("auto", "one_device", "mirrored")
@@ -16,7 +18,8 @@ def make(name: str = "auto") -> tf.distribute.Strategy:
             are several GPUs and "one_device" elsewhere.
 
     Returns:
-        The strategy; TensorFlow's default one for a single device.
+        The strategy; TensorFlow's default one for a single device, and the same
+        mirrored one at each call.
 
     Raises:
         ValueError: the name is unknown.
@@ -27,4 +30,11 @@ def make(name: str = "auto") -> tf.distribute.Strategy:
     if name == "one_device" or (name == "auto" and len(gpus) < 2):
         return tf.distribute.get_strategy()
     devices = gpus or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return _mirrored(tuple(device.name for device in devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    # One a process: every strategy numbers its collectives from the same start, so a
+    # second one over the same devices runs into the first one's.
+    return tf.distribute.MirroredStrategy(devices)

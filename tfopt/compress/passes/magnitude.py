@@ -92,16 +92,18 @@ class Magnitude(Pass):
             ValueError: the run ends before the ramp does.
         """
         total = context.train.steps_per_epoch * context.settings.epochs
-        if self.end_step is not None:
-            if self.end_step > total:
-                raise ValueError(f"The ramp must end within the run's {total} steps. "
-                                 f"Received: end_step={self.end_step}")
-            return self
-        ramp = max(1, total // 2 - self.begin_step)
-        frequency = min(self.frequency, max(1, ramp // 4))
-        return dataclasses.replace(
-            self, frequency=frequency,
-            end_step=self.begin_step + max(1, ramp // frequency) * frequency)
+        chosen = self
+        if self.end_step is None:
+            ramp = max(1, total // 2 - self.begin_step)
+            frequency = min(self.frequency, max(1, ramp // 4))
+            chosen = dataclasses.replace(
+                self, frequency=frequency,
+                end_step=self.begin_step + max(1, ramp // frequency) * frequency)
+        if chosen.end_step > total:
+            raise ValueError(
+                f"The ramp must end within the run's {total} steps. Received: "
+                f"begin_step={self.begin_step}, end_step={chosen.end_step}")
+        return chosen
 
     def wrap(self, model: keras.Model) -> keras.Model:
         """Copies the model and wraps its prunable layers.
@@ -172,7 +174,9 @@ class Magnitude(Pass):
         names = _prunable(before)
         weights = {layer.name: layer.get_weights()[0] for layer in after.layers
                    if layer.name in names}
-        kept = sum(w.size - round(w.size * self.final_sparsity)
+        # tfmot rounds in float32, and leaves each kernel at least one weight.
+        density = np.float32(1) - np.float32(self.final_sparsity)
+        kept = sum(max(1, np.round(np.float32(w.size) * density))
                    for w in weights.values())
         others = sum(np.count_nonzero(w) for w in after.get_weights()) - sum(
             np.count_nonzero(w) for w in weights.values())

@@ -1,0 +1,264 @@
+"""What the benchmarks share: turns, a Hugging Face directory, and their reports.
+
+Two programs cannot be timed at once on the same cores, and machines drift, so that
+figures taken one after the other cannot be compared. Here each program is a process of
+its own; they take turns, and while one works the others wait idle (the report shows
+how idle).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import protocol
+from absl import flags
+
+import tfopt
+from tfopt import report
+from tfopt.files import write_whole
+
+HERE = Path(__file__).parent
+# The scripts beside this directory (flags, task) are shared with the benchmarks.
+sys.path.insert(1, str(HERE.parent))
+
+FLAGS = flags.FLAGS
+# Thread pools go on spinning for some milliseconds when their work is done.
+_SETTLE_S = 0.05
+
+
+def define_reference() -> None:
+    """Which Python has the programs to compare with."""
+    flags.DEFINE_string(
+        "reference_python", None, "Python that has PyTorch, transformers and ONNX "
+        "Runtime. To make one: python -m venv refs && refs/bin/pip install "
+        "torch==2.13.0 transformers onnx onnxruntime onnxscript", required=True)
+
+
+def define_report() -> None:
+    """Where the figures go."""
+    flags.DEFINE_string("report", None, "JSON file for the figures.", required=True)
+
+
+def thread_variables(num_threads: int) -> dict[str, str]:
+    """Environment in which TensorFlow and OpenMP use so many threads."""
+    return dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
+                          "OMP_NUM_THREADS"), str(num_threads))
+
+
+def package_path() -> dict[str, str]:
+    """Environment in which another process imports the same tfopt as this one."""
+    places = [str(Path(tfopt.__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+
+
+def litert_command(artifact: os.PathLike, num_threads: int) -> list[str]:
+    """The command of tfopt's own timing process, which speaks the same protocol."""
+    return [sys.executable, "-m", "tfopt.measure.worker", os.fspath(artifact),
+            str(num_threads)]
+
+
+class Turns:
+    """Processes that take turns; a context manager, at whose end they end.
+
+    Args:
+        commands: name -> command of each.
+        num_threads: of each.
+
+    Attributes:
+        workers: name -> `protocol.Worker`.
+    """
+
+    def __init__(self, commands: Mapping[str, Sequence], num_threads: int):
+        environment = thread_variables(num_threads) | package_path()
+        self.workers: dict[str, protocol.Worker] = {}
+        try:
+            for name, command in commands.items():
+                self.workers[name] = protocol.Worker(command, environment)
+        except BaseException:
+            self.__exit__()
+            raise
+        self._waited_s = dict.fromkeys(commands, 0.0)
+        self._burnt_s = dict.fromkeys(commands, 0.0)
+
+    def __enter__(self) -> Turns:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Ends the processes."""
+        for worker in self.workers.values():
+            worker.close()
+
+    def round(self, number: int, ask: Callable[[protocol.Worker], dict],
+              names: Sequence[str] | None = None) -> dict[str, dict]:
+        """Lets each process work once.
+
+        Args:
+            number: of the round; every round another process is the first.
+            ask: what to do with a worker.
+            names: of those that take part; default all.
+
+        Returns:
+            name -> what `ask` returned.
+        """
+        names = list(names or self.workers)
+        shift = number % len(names)
+        answers = {}
+        for name in names[shift:] + names[:shift]:
+            time.sleep(_SETTLE_S)
+            others = {n: w.cpu_s() for n, w in self.workers.items() if n != name}
+            start = time.perf_counter()
+            answers[name] = ask(self.workers[name])
+            waited = time.perf_counter() - start
+            for other, before in others.items():
+                self._waited_s[other] += waited
+                self._burnt_s[other] += self.workers[other].cpu_s() - before
+        return {name: answers[name] for name in names}
+
+    def idle_cpu(self) -> dict[str, float | None]:
+        """CPUs each process kept busy while it waited for its turn; should be near 0.
+
+        None where the system does not tell, or nothing was waited for.
+        """
+        shares = {name: burnt / self._waited_s[name] if self._waited_s[name] else
+                  math.nan for name, burnt in self._burnt_s.items()}
+        return {name: None if math.isnan(share) else share
+                for name, share in shares.items()}
+
+
+def write_hugging_face(model, directory: Path) -> Path:
+    """Writes a BERT of tfopt's as `BertForSequenceClassification` reads it.
+
+    Args:
+        model: made by `tfopt.model`; all its layers of one size.
+        directory: made if missing; gets config.json and model.safetensors.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ValueError: layers differ in size, which this format cannot say.
+    """
+    from safetensors.numpy import save_file
+
+    from tfopt.model import anatomy  # imports TensorFlow, which not every script needs
+
+    config = anatomy.config_of(model)
+    if (len(set(config.num_heads)) > 1 or len(set(config.intermediate_sizes)) > 1
+            or config.head_size * config.num_heads[0] != config.hidden_size):
+        raise ValueError("The reference needs a BERT whose layers are of one size, "
+                         "with heads as wide as the model. Received: "
+                         f"num_heads={config.num_heads}, intermediate_sizes="
+                         f"{config.intermediate_sizes}, head_size={config.head_size}")
+    published = {
+        anatomy.TOKEN_EMBEDDING: "bert.embeddings.word_embeddings",
+        anatomy.SEGMENT_EMBEDDING: "bert.embeddings.token_type_embeddings",
+        anatomy.POSITION_EMBEDDING: "bert.embeddings.position_embeddings",
+        anatomy.EMBEDDING_NORM: "bert.embeddings.LayerNorm",
+        anatomy.POOLER: "bert.pooler.dense",
+        anatomy.CLASSIFIER: "classifier",
+    }
+    for i in range(config.num_layers):
+        published |= {
+            anatomy.layer_name(i, role): f"bert.encoder.layer.{i}.{name}"
+            for role, name in {
+                "query": "attention.self.query",
+                "key": "attention.self.key",
+                "value": "attention.self.value",
+                "attention_output": "attention.output.dense",
+                anatomy.ATTENTION_NORM: "attention.output.LayerNorm",
+                "intermediate": "intermediate.dense",
+                "ffn_output": "output.dense",
+                anatomy.FFN_NORM: "output.LayerNorm",
+            }.items()}
+    tensors = {}
+    for layer, name in published.items():
+        weight, *bias = model.get_layer(layer).get_weights()
+        if bias:
+            tensors[f"{name}.bias"] = bias[0]
+        if bias and weight.ndim == 2:  # a Dense: [in, out] here, [out, in] there
+            weight = weight.T
+        tensors[f"{name}.weight"] = np.ascontiguousarray(weight)
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+    fields = {
+        "model_type": "bert",
+        "architectures": ["BertForSequenceClassification"],
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads[0],
+        "intermediate_size": config.intermediate_sizes[0],
+        "max_position_embeddings": config.max_positions,
+        "type_vocab_size": config.type_vocab_size,
+        "hidden_act": {"gelu_tanh": "gelu_pytorch_tanh"}.get(config.activation,
+                                                            config.activation),
+        "layer_norm_eps": config.layer_norm_epsilon,
+        "hidden_dropout_prob": config.hidden_dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+        "classifier_dropout": config.classifier_dropout,
+        "id2label": {str(i): f"LABEL_{i}" for i in range(config.num_labels)},
+        "label2id": {f"LABEL_{i}": i for i in range(config.num_labels)},
+    }
+    (directory / "config.json").write_text(json.dumps(fields, indent=1), "utf-8")
+    return directory
+
+
+def check_agreement(ours: np.ndarray, theirs: np.ndarray, tolerance: float,
+                    what: str) -> float:
+    """Checks that two programs compute the same model.
+
+    Returns:
+        The largest absolute difference.
+
+    Raises:
+        ValueError: it is above the tolerance: what was to be compared differs.
+    """
+    difference = float(np.max(np.abs(np.asarray(ours) - np.asarray(theirs))))
+    if not difference <= tolerance:
+        raise ValueError(f"{what} must agree within {tolerance:g}. "
+                         f"Received: a difference of {difference:g}")
+    return difference
+
+
+def spread(seconds) -> dict[str, float]:
+    """Times -> {p50_ms, p90_ms, mean_ms}."""
+    milliseconds = 1e3 * np.asarray(seconds)
+    return {"p50_ms": float(np.median(milliseconds)),
+            "p90_ms": float(np.percentile(milliseconds, 90)),
+            "mean_ms": float(np.mean(milliseconds))}
+
+
+def write_report(figures: Mapping, **environment: object) -> None:
+    """Writes {"environment", "figures"} to --report, and prints the plain figures.
+
+    Args:
+        figures: names -> numbers, or deeper.
+        **environment: entries beside those of `tfopt.report.environment`.
+    """
+    import flags as shared  # found by the path set above
+
+    here = report.environment(command=shared.command(),
+                              load_average=list(os.getloadavg()), **environment)
+    write_whole(FLAGS.report, json.dumps({"environment": here, "figures": figures},
+                                         indent=1) + "\n")
+    for line in _lines(figures):
+        print(line)
+    print(f"Figures: {FLAGS.report}")
+
+
+def _lines(figures: Mapping, prefix: str = "") -> Iterator[str]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _lines(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            yield f"{prefix}{name}: {value:.4g}"
+        elif isinstance(value, int | str):
+            yield f"{prefix}{name}: {value}"

@@ -1,0 +1,245 @@
+"""Recipes: as JSON, their order, and what a run checks of each pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tfopt import compress, data
+from tfopt.backend import keras, tf
+from tfopt.compress import Context, Outcome, Pass, Recipe, Stage
+from tfopt.compress.passes.magnitude import Magnitude
+from tfopt.compress.passes.none import Identity
+from tfopt.measure import cost
+from tfopt.model.layers import Dropout
+from tfopt.train import Settings, callbacks, loop
+from tfopt.types import INPUT_NAMES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scale(Pass):
+    """Multiplies every weight, in place."""
+
+    factor: float = 2.0
+
+    stage = Stage.WEIGHTS
+
+    def apply(self, model, context):
+        model.set_weights([w * self.factor for w in model.get_weights()])
+        return Outcome(model=model, touched=("only",), figures={"nonzeros": -1.0})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reshape(Pass):
+    """A pass of the first stage, which returns the model as it is told to."""
+
+    build: object = None
+    touched: tuple[str, ...] = ("only",)
+
+    stage = Stage.SHAPE
+
+    def apply(self, model, context):
+        return Outcome(model=self.build() if self.build else model,
+                       touched=self.touched)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Note(Pass):
+    """Notes the context it is given."""
+
+    seen: list
+
+    stage = Stage.NUMERICS
+    needs = ("dev",)
+
+    def apply(self, model, context):
+        self.seen.append(context)
+        return Outcome(model=model, touched=("only",))
+
+
+def dense(units=2, width=3, name="x", dtype=None) -> keras.Model:
+    inputs = keras.Input([width], name=name, dtype=dtype)
+    layer = keras.layers.Dense(units, kernel_initializer="ones", name="only")
+    return keras.Model(inputs, layer(tf.cast(inputs, tf.float32)))
+
+
+def run(model, *passes, **options):
+    return compress.run(model, Recipe(passes=passes), Context(**options))
+
+
+def test_json_gives_the_recipe_back():
+    recipe = Recipe(passes=(Identity(), Magnitude(final_sparsity=0.6, end_step=40)),
+                    exports=("float16",))
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert json.loads(recipe.to_json()) == {
+        "passes": [{"pass": "none"},
+                   {"pass": "magnitude", "final_sparsity": 0.6,
+                    "initial_sparsity": 0.0, "begin_step": 0, "end_step": 40,
+                    "frequency": 20, "power": 3.0}],
+        "exports": ["float16"]}
+
+
+def test_fields_and_exports_left_out_have_their_defaults():
+    recipe = Recipe.from_json(
+        '{"passes": [{"pass": "magnitude", "final_sparsity": 0.3}]}')
+    assert recipe.passes == (Magnitude(final_sparsity=0.3),)
+    assert recipe.exports == ("float32", "dynamic_wi8_afp32")
+
+
+@pytest.mark.parametrize("text,message", [
+    ("{", "must be JSON"),
+    ("[]", "an object of 'passes' and 'exports'"),
+    ('{"passes": [{"pass": "none"}], "export": []}', "of 'passes' and 'exports'"),
+    ("{}", "'passes' must be a list of objects"),
+    ('{"passes": {"pass": "none"}}', "'passes' must be a list of objects"),
+    ('{"passes": ["none"]}', "'passes' must be a list of objects"),
+    ('{"passes": []}', "at least one pass"),
+    ('{"passes": [{"pass": "none"}], "exports": []}', "one export"),
+    ('{"passes": [{"pass": "none"}], "exports": "float32"}',
+     "'exports' must be a list of names.*Received: exports='float32'"),
+    ('{"passes": [{"pass": "none"}], "exports": 3}', "'exports' must be a list of na"),
+    ('{"passes": [{"pass": "none"}], "exports": [3]}', "'exports' must be a list of "),
+    ('{"passes": [{"pass": "magnitud"}]}', r"one of \['magnitude'.*pass='magnitud'$"),
+    ('{"passes": [{}]}', "Received: pass=None$"),
+    ('{"passes": [{"pass": ["none"]}]}', r"Received: pass=\['none'\]$"),
+    ('{"passes": [{"pass": "none", "depth": 3}]}', "Received: depth=3$"),
+    ('{"passes": [{"pass": "magnitude"}]}', "final_sparsity.*Received: {}$"),
+    ('{"passes": [{"pass": "magnitude", "final_sparsity": "half"}]}',
+     "Received: {'final_sparsity': 'half'}$"),
+    ('{"passes": [{"pass": "magnitude", "final_sparsity": 2}]}',
+     "Received: final_sparsity=2$"),
+])
+def test_wrong_recipe_file_is_named_with_the_rule(tmp_path, text, message):
+    file = tmp_path / "mine.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        Recipe.load(file)
+    assert str(error.value).startswith(f"{file}: ")
+    assert "Received: " in str(error.value)
+
+
+def test_missing_recipe_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match="none_such.json: .*No such file"):
+        Recipe.load(tmp_path / "none_such.json")
+
+
+def test_recipe_file_is_loaded(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text('{"passes": [{"pass": "none"}], "exports": ["float32"]}')
+    assert Recipe.load(file) == Recipe(passes=(Identity(),), exports=("float32",))
+
+
+def test_stages_must_not_go_back():
+    with pytest.raises(ValueError, match=r"Received: test_recipe \(WEIGHTS\), "
+                                         r"test_recipe \(SHAPE\)$"):
+        Recipe(passes=(Scale(), Reshape()))
+    assert len(Recipe(passes=(Reshape(), Reshape(), Scale(), Scale())).passes) == 4
+
+
+def test_each_pass_starts_from_what_the_one_before_left():
+    model = dense()
+    first, second = run(model, Scale(factor=3.0), Scale(factor=5.0))
+    np.testing.assert_array_equal(first.model.get_weights()[0], np.full([3, 2], 3.0))
+    np.testing.assert_array_equal(second.model.get_weights()[0], np.full([3, 2], 15.0))
+    np.testing.assert_array_equal(model.get_weights()[0], np.ones([3, 2]))
+
+
+def test_missing_need_is_found_before_any_pass_runs():
+    seen = []
+    with pytest.raises(ValueError, match="'test_recipe' needs dev. Received: "):
+        run(dense(), Note(seen=seen), Note(seen=seen))
+    assert not seen
+
+
+def test_each_pass_has_directories_of_its_own(tmp_path):
+    seen, dev = [], object()
+    run(dense(), Note(seen=seen), Note(seen=seen), dev=dev, state_dir=tmp_path / "s",
+        log_dir=tmp_path / "l")
+    assert [(context.state_dir, context.log_dir) for context in seen] == [
+        (tmp_path / "s" / label, tmp_path / "l" / label)
+        for label in ("0_test_recipe", "1_test_recipe")]
+    assert seen[0].dev is dev
+    run(dense(), Note(seen=seen), dev=dev)
+    assert (seen[-1].state_dir, seen[-1].log_dir) == (None, None)
+
+
+def test_pass_that_touched_nothing_is_an_error():
+    with pytest.raises(ValueError, match=r"matched no layer. Received: layers \['x'"):
+        run(dense(), Reshape(touched=()))
+
+
+@pytest.mark.parametrize("other", [
+    {"units": 3}, {"width": 4}, {"name": "y"}, {"dtype": "int32"}])
+def test_pass_that_changes_the_signature_is_an_error(other):
+    with pytest.raises(ValueError, match="keep the model's inputs and output"):
+        run(dense(), Reshape(build=lambda: dense(**other)))
+    run(dense(), Reshape(build=dense))  # another model, but of the same signature
+
+
+def test_measured_figures_replace_the_claimed_ones():
+    recipe = Recipe(passes=(Scale(),))
+    claimed, = compress.run(dense(), recipe, Context())
+    assert claimed.figures == {"nonzeros": -1.0}
+    measured, = compress.run(dense(), recipe, Context(), cost.of_model)
+    assert measured.figures == {"parameters": 8.0, "nonzeros": 6.0, "bits": 256.0}
+    assert measured.touched == ("only",)
+
+
+class Killer(callbacks.SaveProgress):
+    """Saves each step; ends the process, so to speak, right after some step."""
+
+    kill_at = None
+
+    def __init__(self, progress):
+        super().__init__(progress, every_s=0)
+        self._run = progress
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+        if self._run.step == self.kill_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def prune(tiny_examples):
+    """Runs a recipe of magnitude pruning from the same start: state_dir -> model."""
+    train = data.Batches(*tiny_examples, batch_size=8, shuffle_seed=0)
+    inputs = {name: keras.Input([None], dtype="int32", name=name)
+              for name in INPUT_NAMES}
+    x = keras.layers.Embedding(103, 8)(inputs["input_ids"])
+    x = Dropout(0.5)(keras.layers.GlobalAveragePooling1D()(x))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(
+        keras.layers.Dense(6, "relu", name="hidden")(x)))
+
+    def result(state_dir=None):
+        outcome, = run(model, Magnitude(final_sparsity=0.5, end_step=9, frequency=3),
+                       train=train, dev=train, state_dir=state_dir,
+                       settings=Settings(epochs=3, learning_rate=1e-2))
+        return outcome.model
+
+    return result
+
+
+@pytest.fixture(scope="module")
+def unbroken(prune):
+    return prune().get_weights()
+
+
+@pytest.mark.parametrize("step", [
+    5,  # while the ramp rises
+    14,
+])
+def test_killed_pruning_goes_on_to_the_same_weights(
+        tmp_path, monkeypatch, prune, unbroken, step):
+    monkeypatch.setattr(loop, "SaveProgress", Killer)
+    monkeypatch.setattr(Killer, "kill_at", step)
+    with pytest.raises(KeyboardInterrupt):
+        prune(tmp_path)
+    monkeypatch.setattr(Killer, "kill_at", None)
+    resumed = prune(tmp_path)
+    for ours, expected in zip(resumed.get_weights(), unbroken, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert np.mean(resumed.get_layer("hidden").get_weights()[0] == 0) == 0.5

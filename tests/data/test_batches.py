@@ -1,0 +1,183 @@
+"""Examples -> tf.data: complete, seeded, resumable, and padded little."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfopt import data
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def encoded_of(lengths):
+    """Examples of these lengths; all ids of example i are i + 1."""
+    return data.Encoded(ids=[[i + 1] * n for i, n in enumerate(lengths)],
+                        first_lengths=list(lengths))
+
+
+LENGTHS = np.random.default_rng(1).integers(2, 40, 37).tolist()
+BATCHES_OF_37 = 8  # of 5
+
+
+def batches_of(lengths=LENGTHS, batch_size=5, seed: int | None = 0, **others):
+    return data.Batches(encoded_of(lengths), list(range(len(lengths))),
+                        batch_size=batch_size, shuffle_seed=seed, **others)
+
+
+def order(batches, epoch):
+    return np.concatenate(batches.epoch_plan(epoch)).tolist()
+
+
+def labels(dataset):
+    return [label.numpy().tolist() for _, label in dataset]
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+@pytest.mark.parametrize("count, batch_size", [(37, 5), (35, 5), (3, 5), (700, 4)])
+def test_every_example_is_in_each_epoch_once(count, batch_size, seed):
+    batches = batches_of([2 + i % 9 for i in range(count)], batch_size, seed)
+    for epoch in (0, 1):
+        assert sorted(order(batches, epoch)) == list(range(count))
+    sizes = [len(batch) for batch in batches.epoch_plan(0)]
+    assert max(sizes) <= batch_size
+    assert len(sizes) == batches.steps_per_epoch == -(-count // batch_size)
+    assert len(batches) == count
+
+
+def test_the_dataset_holds_each_text_with_its_own_label():
+    seen = {}
+    for inputs, label in batches_of().dataset():
+        for ids, class_id in zip(inputs["input_ids"].numpy(), label.numpy(),
+                                 strict=True):
+            seen[int(class_id)] = [i for i in ids.tolist() if i]
+    assert seen == dict(enumerate(encoded_of(LENGTHS).ids))
+
+
+def test_the_same_seed_gives_the_same_order_in_each_epoch():
+    for epoch in range(3):
+        assert order(batches_of(), epoch) == order(batches_of(), epoch)
+
+
+def test_other_epochs_and_other_seeds_have_other_orders():
+    orders = [order(batches_of(seed=seed), epoch)
+              for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert len(set(map(tuple, orders))) == 6
+
+
+def test_shuffled_batches_do_not_come_sorted_by_length():
+    lengths = [max(LENGTHS[i] for i in batch)
+               for batch in batches_of().epoch_plan(0)]
+    assert lengths not in (sorted(lengths), sorted(lengths, reverse=True))
+
+
+def test_without_a_seed_the_order_is_one_and_by_length():
+    batches = batches_of(seed=None)
+    lengths = [LENGTHS[i] for i in order(batches, 0)]
+    assert lengths == sorted(LENGTHS)
+    assert order(batches, 0) == order(batches, 5)
+
+
+@pytest.mark.parametrize("pad_to, width", [(None, 16), (40, 40)])
+def test_batches_are_padded_to_a_multiple_of_8_or_to_the_length_asked(pad_to, width):
+    batches = batches_of([3, 9, 4], 3, pad_to=pad_to)
+    inputs, _ = next(iter(batches.dataset()))
+    assert {name: tuple(inputs[name].shape) for name in INPUTS} == dict.fromkeys(
+        INPUTS, (3, width))
+
+
+@pytest.mark.parametrize("length, width", [(7, 8), (8, 8), (9, 16), (17, 24)])
+def test_padding_stops_at_the_next_multiple_of_8(length, width):
+    inputs, _ = next(iter(batches_of([length], 1).dataset()))
+    assert inputs["input_ids"].shape == (1, width)
+
+
+def test_masks_show_the_ids_and_types_the_second_text():
+    pair = data.Encoded(ids=[[2, 7, 8, 3, 9, 3], [2, 7, 3]], first_lengths=[4, 3])
+    inputs = next(iter(data.Batches(pair, batch_size=2, pad_to=8).dataset()))
+    # By length: the shorter example first.
+    expected = {
+        "input_ids": [[2, 7, 3, 0, 0, 0, 0, 0], [2, 7, 8, 3, 9, 3, 0, 0]],
+        "attention_mask": [[1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0, 0]],
+        "token_type_ids": [[0] * 8, [0, 0, 0, 0, 1, 1, 0, 0]],
+    }
+    assert {name: value.numpy().tolist() for name, value in inputs.items()} == expected
+    assert {value.dtype.name for value in inputs.values()} == {"int32"}
+
+
+@pytest.mark.parametrize("first_step", [0, 1, 7, 8, 9, 16, 23, 24, 30])
+def test_a_resumed_dataset_is_the_tail_of_the_unbroken_one(first_step):
+    unbroken = labels(batches_of().dataset(epochs=3))
+    assert len(unbroken) == 3 * BATCHES_OF_37
+    resumed = labels(batches_of().dataset(epochs=3, first_step=first_step))
+    assert resumed == unbroken[first_step:]
+
+
+def test_a_resumed_dataset_has_the_same_inputs_over_an_epochs_end():
+    unbroken = list(batches_of().dataset(epochs=2))[6:]
+    resumed = list(batches_of().dataset(epochs=2, first_step=6))
+    for (before, _), (after, _) in zip(unbroken, resumed, strict=True):
+        for name in INPUTS:
+            np.testing.assert_array_equal(before[name], after[name])
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_skewed_lengths_cost_little_padding(seed):
+    random = np.random.default_rng(2)
+    lengths = np.clip(random.lognormal(2.7, 0.8, 1600), 3, 128).astype(int)
+
+    def padded(plan):
+        return sum(len(batch) * (-(-lengths[batch].max() // 8) * 8) for batch in plan)
+
+    bucketed = batches_of(lengths.tolist(), 16, seed)
+    unbucketed = np.split(random.permutation(1600), 100)
+    assert padded(bucketed.epoch_plan(0)) < 1.3 * lengths.sum()
+    assert padded(unbucketed) > 2 * lengths.sum()
+    tokens = sum(np.size(inputs["input_ids"]) for inputs, _ in bucketed.dataset())
+    assert tokens == padded(bucketed.epoch_plan(0))
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_dropping_the_remainder_gives_static_shapes(seed):
+    batches = batches_of(seed=seed, pad_to=40, drop_remainder=True)
+    dataset = batches.dataset()
+    inputs, label = dataset.element_spec
+    assert {tuple(inputs[name].shape) for name in INPUTS} == {(5, 40)}
+    assert tuple(label.shape) == (5,)
+    assert [len(ids) for ids in labels(dataset)] == [5] * 7
+    assert batches.steps_per_epoch == 7
+
+
+def test_without_it_the_last_batch_is_smaller():
+    assert sorted(len(ids) for ids in labels(batches_of().dataset())) == [2] + [5] * 7
+
+
+def test_without_labels_there_are_inputs_alone():
+    batches = data.Batches(encoded_of([3, 4]), batch_size=2)
+    (inputs,) = list(batches.dataset())
+    assert sorted(inputs) == sorted(INPUTS)
+
+
+def test_labels_are_whole_numbers_of_32_bits():
+    _, label = next(iter(batches_of().dataset()))
+    assert label.dtype.name == "int32"
+
+
+@pytest.mark.parametrize("lengths, arguments, received", [
+    ([3], {"batch_size": 0}, "batch_size=0"),
+    ([3], {"batch_size": -1}, "batch_size=-1"),
+    ([], {}, "0 examples, batch_size=5"),
+    ([3], {"drop_remainder": True}, "1 examples, batch_size=5"),
+    ([3, 9], {"pad_to": 8}, "9 tokens, pad_to=8"),
+])
+def test_batches_that_cannot_be_made_are_refused(lengths, arguments, received):
+    with pytest.raises(ValueError) as refusal:
+        batches_of(lengths, **arguments)
+    assert str(refusal.value).endswith(f"Received: {received}")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_class_numbers_of_another_count_are_refused(count):
+    with pytest.raises(ValueError,
+                       match=f"Received: {count} class numbers, 2 examples$"):
+        data.Batches(encoded_of([3, 4]), [0] * count)

@@ -1,0 +1,210 @@
+"""The LiteRT runner: texts and ids, changing lengths, and refusals it survives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfopt import model
+from tfopt.backend import keras
+from tfopt.data import WordPiece
+from tfopt.export import tflite
+from tfopt.export.interpreter import Interpreter, softmax
+
+POSITIONS = 32
+TEXTS = ["a great film", "bad", "it was not really good, this movie!", "x" * 20]
+
+
+@pytest.fixture(scope="module")
+def bert():
+    """Two layers over the tiny vocabulary, its weights large enough to tell apart."""
+    return model.build(model.BertConfig.uniform(
+        hidden_size=16, num_layers=2, num_heads=2, intermediate_size=24,
+        vocab_size=103, max_positions=POSITIONS, initializer_range=0.5, num_labels=3))
+
+
+@pytest.fixture(scope="module")
+def files(bert, tmp_path_factory):
+    """Export name -> file: each scheme at open length, and one of 12 tokens."""
+    place = tmp_path_factory.mktemp("exports")
+    lengths = {scheme: (scheme, None) for scheme in tflite.SCHEMES}
+    made = {}
+    for name, (scheme, length) in (lengths | {"fixed": ("float32", 12)}).items():
+        made[name] = place / f"{name}.tflite"
+        made[name].write_bytes(tflite.convert(bert, scheme, length=length))
+    return made
+
+
+@pytest.fixture(scope="module")
+def wordpiece(tiny_dir):
+    return WordPiece.from_directory(tiny_dir)
+
+
+@pytest.fixture
+def interpreter(files, wordpiece):
+    return Interpreter(files["float32"], encoder=wordpiece)
+
+
+def keras_logits(bert, ids, first_length=None):
+    count = len(ids)
+    first = count if first_length is None else first_length
+    return bert({"input_ids": np.array([ids]),
+                 "attention_mask": np.ones([1, count], np.int32),
+                 "token_type_ids": (np.arange(count) >= first)[np.newaxis].astype(int)
+                 })[0].numpy()
+
+
+def ids_of(length: int) -> list[int]:
+    return [2, *np.random.default_rng(length).integers(5, 103, length - 2), 3]
+
+
+def test_texts_ids_and_keras_agree(interpreter, wordpiece, bert):
+    encoded = wordpiece.encode(TEXTS)
+    logits = interpreter.predict(TEXTS)
+    assert logits.shape == (4, 3)
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(
+        logits, interpreter.logits(encoded.ids, encoded.first_lengths))
+    np.testing.assert_allclose(
+        logits, [keras_logits(bert, ids) for ids in encoded.ids], atol=1e-4)
+
+
+def test_pairs_are_told_apart_by_the_first_length(interpreter, wordpiece, bert):
+    pairs = ["good", "a film", "really", "y"]
+    encoded = wordpiece.encode(TEXTS, pairs)
+    logits = interpreter.predict(TEXTS, pairs)
+    for row, (ids, first) in enumerate(zip(encoded.ids, encoded.first_lengths,
+                                           strict=True)):
+        assert 0 < first < len(ids)
+        np.testing.assert_allclose(logits[row], keras_logits(bert, ids, first),
+                                   atol=1e-4)
+        assert np.abs(interpreter.run(ids) - logits[row]).max() > 1e-2
+
+
+@pytest.mark.parametrize("scheme", tflite.SCHEMES)
+def test_changing_lengths_leave_nothing_behind(scheme, files):
+    used = Interpreter(files[scheme])
+    for length in (5, 32, 3, 17, 17, 5, 32, 2):
+        fresh = Interpreter(files[scheme])
+        np.testing.assert_array_equal(used.run(ids_of(length)),
+                                      fresh.run(ids_of(length)))
+
+
+def test_a_result_is_not_overwritten_by_the_next(interpreter):
+    first = interpreter.run(ids_of(6))
+    kept = first.copy()
+    assert np.abs(interpreter.run([2, 50, 3]) - first).max() > 1e-3
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_a_fixed_length_pads_on_the_right(files, interpreter):
+    fixed = Interpreter(files["fixed"])
+    assert fixed.fixed_length == 12
+    assert interpreter.fixed_length is None
+    for length in (12, 3, 7):
+        np.testing.assert_allclose(fixed.run(ids_of(length)),
+                                   interpreter.run(ids_of(length)), atol=1e-5)
+
+
+def test_predict_cuts_texts_to_a_fixed_length(files, wordpiece):
+    fixed = Interpreter(files["fixed"], encoder=wordpiece, max_length=30)
+    text = "a great film it was really not bad and this movie is good i good"
+    cut = wordpiece.encode([text], max_length=12).ids[0]
+    assert len(cut) == 12
+    np.testing.assert_array_equal(fixed.predict([text])[0], fixed.run(cut))
+
+
+def test_predict_cuts_texts_to_max_length(files, wordpiece):
+    short = Interpreter(files["float32"], encoder=wordpiece, max_length=4)
+    np.testing.assert_array_equal(short.predict(["good film bad bad bad bad"]),
+                                  short.predict(["good film"]))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, None])
+def test_threads_do_not_change_the_result(num_threads, files, interpreter):
+    np.testing.assert_allclose(
+        Interpreter(files["float32"], num_threads=num_threads).run(ids_of(9)),
+        interpreter.run(ids_of(9)), atol=1e-6)
+
+
+@pytest.mark.parametrize("num_threads", [0, -1])
+def test_refuses_a_number_of_threads_below_one(num_threads, files):
+    with pytest.raises(ValueError, match=f"Received: num_threads={num_threads}"):
+        Interpreter(files["float32"], num_threads=num_threads)
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "dynamic_wi8_afp32", "fixed"])
+@pytest.mark.parametrize(("ids", "received"), [
+    ([], "0 tokens"),
+    (ids_of(POSITIONS + 1), f"{POSITIONS + 1} tokens"),
+    (ids_of(300), "300 tokens"),
+    ([2, 103, 3], "2 to 103"),
+    ([2, 10**6, 3], "2 to 1000000"),
+    ([2, 2**40, 3], f"2 to {2**40}"),
+    ([2, -1, 3], "-1 to 3"),
+], ids=["empty", "over positions", "far over", "one over", "over", "over int32",
+        "negative"])
+def test_refuses_ids_and_still_works(ids, received, name, files):
+    interpreter = Interpreter(files[name])
+    before = interpreter.run(ids_of(3))
+    with pytest.raises(ValueError, match=f"Received: .*{received}"):
+        interpreter.run(ids)
+    np.testing.assert_array_equal(interpreter.run(ids_of(3)), before)
+    with pytest.raises(ValueError, match="Received"):
+        interpreter.run(ids)
+    np.testing.assert_array_equal(
+        interpreter.run(ids_of(8)), Interpreter(files[name]).run(ids_of(8)))
+
+
+@pytest.mark.parametrize("first_length", [-1, 6])
+def test_refuses_a_first_length_outside_of_the_ids(first_length, interpreter):
+    with pytest.raises(ValueError, match=f"Received: first_length={first_length}"):
+        interpreter.run(ids_of(5), first_length)
+
+
+@pytest.mark.parametrize("contents", [
+    b"", b"no model at all", b"\x1c\x00\x00\x00TFL3" + bytes(100)],
+    ids=["empty", "text", "header only"])
+def test_refuses_a_file_that_is_no_tflite(contents, tmp_path):
+    path = tmp_path / "broken.tflite"
+    path.write_bytes(contents)
+    with pytest.raises(ValueError, match="Received: .*broken.tflite"):
+        Interpreter(path)
+
+
+@pytest.mark.parametrize("part", [0.05, 0.5, 0.95])
+def test_refuses_a_truncated_file(part, files, tmp_path):
+    whole = files["float32"].read_bytes()
+    path = tmp_path / "truncated.tflite"
+    path.write_bytes(whole[:int(part * len(whole))])
+    with pytest.raises(ValueError, match="Received: .*truncated.tflite"):
+        Interpreter(path)
+
+
+def test_refuses_a_missing_file(tmp_path):
+    with pytest.raises(ValueError, match="Received: .*nowhere.tflite"):
+        Interpreter(tmp_path / "nowhere.tflite")
+
+
+def test_refuses_a_model_with_other_inputs(tmp_path):
+    features = keras.Input([8], name="features")
+    own = keras.Model(features, keras.layers.Dense(3)(features))
+    path = tmp_path / "own.tflite"
+    path.write_bytes(tflite.convert(own, "float32"))
+    with pytest.raises(ValueError, match="input_ids.*Received: .*features"):
+        Interpreter(path)
+
+
+def test_predict_without_an_encoder_says_what_to_pass(files):
+    with pytest.raises(ValueError, match="WordPiece.*Received: encoder=None"):
+        Interpreter(files["float32"]).predict(["a film"])
+
+
+@pytest.mark.parametrize(("logits", "expected"), [
+    ([0.0, 0.0], [0.5, 0.5]),
+    ([0.0, np.log(3.0)], [0.25, 0.75]),
+    ([1000.0, 0.0], [1.0, 0.0]),
+    ([[0.0, 0.0], [-1000.0, -1000.0]], [[0.5, 0.5], [0.5, 0.5]]),
+])
+def test_softmax_over_the_last_axis(logits, expected):
+    np.testing.assert_allclose(softmax(np.array(logits)), expected, atol=1e-12)

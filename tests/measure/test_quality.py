@@ -1,0 +1,47 @@
+"""Accuracy and macro F1 against figures computed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfopt.measure import quality
+
+
+def one_hot(predicted, classes=3):
+    return np.eye(classes)[predicted]
+
+
+@pytest.mark.parametrize(("predicted", "labels", "accuracy", "macro_f1"), [
+    ([0, 1, 2], [0, 1, 2], 1.0, 1.0),
+    ([1, 2, 0], [0, 1, 2], 0.0, 0.0),
+    # Class 0: TP 2, FP 1, FN 0 -> 4/5; class 1: TP 1, FP 0, FN 1 -> 2/3.
+    ([0, 0, 0, 1], [0, 0, 1, 1], 0.75, (4 / 5 + 2 / 3) / 2),
+    # All of one class: accuracy hides it, macro F1 does not. 6/7 and 0.
+    ([0, 0, 0, 0], [0, 0, 0, 1], 0.75, (6 / 7 + 0) / 2),
+    # A class that is neither among labels nor predictions does not count.
+    ([0, 0, 2, 2], [0, 0, 2, 2], 1.0, 1.0),
+    # One that is only predicted does: 4/5, 0.
+    ([0, 0, 2], [0, 0, 0], 2 / 3, (4 / 5 + 0) / 2),
+    ([1], [1], 1.0, 1.0),
+])
+def test_table(predicted, labels, accuracy, macro_f1):
+    assert quality.measure(one_hot(predicted), labels) == pytest.approx(
+        {"accuracy": accuracy, "macro_f1": macro_f1})
+
+
+def test_the_largest_logit_counts_whatever_its_size():
+    logits = [[-5.0, -4.0], [1e6, 1e6 + 1], [0.1, 0.0]]
+    assert quality.measure(logits, [1, 1, 1])["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_figures_are_plain_floats():
+    assert {type(value) for value in quality.measure(
+        one_hot([0, 1]), np.array([0, 1])).values()} == {float}
+
+
+@pytest.mark.parametrize(("logits", "labels"), [(2, 3), (3, 2), (0, 0), (0, 1)])
+def test_refuses_other_numbers_of_labels_and_none(logits, labels):
+    with pytest.raises(ValueError,
+                       match=f"Received: {logits} logits, {labels} labels"):
+        quality.measure(np.zeros([logits, 3]), np.zeros(labels, int))

