@@ -31,6 +31,8 @@ sys.path.insert(1, str(HERE.parent))
 FLAGS = flags.FLAGS
 # Thread pools go on spinning for some milliseconds when their work is done.
 _SETTLE_S = 0.05
+# Of other programs; at the end it would be the benchmark's own.
+_LOAD_AT_START = os.getloadavg()
 
 
 def define_reference() -> None:
@@ -246,7 +248,7 @@ def write_report(figures: Mapping, **environment: object) -> None:
     import flags as shared  # found by the path set above
 
     here = report.environment(command=shared.command(),
-                              load_average=list(os.getloadavg()), **environment)
+                              load_average_at_start=_LOAD_AT_START, **environment)
     write_whole(FLAGS.report, json.dumps({"environment": here, "figures": figures},
                                          indent=1) + "\n")
     for line in _lines(figures):

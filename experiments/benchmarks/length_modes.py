@@ -29,7 +29,7 @@ _REPEATS = 20  # of a turn; the first, which may hold a resize, is not counted
 
 def main() -> None:
     """Exports, times in turn, and reports."""
-    lengths = [int(length) for length in FLAGS.lengths]
+    lengths = FLAGS.lengths
     keras_model = model.load(FLAGS.baseline_dir)
     config = model.config_of(keras_model)
     if not all(1 <= length <= config.max_positions for length in lengths):
@@ -82,6 +82,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("baseline_dir", None, "The Keras model to export, as "
                         "finetune.py leaves it; or any checkpoint.", required=True)
     flags.DEFINE_enum("scheme", "dynamic_wi8_afp32", tflite.SCHEMES, "The export.")
-    flags.DEFINE_list("lengths", ["32", "64", "128"], "Token counts.")
+    flags.DEFINE_multi_integer("lengths", [32, 64, 128], "A token count; may be given "
+                               "several times.")
     flags.DEFINE_integer("rounds", 30, "Turns at each length.", lower_bound=1)
     shared.run(main)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+from absl import logging
+
 from tfopt.backend import keras, tf
 from tfopt.types import PathLike
 
@@ -81,6 +83,38 @@ class TrainingLog(keras.callbacks.Callback):
         with self._writer.as_default():
             for name, value in figures.items():
                 tf.summary.scalar(name, value, step=step)
+
+
+class ProgressLine(keras.callbacks.Callback):
+    """Logs a line now and then, where a progress bar would fill a file.
+
+    Args:
+        batch_size: B, to count examples.
+        every_s: seconds between two lines.
+    """
+
+    def __init__(self, batch_size: int, every_s: float = 30.0):
+        super().__init__()
+        self._batch_size = batch_size
+        self._every_s = every_s
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the clock of the epoch."""
+        self._epoch = epoch
+        self._start = self._last = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Logs if the time has come."""
+        now = time.monotonic()
+        if now - self._last < self._every_s:
+            return
+        self._last = now
+        steps, per_step_s = batch + 1, (now - self._start) / (batch + 1)
+        logging.info(
+            "Epoch %d: step %d of %d, loss %.4f, %.0f examples/s, %.0f s left of it",
+            self._epoch + 1, steps, self.params["steps"], logs["loss"],
+            self._batch_size / per_step_s,
+            (self.params["steps"] - steps) * per_step_s)
 
 
 class KeepBest(keras.callbacks.Callback):

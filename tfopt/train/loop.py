@@ -16,7 +16,13 @@ from absl import logging
 
 from tfopt.backend import keras, tf
 from tfopt.train import objective, precision
-from tfopt.train.callbacks import KeepBest, SaveProgress, StopOnNonFinite, TrainingLog
+from tfopt.train.callbacks import (
+    KeepBest,
+    ProgressLine,
+    SaveProgress,
+    StopOnNonFinite,
+    TrainingLog,
+)
 from tfopt.train.optimizer import AdamW
 from tfopt.train.progress import Progress
 from tfopt.train.schedule import WarmupLinearDecay
@@ -127,6 +133,8 @@ def fit(
         hooks = [StopOnNonFinite(), *callbacks]
         if log_dir is not None:
             hooks.append(TrainingLog(Path(log_dir), train.batch_size))
+        if not sys.stdout.isatty():
+            hooks.append(ProgressLine(train.batch_size))
         hooks += [KeepBest(progress, settings.patience, settle_step),
                   SaveProgress(progress)]
         _run(working, progress, train, dev, settings.epochs, hooks)

