@@ -46,10 +46,14 @@ def main() -> None:
     corpus = data.read(FLAGS.eval_file, tasks.columns())
     if FLAGS.smoke:
         corpus = corpus.take(range(min(32, len(corpus))))
-    part = tasks.encode(corpus, data.WordPiece.from_directory(beside),
-                        data.read_labels(beside / data.LABELS_FILE))
+    labels = data.read_labels(beside / data.LABELS_FILE)
+    part = tasks.encode(corpus, data.WordPiece.from_directory(beside), labels)
     runner = runners.open_artifact(artifact, FLAGS.num_threads)
     logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
+    if logits.shape[1] != len(labels):
+        raise ValueError(f"The label list must have the model's {logits.shape[1]} "
+                         f"classes. Received: {beside / data.LABELS_FILE} with "
+                         f"{len(labels)}")
     name = artifact.stem
     rows = report.rows(name, quality.measure(logits, part.class_ids),
                        Path(FLAGS.eval_file).stem)

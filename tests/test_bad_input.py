@@ -33,12 +33,13 @@ def call(script: str, *arguments) -> SimpleNamespace:
     sys.argv = [f"{script}.py", *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
     module.define_flags()
+    own = set(flags.FLAGS) - before
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = shared.guard(module.main)(flags.FLAGS(sys.argv))
     finally:
         sys.argv = argv
-        for name in set(flags.FLAGS) - before:
+        for name in own:
             delattr(flags.FLAGS, name)
     return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
 
@@ -138,7 +139,7 @@ def test_pickled_weights_are_refused_and_the_way_out_is_told(place):
     ("--train_file=nowhere.tsv", ["No such file", "nowhere.tsv"]),
     ("--train_file=train.txt", [".tsv", "train.txt"]),
     ("--model_dir=nowhere", ["'nowhere'"]),
-    ("--model_dir=random:bert_huge", ["'bert_huge'"]),
+    ("--model_dir=random:bert_huge", ["bert_huge'"]),
     ("--recipe=nothing", ["int8", "'nothing'"]),
     ("--text_pair_column=second", ["'second'"]),
     ("stray", ["--flag=value", "stray"]),

@@ -75,7 +75,7 @@ def test_tfmot_schedule_passes_over_an_end_off_its_beat():
 def test_tfmot_pruning_compiles_by_xla_on_one_device():
     """Under a strategy of several it does not; `jit_compile` is off by default."""
     class Eye:
-        steps_per_epoch = 4
+        batch_size, steps_per_epoch = 4, 4
 
         def dataset(self, epochs=1, first_step=0):
             return tf.data.Dataset.from_tensors(

@@ -202,13 +202,19 @@ def test_in_a_script_of_ones_own(sequential):
                                   wrapped(points.x, training=False))
 
 
-def test_it_prunes_under_bfloat16():
-    before = convolutional()
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_mixed_precision_masks_and_keeps_weights_in_float32(precision):
+    """As bfloat16 these weights are all 1: none would be pruned, and all rounded."""
+    kernel = np.linspace(1.0, 1.003, 16, dtype=np.float32).reshape([4, 4])
+    before = keras.Sequential([keras.Input([4]), keras.layers.Dense(4, name="hidden"),
+                               keras.layers.Dense(2)])
+    before.layers[0].kernel.assign(kernel)
     outcome = Magnitude(final_sparsity=0.5, end_step=2, frequency=1).apply(
-        before, Context(train=Points(shape=(6, 6, 2)), settings=Settings(
-            epochs=1, mixed_precision="mixed_bfloat16")))
-    assert np.mean(outcome.model.get_layer("conv").get_weights()[0] == 0) == 0.5
-    assert outcome.model.get_layer("conv").compute_dtype == "float32"
+        before, Context(train=Points(), settings=Settings(
+            epochs=1, learning_rate=1e-12, mixed_precision=precision)))
+    np.testing.assert_array_equal(outcome.model.get_layer("hidden").get_weights()[0],
+                                  np.where(kernel > np.median(kernel), kernel, 0))
+    assert outcome.model.get_layer("hidden").compute_dtype == "float32"
 
 
 @pytest.mark.parametrize("begin_step,frequency", [(0, 20), (0, 1), (0, 3), (7, 20)])
@@ -289,3 +295,9 @@ def test_only_a_wrapped_model_can_be_stripped():
     pruning = Magnitude(final_sparsity=0.5, end_step=20)
     with pytest.raises(ValueError, match=r"`wrap`.* Received: layers \['only'\]$"):
         pruning.strip(dense(KERNEL))
+
+
+def test_a_wrapped_model_is_not_wrapped_again(tiny_model):
+    pruning = Magnitude.example()
+    with pytest.raises(ValueError, match="stripped before.*Received: "):
+        pruning.wrap(pruning.wrap(tiny_model))

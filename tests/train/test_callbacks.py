@@ -227,3 +227,16 @@ def test_log_holds_the_dev_figures(line, tmp_path):
     np.testing.assert_allclose(
         found["dev/mae"], list(zip([1, 2], history.history["val_mae"], strict=True)),
         rtol=1e-6)
+
+
+def test_progress_line_names_step_and_speed(monkeypatch, caplog):
+    clock = iter([0.0, 10.0, 40.0])
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: next(clock))
+    line = callbacks.ProgressLine(batch_size=8, every_s=30.0)
+    line.set_params({"steps": 10})
+    line.on_epoch_begin(0)
+    with caplog.at_level("INFO", logger="absl"):
+        line.on_train_batch_end(0, {"loss": 0.9})  # too early for a line
+        line.on_train_batch_end(3, {"loss": 0.5})
+    assert [record.getMessage() for record in caplog.records] == [
+        "Epoch 1: step 4 of 10, loss 0.5000, 1 examples/s, 60 s left of it"]

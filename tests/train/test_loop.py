@@ -367,3 +367,10 @@ def test_settings_out_of_range_are_refused(name, value):
         Settings(**{name: value})
     assert str(error.value).startswith(f"`{name}` must be ")
     assert str(error.value).endswith(f"Received: {name}={value!r}")
+
+
+def test_a_state_of_another_model_is_refused(tiny_model, tiny_batches, tmp_path):
+    fit(tiny_model, tiny_batches, settings=Settings(epochs=1), state_dir=tmp_path)
+    other = model.build(model.config_of(tiny_model).replace(hidden_size=16), 0)
+    with pytest.raises(ValueError, match="same model. Received: "):
+        fit(other, tiny_batches, settings=Settings(epochs=1), state_dir=tmp_path)

@@ -122,7 +122,7 @@ def fit(
         # an optimizer, whose moments would triple the file it is saved to.
         working = keras.Model(model.inputs, model.outputs, name=model.name)
         if settings.mixed_precision != "float32":
-            working = precision.retype(model, settings.mixed_precision)
+            working = precision.retype(working, settings.mixed_precision)
         progress = _compile(working, train, settings, goal or objective.cross_entropy(),
                             state_dir)
     if progress.restore():

@@ -61,11 +61,18 @@ class Progress:
 
         Returns:
             Whether there was one.
+
+        Raises:
+            ValueError: it is of another model.
         """
         if self._manager is None or self._manager.latest_checkpoint is None:
             return False
-        self._manager.checkpoint.restore(
-            self._manager.latest_checkpoint).assert_existing_objects_matched()
+        latest = self._manager.latest_checkpoint
+        try:
+            self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
+        except (AssertionError, ValueError) as error:  # another structure, or shape
+            raise ValueError("The saved state must be of the same model. Received: "
+                             f"{latest}") from error
         note = json.loads(self._note.numpy())
         self.best_value = note["best_value"]
         self.best_epoch = note["best_epoch"]

@@ -18,6 +18,22 @@ from tfopt.model import anatomy
 _PRUNABLE = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D)
 
 
+@keras.utils.register_keras_serializable(package="tfopt")
+class Float32Pruning(PruneLowMagnitude):
+    """Tfmot's wrapper, masking in float32 under mixed precision too.
+
+    Tfmot's own reads the weights as bfloat16, in which many are equal, and writes them
+    back so rounded at every step: small updates are lost.
+    """
+
+    def build(self, input_shape):
+        """Gives the masking the variables themselves, not their cast views."""
+        super().build(input_shape)
+        self.pruning_obj._pruning_vars = [
+            tuple(v._variable if hasattr(v, "true_dtype") else v for v in group)
+            for group in self.pruning_vars]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Magnitude(Pass):
     """Prunes kernels by magnitude to a sparsity, the same in every layer.
@@ -115,11 +131,15 @@ class Magnitude(Pass):
             The wrapped copy, not compiled.
 
         Raises:
-            ValueError: no layer can be pruned, or `end_step` is not given.
+            ValueError: no layer can be pruned, the model is wrapped already, or
+                `end_step` is not given.
         """
         if self.end_step is None:
             raise ValueError("`end_step` must be given to prune outside a recipe. "
                              "Received: end_step=None")
+        if any(isinstance(layer, PruneLowMagnitude) for layer in model.layers):
+            raise ValueError("A wrapped model must be stripped before it is wrapped "
+                             f"again. Received: {model.name!r}, wrapped")
         names = _prunable(model)
         if not names:
             raise ValueError(
@@ -133,7 +153,7 @@ class Magnitude(Pass):
         def wrap_layer(layer):
             if layer.name not in names:
                 return layer
-            return PruneLowMagnitude(layer, pruning_schedule=schedule)
+            return Float32Pruning(layer, pruning_schedule=schedule)
 
         # The copy first: tfmot's wrappers share variables with the model they are
         # given, and training them would train the original.
@@ -180,7 +200,7 @@ class Magnitude(Pass):
                    for w in weights.values())
         others = sum(np.count_nonzero(w) for w in after.get_weights()) - sum(
             np.count_nonzero(w) for w in weights.values())
-        skipped = {layer.name: "not a kernel of the encoder" for layer in before.layers
+        skipped = {layer.name: "not among the kernels that are pruned" for layer in before.layers
                    if layer.name not in names and layer.weights}
         return Outcome(model=after, touched=tuple(names), skipped=skipped,
                        figures={"nonzeros": float(kept + others)})
