@@ -200,7 +200,8 @@ class Magnitude(Pass):
                    for w in weights.values())
         others = sum(np.count_nonzero(w) for w in after.get_weights()) - sum(
             np.count_nonzero(w) for w in weights.values())
-        skipped = {layer.name: "not among the kernels that are pruned" for layer in before.layers
+        skipped = {layer.name: "not among the kernels that are pruned"
+                   for layer in before.layers
                    if layer.name not in names and layer.weights}
         return Outcome(model=after, touched=tuple(names), skipped=skipped,
                        figures={"nonzeros": float(kept + others)})
