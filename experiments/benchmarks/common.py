@@ -29,7 +29,8 @@ HERE = Path(__file__).parent
 sys.path.insert(1, str(HERE.parent))
 
 FLAGS = flags.FLAGS
-# Thread pools go on spinning for some milliseconds when their work is done.
+# Thread pools go on spinning for some milliseconds when their work is done. Nothing
+# forbids it to them (OMP_WAIT_POLICY): that would slow the references down.
 _SETTLE_S = 0.05
 # Of other programs; at the end it would be the benchmark's own.
 _LOAD_AT_START = os.getloadavg()

@@ -48,9 +48,23 @@ class AdamW(keras.optimizers.Optimizer):
             for v in var_list
         ]
 
+    def _apply_weight_decay(self, variables):
+        """Does nothing: `update_step` decays, in one pass instead of Keras' three."""
+
+    def _clip_gradients(self, grads):
+        """Clips by the norm of the summed gradient.
+
+        Keras would take the norm of an embedding's slices before those of the same
+        token are summed.
+        """
+        return super()._clip_gradients(self._deduplicate_sparse_grad(grads))
+
     def update_step(self, gradient, variable):
         """Applies one update to one variable, in place."""
         dtype = variable.dtype
+        if self.weight_decay and self._use_weight_decay(variable):
+            kept = 1 - tf.cast(self.weight_decay * self.learning_rate, dtype)
+            variable.assign(variable * kept)
         step = tf.cast(self.iterations + 1, dtype)
         first, second = self._moments[self._index_dict[self._var_key(variable)]]
         tf.raw_ops.ResourceApplyAdam(
