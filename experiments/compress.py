@@ -117,6 +117,10 @@ def measure(task, baseline: Path, files: dict[str, Path]) -> list[report.Row]:
 def main() -> None:
     """Goes the whole road."""
     recipe = load_recipe(FLAGS.recipe)
+    if FLAGS.export_length is not None and FLAGS.export_length < FLAGS.max_length:
+        raise ValueError(
+            "--export_length must hold texts of --max_length. Received: "
+            f"--export_length={FLAGS.export_length}, --max_length={FLAGS.max_length}")
     task = tasks.load()
     with run_dir.claim(FLAGS.out_dir, "compress", passes=recipe.to_json()) as out:
         baseline = Path(FLAGS.baseline_dir or out / "baseline")

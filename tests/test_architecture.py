@@ -174,10 +174,7 @@ def test_every_module_opens_by_saying_what_it_does(module):
         "flow, after which source.")
 
 
-@pytest.mark.parametrize("module", [
-    pytest.param(name, marks=pytest.mark.xfail(
-        strict=True, reason="reads three formats of checkpoints; to be split"))
-    if name == "model/checkpoint.py" else name for name in MODULES])
+@pytest.mark.parametrize("module", MODULES)
 def test_no_module_is_too_long(module):
     count = len(MODULES[module].read_text(encoding="utf-8").splitlines())
     assert count <= MAX_LINES, (

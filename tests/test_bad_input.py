@@ -170,6 +170,12 @@ def test_a_wrong_recipe(recipe, words, place):
     assert_nothing_left(place)
 
 
+def test_an_export_too_short_for_the_texts(place):
+    assert_told(compress(place, "--export_length=8"), "compress", "--export_length=8",
+                "--max_length=16")
+    assert_nothing_left(place)
+
+
 def test_a_mistake_once_mended_is_not_held_against_the_user(place):
     assert_told(compress(place, "--max_length=65"), "compress", "--max_length=65")
     assert_told(compress(place, "--recipe=nothing"), "compress", "'nothing'")
