@@ -222,12 +222,13 @@ def to_png(rows: Sequence[Row], split: str = "dev") -> bytes | None:
     quality, size = figure.subplots(1, 2)
     for name in names:
         if (name, "latency_p50_ms") in value and (name, "accuracy") in value:
-            x, y = value[name, "latency_p50_ms"], value[name, "accuracy"]
-            quality.scatter([x], [y], s=60)
-            quality.annotate(name, (x, y), textcoords="offset points", xytext=(6, 6))
-    quality.set(xscale="log", xlabel="latency p50, ms a text (log)",
-                ylabel=f"accuracy, {split}", title="Accuracy against latency")
-    quality.margins(0.25)
+            quality.scatter([value[name, "latency_p50_ms"]], [value[name, "accuracy"]],
+                            s=60, label=name)
+    quality.set(xlabel="latency p50, ms a text", ylabel=f"accuracy, {split}",
+                title="Accuracy against latency", xlim=(0, None))
+    if quality.collections:
+        quality.legend()
+    quality.margins(y=0.3)
     sized = [name for name in names if (name, "file_bytes") in value]
     bars = size.barh(sized, [value[name, "file_bytes"] / 1e6 for name in sized])
     size.bar_label(bars, fmt="%.1f", padding=3)

@@ -109,6 +109,23 @@ def test_global_clipnorm_scales_the_gradient(start, gradients):
         trained, reference(start, gradients * scale, 0.0), atol=1e-6)
 
 
+def test_the_norm_that_clips_is_of_a_tokens_summed_slices(start):
+    # Two slices of 1 for one row: norm 2 as a sum, sqrt(2) as slices.
+    def slices(size):
+        return tf.IndexedSlices(tf.constant([[size, 0, 0]] * 2), tf.constant([1, 1]),
+                                tf.constant([4, 3]))
+
+    def dense(size):
+        gradient = np.zeros([4, 3])
+        gradient[1, 0] = size
+        return gradient
+
+    trained = train(AdamW(RATE, weight_decay=0.0, global_clipnorm=1.0), start,
+                    [slices(0.1), slices(1.0)])
+    np.testing.assert_allclose(
+        trained, reference(start, [dense(0.2), dense(1.0)], 0.0), atol=1e-6)
+
+
 def test_rate_follows_a_schedule(start, gradients):
     schedule = WarmupLinearDecay(RATE, 0, 1)  # the whole rate once, then none
     trained = train(AdamW(schedule, weight_decay=DECAY), start, gradients)
