@@ -18,6 +18,7 @@ setup(
         "ai-edge-litert>=2.3,<3",
         "tokenizers>=0.20,<1",
         "safetensors>=0.4,<1",
+        "tensorboard>=2.20,<3",  # tf.summary writes through it
         "numpy>=1.26,<3",
         "absl-py>=1.4,<3",
     ],
