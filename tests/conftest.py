@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +72,23 @@ def tiny_batches(tiny_examples) -> data.Batches:
     """The tiny examples, 6 batches of 8 an epoch."""
     encoded, class_ids = tiny_examples
     return data.Batches(encoded, class_ids, batch_size=8, shuffle_seed=0)
+
+
+@contextlib.contextmanager
+def _largest_file(size: int):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Python ignores SIGXFSZ, so that a write fails with EFBIG.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(scope="session")
+def full_disk():
+    """A context in which no file of this process grows above a size: (bytes) -> context.
+
+    For the statement under test alone: pytest's own output may go to a file.
+    """
+    return _largest_file

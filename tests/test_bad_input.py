@@ -7,7 +7,6 @@ import importlib
 import io
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -241,23 +240,12 @@ def test_a_length_above_the_positions_of_a_given_baseline(finetuned, place):
     assert_nothing_left(place)
 
 
-@contextlib.contextmanager
-def largest_file(size: int):
-    """Lets no file of this process grow above a size: a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Python ignores SIGXFSZ, so that a write fails with EFBIG.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 # The weights take 140 kB, the state of training three times as much.
 @pytest.mark.parametrize("size", [60_000, 250_000], ids=["best weights", "checkpoint"])
-def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(size, place):
+def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(
+        full_disk, size, place):
     out = place / "new" / "out"
-    with largest_file(size):
+    with full_disk(size):
         done = call("finetune", *arguments(place))
     assert_told(done, "finetune", "File too large", str(out))
     assert not (out / "model.keras").exists()
@@ -267,9 +255,9 @@ def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(size, place)
     assert not (out / "state").exists()
 
 
-def test_a_full_disk_leaves_no_part_of_a_model(finetuned, place):
+def test_a_full_disk_leaves_no_part_of_a_model(full_disk, finetuned, place):
     out = place / "new" / "out"
-    with largest_file(100_000):
+    with full_disk(100_000):
         done = compress(place, f"--baseline_dir={finetuned / 'new' / 'out'}")
     assert_told(done, "compress", "File too large", str(out))
     assert not [path for path in out.rglob("*")

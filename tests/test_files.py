@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
 
 import pytest
 
@@ -37,15 +37,6 @@ def no_renaming(monkeypatch):
 
 
 @pytest.fixture
-def full_disk():
-    """Files stop at 1000 bytes, as on a disk that is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-@pytest.fixture
 def interrupt(monkeypatch):
     def stop(_):
         raise KeyboardInterrupt
@@ -61,13 +52,14 @@ def interrupt(monkeypatch):
 ])
 @pytest.mark.parametrize("old", [None, "old"])
 def test_a_failure_leaves_what_was_there(
-        tmp_path, request, failure, contents, error, old):
+        tmp_path, request, full_disk, failure, contents, error, old):
     path = tmp_path / "a.txt"
     if old:
         path.write_text(old)
-    if failure:
+    if failure in ("no_renaming", "interrupt"):
         request.getfixturevalue(failure)
-    with pytest.raises(error):
+    full = failure == "full_disk"
+    with pytest.raises(error), full_disk(1000) if full else contextlib.nullcontext():
         write_whole(path, contents)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == (
         {"a.txt": old} if old else {})
