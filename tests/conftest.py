@@ -87,7 +87,7 @@ def _largest_file(size: int):
 
 @pytest.fixture(scope="session")
 def full_disk():
-    """A context in which no file of this process grows above a size: (bytes) -> context.
+    """Makes a context in which no file of this process grows above so many bytes.
 
     For the statement under test alone: pytest's own output may go to a file.
     """
