@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import artifacts
 import flags as shared
 import task as tasks
 from absl import flags
@@ -22,27 +23,12 @@ from tfopt.measure import cost, latency, quality, runners
 FLAGS = flags.FLAGS
 
 
-def text_directory(artifact: Path, given: str | None) -> Path:
-    """The directory with the artifact's vocabulary.
-
-    Raises:
-        ValueError: neither the artifact's directory nor the one above has it.
-    """
-    near = artifact if artifact.is_dir() else artifact.parent
-    places = [Path(given)] if given else [near, near.parent]
-    for place in places:
-        if (place / "vocab.txt").exists():
-            return place
-    raise ValueError("vocab.txt must lie beside the artifact or in --text_dir. "
-                     f"Received: {', '.join(map(str, places))}")
-
-
 def main() -> None:
     """Measures and reports."""
     artifact = Path(FLAGS.artifact)
     if not artifact.exists():
         raise ValueError(f"--artifact must exist. Received: {artifact}")
-    beside = text_directory(artifact, FLAGS.text_dir)
+    beside = artifacts.text_directory(artifact, FLAGS.text_dir)
     corpus = data.read(FLAGS.eval_file, tasks.columns())
     if FLAGS.smoke:
         corpus = corpus.take(range(min(32, len(corpus))))
@@ -50,10 +36,7 @@ def main() -> None:
     part = tasks.encode(corpus, data.WordPiece.from_directory(beside), labels)
     runner = runners.open_artifact(artifact, FLAGS.num_threads)
     logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
-    if logits.shape[1] != len(labels):
-        raise ValueError(f"The label list must have the model's {logits.shape[1]} "
-                         f"classes. Received: {beside / data.LABELS_FILE} with "
-                         f"{len(labels)}")
+    artifacts.check_labels(labels, logits.shape[1], beside)
     name = artifact.stem
     rows = report.rows(name, quality.measure(logits, part.class_ids),
                        Path(FLAGS.eval_file).stem)
@@ -78,13 +61,10 @@ def main() -> None:
 
 def define_flags() -> None:
     """Defines the flags of this script."""
-    flags.DEFINE_string("artifact", None, "A .tflite, or a directory with a Keras "
-                        "model.", required=True)
+    artifacts.define()
     flags.DEFINE_string("eval_file", None, "Labelled examples: .tsv, .csv or .jsonl.",
                         required=True)
     flags.DEFINE_string("report", None, "JSON file for the figures.")
-    flags.DEFINE_string("text_dir", None, "Directory with vocab.txt and labels.txt, if "
-                        "they do not lie beside the artifact.")
     shared.define_columns()
     shared.define_measuring()
 

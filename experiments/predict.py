@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import artifacts
 import flags as shared
 from absl import flags
 
@@ -50,18 +51,14 @@ def texts() -> Iterator[str]:
 def main() -> None:
     """Predicts each text as it comes."""
     artifact = Path(FLAGS.artifact)
-    near = artifact if artifact.is_dir() else artifact.parent
-    beside = Path(FLAGS.text_dir) if FLAGS.text_dir else near
+    beside = artifacts.text_directory(artifact, FLAGS.text_dir)
     wordpiece = data.WordPiece.from_directory(beside)
     labels = data.read_labels(beside / data.LABELS_FILE)
     runner = runners.open_artifact(artifact, FLAGS.num_threads)
     for text in texts():
         encoded = wordpiece.encode([text], max_length=FLAGS.max_length)
         probabilities = softmax(runner.run(encoded.ids[0]))
-        if len(probabilities) != len(labels):
-            raise ValueError(
-                f"The label list must have the model's {len(probabilities)} classes. "
-                f"Received: {beside / data.LABELS_FILE} with {len(labels)}")
+        artifacts.check_labels(labels, len(probabilities), beside)
         best = probabilities.argsort()[::-1][:FLAGS.top_k]
         print(json.dumps({
             "text": text, "label": labels[best[0]],
@@ -71,13 +68,10 @@ def main() -> None:
 
 def define_flags() -> None:
     """Defines the flags of this script."""
-    flags.DEFINE_string("artifact", None, "A .tflite, or a directory with a Keras "
-                        "model.", required=True)
+    artifacts.define()
     flags.DEFINE_multi_string("text", None, "A text; may be given several times.")
     flags.DEFINE_string("input_file", None, "A file with a text a line. Left out, with "
                         "no --text: standard input.")
-    flags.DEFINE_string("text_dir", None, "Directory with vocab.txt and labels.txt, if "
-                        "they do not lie beside the artifact.")
     flags.DEFINE_integer("max_length", 128, "Tokens to which texts are cut.",
                          lower_bound=4)
     flags.DEFINE_integer("top_k", 3, "Classes to print, the likeliest first.",

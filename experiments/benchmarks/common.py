@@ -151,7 +151,9 @@ def write_hugging_face(model, directory: Path) -> Path:
     """
     from safetensors.numpy import save_file
 
-    from tfopt.model import anatomy  # imports TensorFlow, which not every script needs
+    # These import TensorFlow, which not every script needs.
+    from tfopt.model import anatomy
+    from tfopt.model.published import LAYER_NAMES
 
     config = anatomy.config_of(model)
     if (len(set(config.num_heads)) > 1 or len(set(config.intermediate_sizes)) > 1
@@ -171,16 +173,7 @@ def write_hugging_face(model, directory: Path) -> Path:
     for i in range(config.num_layers):
         published |= {
             anatomy.layer_name(i, role): f"bert.encoder.layer.{i}.{name}"
-            for role, name in {
-                "query": "attention.self.query",
-                "key": "attention.self.key",
-                "value": "attention.self.value",
-                "attention_output": "attention.output.dense",
-                anatomy.ATTENTION_NORM: "attention.output.LayerNorm",
-                "intermediate": "intermediate.dense",
-                "ffn_output": "output.dense",
-                anatomy.FFN_NORM: "output.LayerNorm",
-            }.items()}
+            for role, name in LAYER_NAMES.items()}
     tensors = {}
     for layer, name in published.items():
         weight, *bias = model.get_layer(layer).get_weights()

@@ -19,7 +19,7 @@ from tfopt.model.config import BertConfig
 _TENSORFLOW_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 
 # Role in a layer -> names in the Hugging Face and in the Google checkpoint, alike.
-_PUBLISHED_NAMES = {
+LAYER_NAMES = {
     "query": "attention.self.query",
     "key": "attention.self.key",
     "value": "attention.self.value",
@@ -94,7 +94,7 @@ def _read_hugging_face(path, tensors, num_labels, seed) -> keras.Model:
         anatomy.EMBEDDING_NORM: norm(f"{prefix}embeddings.LayerNorm"),
     }
     for i in range(settings.num_layers):
-        for role, published in _PUBLISHED_NAMES.items():
+        for role, published in LAYER_NAMES.items():
             name = f"{prefix}encoder.layer.{i}.{published}"
             values[layer_name(i, role)] = norm(name) if "Norm" in published else [
                 kernel(name), read(f"{name}.bias")]
@@ -148,7 +148,7 @@ def load_google(path: Path, num_labels: int | None, seed: int) -> keras.Model:
         anatomy.POOLER: dense("bert/pooler/dense"),
     }
     for i in range(settings.num_layers):
-        for role, published in _PUBLISHED_NAMES.items():
+        for role, published in LAYER_NAMES.items():
             name = f"bert/encoder/layer_{i}/{published.replace('.', '/')}"
             values[layer_name(i, role)] = (
                 norm(name) if "Norm" in published else dense(name))
