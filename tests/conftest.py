@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tfopt import data, model
-from tfopt.backend import tf
+from tfopt.backend import keras, tf
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -20,6 +20,12 @@ GOLDENS = Path(__file__).parent / "goldens"
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Gives every test, and what it sets up, the same random weights in every run."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")

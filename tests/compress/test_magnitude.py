@@ -181,7 +181,7 @@ def test_in_a_script_of_ones_own(sequential):
     wrapped = pruning.wrap(model)
     wrapped.compile(keras.optimizers.Adam(0.05), keras.losses
                     .SparseCategoricalCrossentropy(from_logits=True))
-    history = wrapped.fit(points.dataset(2), epochs=2, steps_per_epoch=20, verbose=0,
+    history = wrapped.fit(points.dataset(4), epochs=4, steps_per_epoch=20, verbose=0,
                           validation_data=(points.x, points.y),
                           callbacks=pruning.callbacks())
     small = pruning.strip(wrapped)
