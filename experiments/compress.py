@@ -10,6 +10,7 @@ report.{json,md,png}. Without --train_file it runs on the embedded support inten
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import flags as shared
@@ -46,7 +47,7 @@ def load_recipe(name: str) -> compress.Recipe:
     return recipe
 
 
-def compress_model(recipe, task, out: Path, baseline: Path) -> list[str]:
+def compress_model(recipe, task, context, out: Path, baseline: Path) -> list[str]:
     """Runs the passes from the baseline into `keras/`; returns notes on them."""
     target, notes_file = out / "keras", out / "keras" / "passes.txt"
     if (target / model.KERAS_FILE).exists():
@@ -54,9 +55,8 @@ def compress_model(recipe, task, out: Path, baseline: Path) -> list[str]:
     with strategy.make(FLAGS.strategy).scope():
         start = model.load(baseline)
     tasks.check_length(start)
-    context = compress.Context(train=task.train, dev=task.choose,
-                               settings=tasks.settings(),
-                               state_dir=out / run_dir.STATE, log_dir=out / "logs")
+    context = dataclasses.replace(context, state_dir=out / run_dir.STATE,
+                                  log_dir=out / "logs")
     outcomes = compress.run(start, recipe, context, cost.of_model)
     notes = []
     for step, outcome in zip(recipe.passes, outcomes, strict=True):
@@ -122,6 +122,9 @@ def main() -> None:
             "--export_length must hold texts of --max_length. Received: "
             f"--export_length={FLAGS.export_length}, --max_length={FLAGS.max_length}")
     task = tasks.load()
+    context = compress.Context(train=task.train, dev=task.choose,
+                               settings=tasks.settings())
+    compress.check(recipe, context)
     with run_dir.claim(FLAGS.out_dir, "compress", passes=recipe.to_json()) as out:
         baseline = Path(FLAGS.baseline_dir or out / "baseline")
         if FLAGS.baseline_dir is None:
@@ -130,7 +133,7 @@ def main() -> None:
             raise ValueError("--baseline_dir must be trained for the labels of the "
                              f"train file. Received: {baseline} with "
                              f"{model.published_labels(baseline)}")
-        notes = compress_model(recipe, task, out, baseline)
+        notes = compress_model(recipe, task, context, out, baseline)
     files = export(recipe, out)
     rows = measure(task, baseline, files)
 

@@ -70,6 +70,8 @@ def define_training(out_dir: bool = True) -> None:
     flags.DEFINE_integer("batch_size", 32, "Examples a step.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 1e-4, "Peak learning rate.", lower_bound=1e-12)
     flags.DEFINE_float("weight_decay", 0.01, "Decoupled weight decay.", lower_bound=0.0)
+    flags.DEFINE_float("clip_norm", 1.0, "Largest norm of a step's whole gradient; 0 "
+                       "does not clip.", lower_bound=0.0)
     flags.DEFINE_integer("patience", None, "Epochs without a better dev accuracy after "
                          "which training stops.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of fresh weights, batch order and dropout.",
@@ -127,7 +129,12 @@ def guard(main: Callable[[], int | None]) -> Callable[[Sequence[str]], int]:
             if len(arguments) > 1:
                 raise ValueError("Arguments are given as --flag=value. Received: "
                                  f"{' '.join(arguments[1:])}")
-            return main() or 0
+            status = main() or 0
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:  # whoever read the output, `head` say, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         except KeyboardInterrupt:
             print("Interrupted; the same command goes on from here.", file=sys.stderr)
             return 130

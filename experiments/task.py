@@ -58,7 +58,8 @@ def settings() -> train.Settings:
     """The training settings that the flags name."""
     return train.Settings(
         epochs=1 if FLAGS.smoke else FLAGS.epochs, learning_rate=FLAGS.learning_rate,
-        weight_decay=FLAGS.weight_decay, patience=FLAGS.patience, seed=FLAGS.seed,
+        weight_decay=FLAGS.weight_decay, clip_norm=FLAGS.clip_norm or None,
+        patience=FLAGS.patience, seed=FLAGS.seed,
         jit_compile=FLAGS.jit_compile, mixed_precision=FLAGS.mixed_precision)
 
 

@@ -286,6 +286,20 @@ def test_predict_takes_flags_a_file_and_standard_input(predict, tmp_path):
     assert predict(input=lines) == by_flags
 
 
+def test_predict_ends_quietly_when_nobody_reads_on(resumed, tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_text("good\n" * 5000)  # more answers than a pipe holds
+    with subprocess.Popen(
+            command("predict", f"--artifact={resumed.out / 'model.tflite'}",
+                    f"--input_file={file}"),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert json.loads(process.stdout.readline())["label"] == "good"
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert "predict.py" not in said and "BrokenPipe" not in said
+
+
 def test_predict_gives_the_probabilities_of_the_model(predict, resumed):
     line, = predict(f"--text={TEXTS[0]}")
     expected = softmax(Interpreter(

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import protocol
 from absl import flags
 
-import tfopt
 from tfopt import report
 from tfopt.files import write_whole
+from tfopt.measure import latency
+from tfopt.measure.process import Worker
 
 HERE = Path(__file__).parent
 # The scripts beside this directory (flags, task) are shared with the benchmarks.
@@ -49,24 +49,6 @@ def define_report() -> None:
     flags.DEFINE_string("report", None, "JSON file for the figures.", required=True)
 
 
-def thread_variables(num_threads: int) -> dict[str, str]:
-    """Environment in which TensorFlow and OpenMP use so many threads."""
-    return dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
-                          "OMP_NUM_THREADS"), str(num_threads))
-
-
-def package_path() -> dict[str, str]:
-    """Environment in which another process imports the same tfopt as this one."""
-    places = [str(Path(tfopt.__file__).parents[1]), os.environ.get("PYTHONPATH")]
-    return {"PYTHONPATH": os.pathsep.join(filter(None, places))}
-
-
-def litert_command(artifact: os.PathLike, num_threads: int) -> list[str]:
-    """The command of tfopt's own timing process, which speaks the same protocol."""
-    return [sys.executable, "-m", "tfopt.measure.worker", os.fspath(artifact),
-            str(num_threads)]
-
-
 class Turns:
     """Processes that take turns; a context manager, at whose end they end.
 
@@ -75,15 +57,15 @@ class Turns:
         num_threads: of each.
 
     Attributes:
-        workers: name -> `protocol.Worker`.
+        workers: name -> `Worker`.
     """
 
     def __init__(self, commands: Mapping[str, Sequence], num_threads: int):
-        environment = thread_variables(num_threads) | package_path()
-        self.workers: dict[str, protocol.Worker] = {}
+        environment = latency.environment(num_threads)
+        self.workers: dict[str, Worker] = {}
         try:
             for name, command in commands.items():
-                self.workers[name] = protocol.Worker(command, environment)
+                self.workers[name] = Worker(command, environment)
         except BaseException:
             self.__exit__()
             raise
@@ -99,7 +81,7 @@ class Turns:
         for worker in self.workers.values():
             worker.close()
 
-    def round(self, number: int, ask: Callable[[protocol.Worker], dict],
+    def round(self, number: int, ask: Callable[[Worker], dict],
               names: Sequence[str] | None = None) -> dict[str, dict]:
         """Lets each process work once.
 

@@ -20,6 +20,8 @@ import flags as shared
 import numpy as np
 from absl import flags
 
+from tfopt.measure import latency
+
 FLAGS = flags.FLAGS
 REFERENCE = "tensorflow_and_tfmot"
 STATEMENTS = {
@@ -37,7 +39,7 @@ def import_s(statement: str, directory: str) -> float:
     Raises:
         ValueError: it fails.
     """
-    environment = {**os.environ, **common.package_path(), "TF_USE_LEGACY_KERAS": "1",
+    environment = {**os.environ, **latency.environment(2), "TF_USE_LEGACY_KERAS": "1",
                    "TF_CPP_MIN_LOG_LEVEL": "1"}
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", statement], cwd=directory,

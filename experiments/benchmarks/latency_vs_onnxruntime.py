@@ -21,13 +21,13 @@ from pathlib import Path
 import common
 import flags as shared
 import numpy as np
-import protocol
 import task as tasks
 from absl import flags, logging
 
 from tfopt import data, model
 from tfopt.files import write_whole
-from tfopt.measure import quality, runners
+from tfopt.measure import latency, quality, runners
+from tfopt.measure.process import Worker
 
 FLAGS = flags.FLAGS
 OURS, BY_HAND = "tfopt_dynamic_wi8_afp32", "by_hand_dynamic_wi8_afp32"
@@ -118,8 +118,8 @@ def main() -> None:
         write_whole(by_hand, convert_by_hand(baseline))
         published = common.write_hugging_face(baseline, out / "hugging_face")
         logging.info("Exporting to ONNX")
-        exporter = protocol.Worker([FLAGS.reference_python,
-                                    common.HERE / "onnx_export.py", published, out])
+        exporter = Worker([FLAGS.reference_python, common.HERE / "onnx_export.py",
+                           published, out])
         exporter.close()
         made = exporter.ready
 
@@ -140,7 +140,7 @@ def main() -> None:
                       FLOAT: made["float32"][best_float]}
         tflite_files = {OURS: artifact, BY_HAND: by_hand}
         commands = {
-            **{name: common.litert_command(file, FLAGS.num_threads)
+            **{name: latency.command(file, FLAGS.num_threads)
                for name, file in tflite_files.items()},
             INT8: onnx_command(onnx_files[INT8]),
             INT8_NO_SPINNING: onnx_command(onnx_files[INT8], "--no_spinning"),

@@ -21,6 +21,7 @@ from absl import flags, logging
 from tfopt import model
 from tfopt.export import tflite
 from tfopt.files import write_whole
+from tfopt.measure import latency
 
 FLAGS = flags.FLAGS
 OPEN = "open"
@@ -47,7 +48,7 @@ def main() -> None:
             write_whole(files[name], tflite.convert(keras_model, FLAGS.scheme,
                                                     length=length))
         sizes = {name: file.stat().st_size for name, file in files.items()}
-        with common.Turns({name: common.litert_command(file, FLAGS.num_threads)
+        with common.Turns({name: latency.command(file, FLAGS.num_threads)
                            for name, file in files.items()},
                           FLAGS.num_threads) as turns:
             for number in range(-1, rounds):  # round -1 warms up

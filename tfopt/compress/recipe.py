@@ -111,8 +111,7 @@ def run(model: keras.Model, recipe: Recipe, context: Context,
         ValueError: the context lacks what a pass needs, or a pass touched nothing or
             changed the model's inputs or output.
     """
-    for step in recipe.passes:
-        check_needs(step, context)
+    check(recipe, context)
     outcomes = []
     for number, step in enumerate(recipe.passes):
         label = f"{number}_{step.name()}"
@@ -130,16 +129,19 @@ def run(model: keras.Model, recipe: Recipe, context: Context,
     return outcomes
 
 
-def check_needs(step: Pass, context: Context) -> None:
-    """Checks that the context has what a pass needs.
+def check(recipe: Recipe, context: Context) -> None:
+    """Checks what can be told before a model is there.
 
     Raises:
-        ValueError: it has not.
+        ValueError: the context lacks what a pass needs, or a pass does not fit it,
+            such as a ramp that is longer than the run.
     """
-    missing = [name for name in step.needs if getattr(context, name) is None]
-    if missing:
-        raise ValueError(f"The pass {step.name()!r} needs {', '.join(missing)}. "
-                         "Received: a context without")
+    for step in recipe.passes:
+        missing = [name for name in step.needs if getattr(context, name) is None]
+        if missing:
+            raise ValueError(f"The pass {step.name()!r} needs {', '.join(missing)}. "
+                             "Received: a context without")
+        step.resolve(context)
 
 
 def _within(context: Context, label: str) -> Context:

@@ -8,22 +8,21 @@ all rounds.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from tfopt.measure import process
 from tfopt.types import PathLike
 
 TOKEN_COUNTS = (16, 32, 64, 128)
 _REPEATS = 8  # of each token count, per round
 
 
-class Worker:
+class Worker(process.Worker):
     """A process that times one artifact.
 
     Args:
@@ -35,54 +34,31 @@ class Worker:
     """
 
     def __init__(self, artifact: PathLike, num_threads: int):
-        self._artifact = os.fspath(artifact)
-        self._errors = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tfopt.measure.worker", self._artifact,
-             str(num_threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-            text=True,
-            env={
-                **os.environ,
-                # The same package as this process, wherever it was imported from.
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                "TF_NUM_INTRAOP_THREADS": str(num_threads),
-                "TF_NUM_INTEROP_THREADS": str(num_threads),
-            })
-        try:
-            self._answer()
-        except ValueError:
-            self.close()
-            raise
+        super().__init__(command(artifact, num_threads), environment(num_threads))
 
     def time(self, ids: Sequence[Sequence[int]],
              first_lengths: Sequence[int]) -> np.ndarray:
         """Seconds <float>[N] of N examples, run one after the other."""
-        request = json.dumps({"ids": ids, "first_lengths": first_lengths})
-        with contextlib.suppress(BrokenPipeError):  # _answer tells why
-            self._process.stdin.write(request + "\n")
-            self._process.stdin.flush()
-        answer = self._answer()
+        answer = self.ask(ids=ids, first_lengths=first_lengths)
         self.peak_rss_bytes = answer["peak_rss_bytes"]
         return np.array(answer["seconds"])
 
-    def close(self) -> None:
-        """Ends the process."""
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
-        self._errors.close()
 
-    def _answer(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._errors.seek(0)
-            said = self._errors.read().strip().splitlines()[-1:]
-            raise ValueError("The process that times an artifact ended. Received: "
-                             f"{self._artifact}: {''.join(said)}")
-        return json.loads(line)
+def command(artifact: PathLike, num_threads: int) -> list[str]:
+    """The command of the process that times an artifact."""
+    return [sys.executable, "-m", "tfopt.measure.worker", os.fspath(artifact),
+            str(num_threads)]
+
+
+def environment(num_threads: int) -> dict[str, str]:
+    """Environment in which TensorFlow and OpenMP use so many threads.
+
+    A Python started in it imports the same tfopt as this one.
+    """
+    threads = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
+                             "OMP_NUM_THREADS"), str(num_threads))
+    places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
+    return {**threads, "PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 @contextlib.contextmanager
