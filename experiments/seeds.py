@@ -4,13 +4,15 @@ r"""Fine-tunes with several seeds: mean and spread of the accuracy, float and in
         --epochs=3 --report=FILE.json
 
 Source: one run says little; Dodge et al. 2020, arXiv:2002.06305, find several points
-between seeds on small sets. Cost: as many fine-tunings as seeds. With
+between seeds on small sets. Cost: as many fine-tunings as seeds; each is reported when
+it is done, and the same command after a kill goes on with the next seed. With
 --holdout_fraction, the accuracy on the held-out part is reported too: what settings
 are chosen by.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -57,20 +59,44 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def main() -> None:
-    """Runs every seed; reports each, mean and spread."""
-    seeds = [int(seed) for seed in FLAGS.seeds]
-    runs = {seed: one_seed(seed) for seed in seeds}
+def summary(runs: dict[int, dict[str, dict[str, float]]]) -> dict:
+    """Each seed's accuracy, mean and spread, as the report has them."""
     lines = []
-    for name in runs[seeds[0]]:
-        for split in runs[seeds[0]][name]:
-            values = [runs[seed][name][split] for seed in seeds]
+    first = next(iter(runs.values()))
+    for name, splits in first.items():
+        for split in splits:
+            values = [run[name][split] for run in runs.values()]
             lines.append({"artifact": name, "split": split, "accuracy": values,
                           "mean": statistics.fmean(values),
                           "spread": max(values) - min(values)})
-            print(f"{name:20} {split:8} mean {lines[-1]['mean']:.4f} "
-                  f"spread {lines[-1]['spread']:.4f} {values}")
-    shared.write_figures(FLAGS.report, {"seeds": seeds, "accuracy": lines})
+    return {"seeds": list(runs), "accuracy": lines}
+
+
+def reported() -> dict[int, dict[str, dict[str, float]]]:
+    """The seeds that a killed run of the same command has reported."""
+    path = Path(FLAGS.report)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if found.get("environment", {}).get("command") != shared.command():
+        return {}
+    runs: dict[int, dict[str, dict[str, float]]] = {}
+    for line in found["figures"]["accuracy"]:
+        for seed, value in zip(found["figures"]["seeds"], line["accuracy"],
+                               strict=True):
+            runs.setdefault(seed, {}).setdefault(
+                line["artifact"], {})[line["split"]] = value
+    return runs
+
+
+def main() -> None:
+    """Runs every seed; reports each, mean and spread."""
+    runs = reported()
+    for seed in map(int, FLAGS.seeds):
+        if seed not in runs:
+            runs[seed] = one_seed(seed)
+            shared.write_figures(FLAGS.report, summary(runs))
+    for line in summary(runs)["accuracy"]:
+        print(f"{line['artifact']:20} {line['split']:8} mean {line['mean']:.4f} "
+              f"spread {line['spread']:.4f} {line['accuracy']}")
 
 
 def define_flags() -> None:

@@ -254,6 +254,30 @@ def test_measure_reports_on_any_artifact(artifact, pruned, task, tmp_path):
     assert done.stdout == report.table(report.from_json(target.read_text())[1]) + "\n"
 
 
+def test_seeds_goes_on_after_the_seeds_it_has_reported(task, tmp_path):
+    target = tmp_path / "seeds.json"
+    flags = [*task.flags, "--smoke", "--seeds=3,1", "--keep_epoch=last",
+             f"--report={target}"]
+    first = run("seeds", *flags)
+    whole = json.loads(target.read_text())
+    assert whole["figures"]["seeds"] == [3, 1]
+    assert [line["artifact"] for line in whole["figures"]["accuracy"]] == [
+        "keras_float32", "dynamic_wi8_afp32"]
+    for line in whole["figures"]["accuracy"]:
+        assert line["mean"] == pytest.approx(sum(line["accuracy"]) / 2)
+        assert line["spread"] == pytest.approx(abs(np.subtract(*line["accuracy"])))
+    assert [number for number in (1, 3) if f"Seed {number}" in first.stderr] == [1, 3]
+
+    killed = json.loads(target.read_text())
+    killed["figures"]["seeds"].pop()
+    for line in killed["figures"]["accuracy"]:
+        line["accuracy"].pop()
+    target.write_text(json.dumps(killed))
+    second = run("seeds", *flags)
+    assert [number for number in (1, 3) if f"Seed {number}" in second.stderr] == [1]
+    assert json.loads(target.read_text())["figures"] == whole["figures"]
+
+
 @pytest.fixture(scope="module")
 def no_tensorflow(tmp_path_factory):
     """An environment in which TensorFlow cannot be imported."""
