@@ -68,6 +68,9 @@ def define_training(out_dir: bool = True) -> None:
                             "was killed goes on with the same command.", required=True)
     flags.DEFINE_integer("epochs", 3, "Passes over the train file.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 32, "Examples a step.", lower_bound=1)
+    flags.DEFINE_integer("sort_window", 64, "Batches whose texts are sorted by length "
+                         "together: more save padding, fewer mix the lengths of a "
+                         "batch.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 1e-4, "Peak learning rate.", lower_bound=1e-12)
     flags.DEFINE_float("weight_decay", 0.01, "Decoupled weight decay.", lower_bound=0.0)
     flags.DEFINE_float("clip_norm", 1.0, "Largest norm of a step's whole gradient; 0 "

@@ -113,7 +113,8 @@ def load() -> Task:
     return Task(
         wordpiece=wordpiece, labels=labels, report=splits, notes=notes,
         train=data.Batches(learn.encoded, learn.class_ids, shuffle_seed=FLAGS.seed,
-                           batch_size=FLAGS.batch_size, **fixed),
+                           batch_size=FLAGS.batch_size,
+                           sort_window=FLAGS.sort_window, **fixed),
         choose=None if FLAGS.keep_epoch == "last" else data.Batches(
             choose.encoded, choose.class_ids, batch_size=FLAGS.batch_size,
             pad_to=FLAGS.max_length if fixed else None))

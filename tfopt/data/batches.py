@@ -13,12 +13,9 @@ import numpy as np
 from tfopt.backend import tf
 from tfopt.data.wordpiece import Encoded
 
-# Batches that are sorted by length together: more save padding, fewer mix better.
-_WINDOW = 64
-
 
 def plan(lengths: np.ndarray, batch_size: int, seed: int, epoch: int,
-         drop_remainder: bool = False) -> list[np.ndarray]:
+         drop_remainder: bool = False, sort_window: int = 64) -> list[np.ndarray]:
     """Which examples make up each batch of one epoch.
 
     Args:
@@ -27,6 +24,8 @@ def plan(lengths: np.ndarray, batch_size: int, seed: int, epoch: int,
         seed: of the order.
         epoch: from 0; every epoch has an order of its own.
         drop_remainder: whether the last, smaller batch is left out.
+        sort_window: batches whose examples are sorted by length together: more save
+            padding, fewer mix the lengths of a batch; 1 does not sort.
 
     Returns:
         Index arrays <int>[B], the last one maybe smaller; each example is in one.
@@ -36,7 +35,7 @@ def plan(lengths: np.ndarray, batch_size: int, seed: int, epoch: int,
     # The smaller batch is taken off first: which examples it has is chance too.
     whole = len(order) // batch_size * batch_size
     rest = order[whole:]
-    window = batch_size * _WINDOW
+    window = batch_size * sort_window
     batches = []
     for start in range(0, whole, window):
         part = order[start:min(start + window, whole)]
@@ -59,19 +58,22 @@ class Batches:
         pad_to: every batch is padded to this many tokens, as TPUs want; None pads to
             the batch's longest, rounded up to a multiple of 8.
         drop_remainder: whether a last, smaller batch is left out.
+        sort_window: batches whose examples are sorted by length together, when
+            shuffled: more save padding, fewer mix the lengths of a batch.
 
     Raises:
-        ValueError: nothing to batch, a size below 1, examples longer than `pad_to`, or
-            not as many class numbers as examples.
+        ValueError: nothing to batch, a size or window below 1, examples longer than
+            `pad_to`, or not as many class numbers as examples.
     """
 
     def __init__(self, encoded: Encoded, class_ids=None, *, batch_size: int = 32,
                  shuffle_seed: int | None = None, pad_to: int | None = None,
-                 drop_remainder: bool = False):
+                 drop_remainder: bool = False, sort_window: int = 64):
         self.lengths = np.array([len(ids) for ids in encoded.ids], np.int64)
-        if batch_size < 1:
-            raise ValueError("`batch_size` must be at least 1. Received: "
-                             f"batch_size={batch_size}")
+        if batch_size < 1 or sort_window < 1:
+            raise ValueError("`batch_size` and `sort_window` must be at least 1. "
+                             f"Received: batch_size={batch_size}, "
+                             f"sort_window={sort_window}")
         if not len(self.lengths) or (drop_remainder and len(self.lengths) < batch_size):
             raise ValueError("There must be at least one batch of examples. Received: "
                              f"{len(self.lengths)} examples, batch_size={batch_size}")
@@ -87,6 +89,7 @@ class Batches:
         self.shuffle_seed = shuffle_seed
         self.pad_to = pad_to
         self.drop_remainder = drop_remainder
+        self.sort_window = sort_window
         self._ids = tf.RaggedTensor.from_row_lengths(
             np.concatenate([np.asarray(ids, np.int32) for ids in encoded.ids]),
             self.lengths)
@@ -105,7 +108,7 @@ class Batches:
         """The index arrays of one epoch's batches, in their order."""
         if self.shuffle_seed is not None:
             return plan(self.lengths, self.batch_size, self.shuffle_seed, epoch,
-                        self.drop_remainder)
+                        self.drop_remainder, self.sort_window)
         order = np.argsort(self.lengths, kind="stable")
         cuts = range(self.batch_size, len(order), self.batch_size)
         batches = np.split(order, list(cuts))
