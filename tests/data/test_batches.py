@@ -137,6 +137,20 @@ def test_skewed_lengths_cost_little_padding(seed):
     assert tokens == padded(bucketed.epoch_plan(0))
 
 
+def test_a_smaller_window_mixes_the_lengths_of_a_batch():
+    lengths = np.random.default_rng(3).integers(3, 100, 1600)
+
+    def spread(window):
+        plan = batches_of(lengths.tolist(), 16, sort_window=window).epoch_plan(0)
+        assert sorted(np.concatenate(plan)) == list(range(1600))
+        return np.mean([np.std(lengths[batch]) for batch in plan])
+
+    spreads = [spread(window) for window in (1, 4, 16, 64)]
+    assert spreads == sorted(spreads, reverse=True)
+    assert spreads[0] > 0.9 * lengths.std()
+    assert spreads[-1] < 0.05 * lengths.std()
+
+
 @pytest.mark.parametrize("seed", [None, 0])
 def test_dropping_the_remainder_gives_static_shapes(seed):
     batches = batches_of(seed=seed, pad_to=40, drop_remainder=True)
@@ -164,8 +178,9 @@ def test_labels_are_whole_numbers_of_32_bits():
 
 
 @pytest.mark.parametrize("lengths, arguments, received", [
-    ([3], {"batch_size": 0}, "batch_size=0"),
-    ([3], {"batch_size": -1}, "batch_size=-1"),
+    ([3], {"batch_size": 0}, "batch_size=0, sort_window=64"),
+    ([3], {"batch_size": -1}, "batch_size=-1, sort_window=64"),
+    ([3], {"sort_window": 0}, "batch_size=5, sort_window=0"),
     ([], {}, "0 examples, batch_size=5"),
     ([3], {"drop_remainder": True}, "1 examples, batch_size=5"),
     ([3, 9], {"pad_to": 8}, "9 tokens, pad_to=8"),
