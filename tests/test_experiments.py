@@ -278,6 +278,28 @@ def test_seeds_goes_on_after_the_seeds_it_has_reported(task, tmp_path):
     assert json.loads(target.read_text())["figures"] == whole["figures"]
 
 
+def test_whole_texts_are_held_out_with_their_parts(tmp_path):
+    chance = random.Random(0)
+    whole = [" ".join(chance.choices("a b c d e f g h i j".split(), k=9))
+             for _ in range(40)]
+    parts = [" ".join(text.split()[start:start + size]) for text in whole
+             for start, size in ((0, 3), (1, 4), (2, 6), (0, 8))]
+    rows = [(text, chance.choice(["good", "bad"])) for text in whole + parts]
+    source = tmp_path / "all.tsv"
+    source.write_text("text\tlabel\n" + "".join(f"{t}\t{label}\n" for t, label in rows))
+    run("hold_out_whole", f"--input_file={source}", "--fraction=0.25",
+        f"--train_file={tmp_path / 'train.tsv'}",
+        f"--holdout_file={tmp_path / 'holdout.tsv'}")
+    kept, held = (data.read(tmp_path / name) for name in ("train.tsv", "holdout.tsv"))
+    assert len(held) == 10 and set(held.texts) <= set(whole)
+    for text in held.texts:
+        given_away = [part for part in kept.texts if f" {part} " in f" {text} "]
+        assert all(len(part.split()) == 3 for part in given_away)
+    # The rest is there, with its labels; so are the shortest parts.
+    assert set(zip(kept.texts, kept.labels, strict=True)) <= set(rows)
+    assert len(kept) >= 160 - 10 * 4 + 10
+
+
 @pytest.fixture(scope="module")
 def no_tensorflow(tmp_path_factory):
     """An environment in which TensorFlow cannot be imported."""
