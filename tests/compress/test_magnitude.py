@@ -9,7 +9,7 @@ import pytest
 
 import tfopt
 from tfopt import model as models
-from tfopt.backend import keras, tf, tfmot
+from tfopt.backend import keras, tf
 from tfopt.compress import Context
 from tfopt.compress.passes.magnitude import Magnitude
 from tfopt.measure import cost
@@ -85,8 +85,7 @@ class CountZeros(keras.callbacks.Callback):
         self.zeros = []
 
     def on_train_batch_end(self, batch, logs=None):
-        (_, mask, _), = self.model.layers[-1].pruning_vars
-        self.zeros.append(int(np.sum(mask.numpy() == 0)))
+        self.zeros.append(int(np.sum(self.model.layers[-1].mask.numpy() == 0)))
 
 
 @pytest.mark.parametrize("options,zeros", [
@@ -97,6 +96,13 @@ class CountZeros(keras.callbacks.Callback):
     ({"end_step": 4, "initial_sparsity": 0.5}, [8, 8, 8, 8, 8, 8]),
     ({"begin_step": 2, "end_step": 4, "power": 1.0}, [0, 0, 4, 8, 8, 8]),
     ({"end_step": 4, "frequency": 2, "power": 1.0}, [0, 4, 4, 8, 8, 8]),
+    # The end is no multiple of the frequency, and reached all the same.
+    ({"end_step": 5, "frequency": 4, "power": 1.0}, [0, 0, 0, 6, 8, 8]),
+    ({"begin_step": 3, "end_step": 3}, [0, 0, 8, 8, 8, 8]),
+    ({"schedule": "one_shot", "begin_step": 2, "end_step": 5}, [0, 8, 8, 8, 8, 8]),
+    # Of 16 weights 8 are left after 4 halvings of the rest: 16 * 2^(-t/4).
+    ({"schedule": "exponential", "end_step": 4}, [3, 5, 6, 8, 8, 8]),
+    ({"schedule": "constant", "begin_step": 1, "end_step": 4}, [8, 8, 8, 8, 8, 8]),
 ])
 def test_sparsity_rises_along_the_ramp(options, zeros):
     count = CountZeros()
@@ -223,18 +229,24 @@ def test_ramp_left_open_is_finished_within_any_run(begin_step, frequency):
     for total in range(begin_step + 1, 201):
         chosen = pruning.resolve(Context(train=Points(total),
                                          settings=Settings(epochs=1)))
-        schedule = tfmot.sparsity.keras.PolynomialDecay(
-            chosen.initial_sparsity, chosen.final_sparsity, chosen.begin_step,
-            chosen.end_step, chosen.power, chosen.frequency)
-        due, sparsity = schedule(tf.range(1, total + 1))  # tfmot counts from 1
-        assert sparsity[due][-1] == np.float32(0.8), total
-        half = max(total // 2, begin_step + 1)
-        assert begin_step < chosen.end_step <= half  # the rest is for recovery
+        assert chosen.begin_step == begin_step
+        # The rest is for recovery.
+        assert chosen.settle_step() == max(round(total / 2), begin_step)
         assert chosen.frequency <= frequency
 
 
-@pytest.mark.parametrize("begin_step", [5, 8, 20])
-def test_run_that_ends_before_an_open_ramp_begins_is_refused(begin_step):
+def test_fractions_of_the_run_become_steps():
+    pruning = Magnitude(final_sparsity=0.8, begin_fraction=0.1, end_fraction=0.75)
+    chosen = pruning.resolve(Context(train=Points(50), settings=Settings(epochs=4)))
+    assert (chosen.begin_step, chosen.end_step) == (20, 150)
+    # A step that is given counts before the fraction.
+    fixed = dataclasses.replace(pruning, begin_step=3, end_step=9)
+    chosen = fixed.resolve(Context(train=Points(50), settings=Settings(epochs=4)))
+    assert (chosen.begin_step, chosen.end_step) == (3, 9)
+
+
+@pytest.mark.parametrize("begin_step", [6, 20])
+def test_run_that_ends_before_pruning_begins_is_refused(begin_step):
     pruning = Magnitude(final_sparsity=0.5, begin_step=begin_step)
     with pytest.raises(ValueError, match=f"Received: begin_step={begin_step}, "):
         pruning.resolve(Context(train=Points(5), settings=Settings(epochs=1)))
@@ -243,7 +255,7 @@ def test_run_that_ends_before_an_open_ramp_begins_is_refused(begin_step):
 def test_end_beyond_the_run_is_refused():
     context = Context(train=Points(5), settings=Settings(epochs=2))
     last = Magnitude(final_sparsity=0.5, end_step=10, frequency=1)
-    assert last.resolve(context) is last
+    assert last.resolve(context) == dataclasses.replace(last, begin_step=0)
     with pytest.raises(ValueError, match="run's 10 steps. Received: begin_step=0, "
                                          "end_step=11$"):
         dataclasses.replace(last, end_step=11).resolve(context)
@@ -253,10 +265,10 @@ def test_end_beyond_the_run_is_refused():
     ("final_sparsity", 0.0), ("final_sparsity", 1.0), ("final_sparsity", -0.5),
     ("final_sparsity", 50), ("final_sparsity", float("nan")),
     ("initial_sparsity", -0.1), ("initial_sparsity", 0.6),
-    ("begin_step", -1),
-    ("end_step", 0), ("end_step", -1),
-    ("frequency", 0), ("frequency", 3), ("frequency", 20),
+    ("begin_step", -1), ("end_step", -1), ("frequency", 0),
     ("power", 0.0), ("power", -1.0),
+    ("begin_fraction", -0.1), ("end_fraction", 1.5), ("end_fraction", -0.1),
+    ("pooling", "sum"), ("allocation", "fair"), ("sparsities", {"head": 1.0}),
 ])
 def test_values_out_of_range_are_refused(name, value):
     good = {"final_sparsity": 0.5, "end_step": 10, "frequency": 5}

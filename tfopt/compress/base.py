@@ -69,10 +69,14 @@ class Pass:
     Class attributes:
         stage: what it changes.
         needs: names of the `Context` fields without which it cannot run.
+        same_on_replicas: whether several devices give, but for rounding, the weights
+            that one gives; not so where a pass gathers squares of gradients, say, and
+            each replica those of its own share of the batch.
     """
 
     stage: ClassVar[Stage]
     needs: ClassVar[tuple[str, ...]] = ()
+    same_on_replicas: ClassVar[bool] = True
 
     @classmethod
     def name(cls) -> str:

@@ -1,0 +1,7 @@
+"""Every Keras callback of tfopt, for a user's own `model.fit`."""
+
+from tfopt.compress.callbacks import KeepMask, PruningStep, SparsityLog
+from tfopt.train.callbacks import ProgressLine, StopOnNonFinite, TrainingLog
+
+__all__ = ["KeepMask", "ProgressLine", "PruningStep", "SparsityLog", "StopOnNonFinite",
+           "TrainingLog"]

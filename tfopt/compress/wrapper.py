@@ -1,0 +1,114 @@
+"""The layer that holds a mask over a kernel while a model is trained.
+
+It is a `PruneLowMagnitude` of tfmot's, so that `strip_pruning` and everything else that
+asks for one takes it, but computes with w * mask where tfmot's writes w * mask back
+into the variable at each step and chooses masks by sorting inside the step. That needs
+no talk between replicas, and so compiles by XLA under any strategy; masked weights keep
+their value, so that a score may bring them back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+
+from tfopt.backend import PruneLowMagnitude, keras, tf
+from tfopt.compress.scores import SCORES
+from tfopt.compress.select import kernel_name
+
+
+@keras.utils.register_keras_serializable(package="tfopt")
+class Pruned(PruneLowMagnitude):
+    """Computes a layer with a mask over its kernel.
+
+    Args:
+        layer: a Dense, Conv or Embedding.
+        score: name of the score whose gradients are gathered while training.
+        **kwargs: of `PruneLowMagnitude`.
+    """
+
+    def __init__(self, layer, score="magnitude", **kwargs):
+        super().__init__(layer, **kwargs)
+        self.score = score
+
+    def build(self, input_shape):
+        """Makes the mask, of ones."""
+        super().build(input_shape)
+        self._gathered = None
+        if SCORES[self.score].gather is not None:
+            # Each replica gathers for itself; who reads it gets the sum.
+            self._gathered = self.add_weight(
+                "gathered", self.kernel.shape, tf.float32, "zeros", trainable=False,
+                experimental_autocast=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM)
+
+    @property
+    def kernel(self) -> tf.Variable:
+        """The weights <float>[..., K, N], masked or not."""
+        return _variable(self.prunable_weights[0])
+
+    @property
+    def mask(self) -> tf.Variable:
+        """Ones and zeros <float>[..., K, N]; the callback `PruningStep` sets them."""
+        return _variable(self.pruning_vars[0][1])
+
+    @property
+    def gathered(self) -> tf.Variable | None:
+        """What the score gathers <float32>[..., K, N]; None if it needs nothing."""
+        return self._gathered
+
+    def scores(self) -> np.ndarray:
+        """How much each weight matters <float>[..., K, N]."""
+        gathered = self.gathered
+        return SCORES[self.score].of(
+            self.kernel.numpy(), None if gathered is None else gathered.numpy())
+
+    def call(self, inputs, training=None, **kwargs):
+        """The layer's output, with the masked kernel."""
+        masked = tf.cast(self._masked_kernel(), self.layer.compute_dtype)
+        with _replaced(self.layer, kernel_name(self.layer), masked):
+            return self.layer.call(inputs, **kwargs)
+
+    def _masked_kernel(self):
+        mask = tf.convert_to_tensor(self.mask)
+
+        @tf.custom_gradient
+        def masked(weight):
+            def backward(gradient):
+                if self.gathered is not None:
+                    self.gathered.assign(SCORES[self.score].gather(
+                        self.gathered, weight, gradient))
+                return gradient * mask
+
+            return weight * mask, backward
+
+        return masked(tf.convert_to_tensor(self.kernel))
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {**super().get_config(), "score": self.score}
+
+
+def wrappers_of(model: keras.Model) -> dict[str, Pruned]:
+    """The wrappers of a model by the names of the layers in them."""
+    return {layer.layer.name: layer for layer in model.layers
+            if isinstance(layer, Pruned)}
+
+
+def _variable(view):
+    """The variable itself, where Keras gives a view that casts to the layer's dtype."""
+    return view._variable if hasattr(view, "true_dtype") else view
+
+
+@contextlib.contextmanager
+def _replaced(layer, name, value):
+    """Puts a tensor in the place of a layer's variable, for one call."""
+    # Past Keras' own __setattr__, which would forget that the variable is a weight.
+    own = vars(layer)[name]
+    object.__setattr__(layer, name, value)
+    try:
+        yield
+    finally:
+        object.__setattr__(layer, name, own)
