@@ -26,8 +26,14 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 if TYPE_CHECKING:
-    from tfopt import compress, data, export, measure, model, report, train
+    from tfopt import callbacks, compress, data, export, measure, model, report, train
+    from tfopt.compress.one_line import compress_model
+    from tfopt.compress.passes.fisher import Fisher
+    from tfopt.compress.passes.low_rank import LowRank
     from tfopt.compress.passes.magnitude import Magnitude
+    from tfopt.compress.passes.movement import Movement
+    from tfopt.compress.passes.taylor import Taylor
+    from tfopt.compress.passes.truncate import Truncate
     from tfopt.compress.recipe import Recipe
     from tfopt.export.interpreter import Interpreter
     from tfopt.export.tflite import convert
@@ -35,10 +41,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Fisher",
     "Interpreter",
+    "LowRank",
     "Magnitude",
+    "Movement",
     "Recipe",
+    "Taylor",
+    "Truncate",
+    "callbacks",
     "compress",
+    "compress_model",
     "convert",
     "data",
     "export",
@@ -49,9 +62,15 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Fisher": "tfopt.compress.passes.fisher",
     "Interpreter": "tfopt.export.interpreter",
+    "LowRank": "tfopt.compress.passes.low_rank",
     "Magnitude": "tfopt.compress.passes.magnitude",
+    "Movement": "tfopt.compress.passes.movement",
     "Recipe": "tfopt.compress.recipe",
+    "Taylor": "tfopt.compress.passes.taylor",
+    "Truncate": "tfopt.compress.passes.truncate",
+    "compress_model": "tfopt.compress.one_line",
     "convert": "tfopt.export.tflite",
 }
 

@@ -14,11 +14,13 @@ from tfopt.model.checkpoint import (
     save,
 )
 from tfopt.model.config import SHAPE_NAMES, BertConfig, named
+from tfopt.model.layers import LowRankDense
 
 __all__ = [
     "KERAS_FILE",
     "SHAPE_NAMES",
     "BertConfig",
+    "LowRankDense",
     "build",
     "config_of",
     "directory",

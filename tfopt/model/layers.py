@@ -89,6 +89,49 @@ class LayerNorm(keras.layers.LayerNormalization):
 
 
 @keras.utils.register_keras_serializable(package="tfopt")
+class LowRankDense(keras.layers.Layer):
+    """A Dense whose kernel is the product of two thin ones: activation(x D U + b).
+
+    <float>[..., K] -> <float>[..., N], with D <float>[K, r] and U <float>[r, N].
+
+    Args:
+        units: N.
+        rank: r.
+        activation: as of `keras.layers.Dense`.
+        use_bias: whether there is b <float>[N].
+        **kwargs: of `keras.layers.Layer`.
+    """
+
+    def __init__(self, units: int, rank: int, activation=None, use_bias: bool = True,
+                 **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.rank = rank
+        self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
+        self.down = keras.layers.Dense(rank, use_bias=False, name="down",
+                                       dtype=self.dtype_policy)
+        self.up = keras.layers.Dense(units, self.activation, use_bias, name="up",
+                                     dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        """Makes the weights of both."""
+        super().build(input_shape)
+        self.down.build(input_shape)
+        self.up.build([*input_shape[:-1], self.rank])
+
+    def call(self, x):
+        """Multiplies twice."""
+        return self.up(self.down(x))
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {**super().get_config(), "units": self.units, "rank": self.rank,
+                "activation": keras.activations.serialize(self.activation),
+                "use_bias": self.use_bias}
+
+
+@keras.utils.register_keras_serializable(package="tfopt")
 class MergeTokens(keras.layers.Layer):
     """Puts batch and tokens into one axis: <float>[B, T, D] -> <float>[B*T, D]."""
 
