@@ -19,6 +19,8 @@ from ai_edge_litert import schema_py_generated as schema
 from tfopt import model as models
 from tfopt.backend import keras, tf, tfmot
 from tfopt.compress.passes.magnitude import Magnitude
+from tfopt.compress.passes.movement import Movement
+from tfopt.compress.schedules import Schedule
 from tfopt.export import tflite
 from tfopt.export.interpreter import Interpreter
 from tfopt.model import attention, layers
@@ -32,62 +34,102 @@ def dense() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(2)(inputs))
 
 
-def train(wrapped: keras.Model, pruning: Magnitude) -> None:
+def train(wrapped: keras.Model, callbacks) -> None:
     wrapped.compile(keras.optimizers.SGD(0.1), "mse")
-    wrapped.fit(np.eye(4), np.ones([4, 2]), epochs=3, verbose=0,
-                callbacks=pruning.callbacks())
+    wrapped.fit(np.eye(4), np.ones([4, 2]), epochs=3, verbose=0, callbacks=callbacks)
 
 
-@pytest.mark.parametrize("wrap,shares", [
-    (lambda model, pruning: tfmot.sparsity.keras.prune_low_magnitude(model), True),
-    (lambda model, pruning: pruning.wrap(model), False),
+PRUNING = Magnitude(final_sparsity=0.5, end_step=2, frequency=1)
+
+
+@pytest.mark.parametrize("wrap,callbacks,shares", [
+    (tfmot.sparsity.keras.prune_low_magnitude,
+     [tfmot.sparsity.keras.UpdatePruningStep()], True),
+    (PRUNING.wrap, PRUNING.callbacks(), False),
 ])
-def test_tfmot_wraps_the_very_variables_it_is_given(wrap, shares):
+def test_tfmot_wraps_the_very_variables_it_is_given(wrap, callbacks, shares):
     """Training what `prune_low_magnitude` returns trains the original: we copy."""
-    pruning = Magnitude(final_sparsity=0.5, end_step=2, frequency=1)
     model = dense()
     before = model.get_weights()
-    wrapped = wrap(model, pruning)
-    train(wrapped, pruning)
+    train(wrap(model), callbacks)
     moved = [np.abs(now - then).max() > 1e-3
              for now, then in zip(model.get_weights(), before, strict=True)]
     assert moved == [shares, shares]
 
 
 def test_tfmot_schedule_of_no_length_prunes_by_nan():
-    """`PolynomialDecay` divides by end - begin: we refuse that they are equal."""
+    """`PolynomialDecay` divides by end - begin: ours prunes once."""
     _, sparsity = PolynomialDecay(0.0, 0.5, begin_step=3, end_step=3)(tf.constant(3))
     assert np.isnan(sparsity)
-    with pytest.raises(ValueError, match="Received: end_step=3$"):
-        Magnitude(final_sparsity=0.5, begin_step=3, end_step=3)
+    ours = Schedule(final_sparsity=0.5, begin_step=3, end_step=3)
+    assert [ours.sparsity(step) for step in (2, 3, 4)] == [0.0, 0.5, 0.5]
 
 
 def test_tfmot_schedule_passes_over_an_end_off_its_beat():
-    """It prunes at begin + k * frequency only: we refuse an end that is none."""
+    """It prunes at begin + k * frequency only: ours at the end as well."""
     due, sparsity = PolynomialDecay(0.0, 0.5, begin_step=0, end_step=10, frequency=4)(
         tf.range(20))
     np.testing.assert_array_equal(np.flatnonzero(due), [0, 4, 8])
     assert sparsity[due][-1] < 0.5
-    with pytest.raises(ValueError, match="Received: frequency=4$"):
-        Magnitude(final_sparsity=0.5, end_step=10, frequency=4)
+    ours = Schedule(final_sparsity=0.5, end_step=10, frequency=4)
+    assert [step for step in range(20) if ours.due(step)] == [0, 4, 8, 10]
 
 
-def test_tfmot_pruning_compiles_by_xla_on_one_device():
-    """Under a strategy of several it does not; `jit_compile` is off by default."""
-    class Eye:
-        batch_size, steps_per_epoch = 4, 4
+def test_tfmot_schedule_does_not_come_back_from_its_config():
+    """`ConstantSparsity.from_config(get_config())` fails: the fields are our record."""
+    constant = tfmot.sparsity.keras.ConstantSparsity(0.5, 0)
+    with pytest.raises(TypeError):
+        type(constant).from_config(constant.get_config())
+    ours = Schedule(kind="constant", final_sparsity=0.5, end_step=9).to_tfmot()
+    again = type(ours).from_config(ours.get_config())
+    assert again.get_config() == ours.get_config()
 
-        def dataset(self, epochs=1, first_step=0):
-            return tf.data.Dataset.from_tensors(
-                (tf.eye(4), tf.constant([0, 1, 0, 1]))).repeat(4)
 
-    pruning = Magnitude(final_sparsity=0.75, end_step=4, frequency=1)
+class Eye:
+    """Four examples, four times."""
+
+    batch_size, steps_per_epoch = 4, 4
+
+    def dataset(self, epochs=1, first_step=0):
+        return tf.data.Dataset.from_tensors(
+            (tf.eye(4), tf.constant([0, 1, 0, 1]))).repeat(4)
+
+
+def test_pruning_compiles_by_xla():
+    """On one device; on two logical CPUs nothing does that has variables."""
+    pruning = Movement(final_sparsity=0.75, begin_step=1, end_step=4, frequency=1)
     wrapped = pruning.wrap(dense())
     fit(wrapped, Eye(), settings=Settings(epochs=1, jit_compile=True),
         callbacks=pruning.callbacks())
     kernel = pruning.strip(wrapped).get_weights()[0]
     assert np.count_nonzero(kernel) == 2
     assert not Settings().jit_compile
+
+
+def test_litert_computes_sparse_int8_kernels_wrong(monkeypatch):
+    """By XNNPACK, which it uses by default: we offer no sparse int8 file."""
+    def sparse(converter):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT,
+                                   tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+
+    model = models.build(models.BertConfig.uniform(
+        hidden_size=64, num_layers=2, num_heads=2, intermediate_size=256,
+        vocab_size=103, max_positions=64, num_labels=3, initializer_range=0.2))
+    pruned = Magnitude(final_sparsity=0.8, pattern="16x1").prune_at_once(model)
+    ids = np.arange(4, 25, dtype=np.int32)[None]
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids),
+              "token_type_ids": np.zeros_like(ids)}
+    monkeypatch.setitem(tflite._SCHEMES, "dynamic_wi8_afp32", sparse)
+    contents = tflite.convert(pruned)
+    errors = {}
+    for kind in (litert.OpResolverType.AUTO,
+                 litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES):
+        runner = litert.Interpreter(
+            model_content=contents, experimental_op_resolver_type=kind
+        ).get_signature_runner()
+        errors[kind.name] = np.abs(runner(**inputs)["logits"] - pruned(inputs)).max()
+    assert errors["BUILTIN_WITHOUT_DEFAULT_DELEGATES"] < 0.1
+    assert errors["AUTO"] > 0.2
 
 
 def saved_names(model: keras.Model, directory) -> str:

@@ -9,11 +9,15 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfopt import model
 from tfopt.backend import keras, tf
+from tfopt.compress.passes.magnitude import Magnitude
 from tfopt.export import tflite
+from tfopt.export.interpreter import Interpreter
+from tfopt.measure import cost
 from tfopt.types import INPUT_NAMES
 
 # Logits of the tiny checkpoint are of size 0.1 to 0.6.
-TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "dynamic_wi8_afp32": 3e-2}
+TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "dynamic_wi8_afp32": 3e-2,
+              "sparse_float32": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +205,25 @@ def test_refuses_a_subclassed_model_and_several_outputs():
     x = keras.Input([2])
     with pytest.raises(ValueError, match="one output.*Received: "):
         tflite.convert(keras.Model(x, [x, x + 1.0]), "float32")
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "4x1"])
+def test_a_sparse_file_holds_the_nonzeros_alone(pattern, tmp_path):
+    bert = model.build(model.BertConfig.uniform(
+        hidden_size=64, num_layers=2, num_heads=2, intermediate_size=256,
+        vocab_size=103, max_positions=64, num_labels=3, initializer_range=0.2))
+    pruned = Magnitude(final_sparsity=0.8, pattern=pattern).prune_at_once(bert)
+    sparse, dense = tmp_path / "sparse", tmp_path / "dense"
+    sparse.write_bytes(tflite.convert(pruned, "sparse_float32"))
+    dense.write_bytes(tflite.convert(pruned, "float32"))
+    ids = np.arange(4, 25)
+    inputs = {"input_ids": ids[None], "attention_mask": np.ones([1, 21], np.int32),
+              "token_type_ids": np.zeros([1, 21], np.int32)}
+    np.testing.assert_allclose(Interpreter(sparse, num_threads=1).run(ids, 21),
+                               pruned(inputs)[0], atol=1e-5)
+    # As many weights, of which as many zeros; but fewer bits.
+    counts = cost.of_tflite(sparse), cost.of_tflite(dense)
+    for figure in ("parameters", "nonzeros"):
+        assert counts[0][figure] == counts[1][figure]
+    assert counts[0]["bits"] < 0.6 * counts[1]["bits"]
+    assert sparse.stat().st_size < 0.6 * dense.stat().st_size

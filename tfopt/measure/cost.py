@@ -29,7 +29,7 @@ def of_model(model: keras.Model) -> dict[str, float]:
         {parameters, nonzeros, bits}.
     """
     weights = [w.numpy() for w in model.weights if w.dtype.is_floating]
-    return _count([(w, w.itemsize * 8) for w in weights])
+    return _sum([(w.size, np.count_nonzero(w), 8 * w.nbytes) for w in weights])
 
 
 def of_tflite(path: PathLike) -> dict[str, float]:
@@ -65,10 +65,13 @@ def of_tflite(path: PathLike) -> dict[str, float]:
         for tensor in graph.tensors:
             data = model.buffers[tensor.buffer].data
             if tensor.type in dtypes and data is not None and len(data):
-                dtype = dtypes[tensor.type]
-                found[tensor.buffer] = (np.asarray(data).view(dtype),
-                                        dtype.itemsize * 8)
-    return _count(found.values())
+                stored = np.asarray(data).view(dtypes[tensor.type])
+                # Of a sparse tensor only the nonzeros are stored, and where they are.
+                size = (stored.size if tensor.sparsity is None
+                        else int(np.prod(tensor.shape)))
+                found[tensor.buffer] = (size, np.count_nonzero(stored),
+                                        8 * (stored.nbytes + _index_bytes(tensor)))
+    return _sum(found.values())
 
 
 def of_file(path: PathLike) -> dict[str, float]:
@@ -92,10 +95,19 @@ def ratios(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str,
             "gamma": bits_each(after) / bits_each(before)}
 
 
-def _count(weights) -> dict[str, float]:
-    totals = np.array([(w.size, np.count_nonzero(w), w.size * bits)
-                       for w, bits in weights], np.float64).sum(axis=0)
+def _sum(counts) -> dict[str, float]:
+    totals = np.array(list(counts), np.float64).sum(axis=0)
     return dict(zip(("parameters", "nonzeros", "bits"), totals.tolist(), strict=True))
+
+
+def _index_bytes(tensor) -> int:
+    """Bytes of the places of a sparse tensor's nonzeros."""
+    if tensor.sparsity is None:
+        return 0
+    return sum(np.asarray(part.values).nbytes
+               for dimension in tensor.sparsity.dimMetadata
+               for part in (dimension.arraySegments, dimension.arrayIndices)
+               if part is not None)
 
 
 def _read(path: PathLike) -> bytes:
