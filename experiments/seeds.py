@@ -39,10 +39,17 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
                                  seed=seed)
     tasks.check_length(keras_model)
     history = train.fit(keras_model, task.train, task.choose, tasks.settings())
-    found: dict[str, dict[str, float]] = {}
+    found = accuracies(keras_model, task)
     if task.choose is not None and FLAGS.holdout_fraction:
-        found[report.BASELINE] = {
-            "holdout": max(epoch["val_accuracy"] for epoch in history)}
+        found[report.BASELINE]["holdout"] = max(
+            epoch["val_accuracy"] for epoch in history)
+    logging.info("Seed %d: %s", seed, found)
+    return found
+
+
+def accuracies(keras_model, task: tasks.Task) -> dict[str, dict[str, float]]:
+    """Accuracy of a model and of its exports: artifact -> {split: accuracy}."""
+    found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as directory:
         model.save(keras_model, directory)
         artifacts = {report.BASELINE: Path(directory)}
@@ -55,7 +62,6 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
                 logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
                 found.setdefault(name, {})[split] = quality.measure(
                     logits, part.class_ids)["accuracy"]
-    logging.info("Seed %d: %s", seed, found)
     return found
 
 

@@ -278,6 +278,25 @@ def test_seeds_goes_on_after_the_seeds_it_has_reported(task, tmp_path):
     assert json.loads(target.read_text())["figures"] == whole["figures"]
 
 
+def test_a_table_of_prunings_is_filled_and_gone_on_with(task, tmp_path):
+    target = tmp_path / "table.json"
+    flags = [*task.flags, "--smoke", "--seeds=2", "--keep_epoch=last",
+             "--scores=movement", "--patterns=unstructured,2:4", "--sparsities=0.75",
+             f"--report={target}"]
+    run("pruning_table", *flags)
+    table = json.loads(target.read_text())["figures"]
+    cells = table["runs"]["2"]
+    assert {name: cell["sparsity"] for name, cell in cells.items()} == {
+        "dense": 0, "movement unstructured 0.75": 0.75, "movement 2:4 0.5": 0.5}
+    assert table["means"] == cells  # of one seed
+    figure = "dynamic_wi8_afp32 dev"
+    assert table["points_lost"]["movement 2:4 0.5"][figure] == pytest.approx(
+        100 * (cells["dense"][figure] - cells["movement 2:4 0.5"][figure]))
+    again = run("pruning_table", *flags)
+    assert "Seed 2" not in again.stderr and "Pass" not in again.stderr
+    assert json.loads(target.read_text())["figures"] == table
+
+
 def test_whole_texts_are_held_out_with_their_parts(tmp_path):
     chance = random.Random(0)
     whole = [" ".join(chance.choices("a b c d e f g h i j".split(), k=9))

@@ -1,0 +1,131 @@
+r"""What pruning costs in accuracy: scores by patterns by sparsities, several seeds.
+
+    python experiments/pruning_table.py --train_file=F --dev_file=F --seeds=0,1,2 \
+        --scores=magnitude,movement --sparsities=0.5,0.8 --report=FILE.json
+
+Source: the passes of `tfopt/compress/passes`. For each seed a model is fine-tuned as
+seeds.py does it, and every cell of the table prunes that one, training on with the same
+settings. Each cell is reported when it is done, and the same command after a kill goes
+on with the next. Cost: a fine-tuning for each seed and each cell.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import flags as shared
+import seeds
+import task as tasks
+from absl import flags, logging
+
+from tfopt import compress, model, report, train
+from tfopt.compress import masks
+from tfopt.measure import cost
+from tfopt.train import strategy
+
+FLAGS = flags.FLAGS
+DENSE = "dense"
+
+
+def cells() -> dict[str, compress.Pass]:
+    """Name -> the pass of each cell; a pattern N:M has but the one sparsity."""
+    found = {}
+    for score in FLAGS.scores:
+        for pattern in FLAGS.patterns:
+            fixed = masks.Pattern(pattern).sparsity
+            for sparsity in [fixed] if fixed else map(float, FLAGS.sparsities):
+                found[f"{score} {pattern} {sparsity:g}"] = compress.from_fields({
+                    "pass": score, "pattern": pattern, "final_sparsity": sparsity,
+                    "allocation": "uniform" if fixed else FLAGS.allocation,
+                    "begin_fraction": FLAGS.begin_fraction,
+                    "end_fraction": FLAGS.end_fraction})
+    return found
+
+
+def run_cell(task, baseline, step: compress.Pass) -> dict[str, float]:
+    """Prunes and judges: {artifact split: accuracy, sparsity: of the kernels}."""
+    context = compress.Context(train=task.train, dev=task.choose,
+                               settings=tasks.settings())
+    outcome, = compress.run(baseline, compress.Recipe(passes=(step,)), context,
+                            cost.of_model)
+    kernels = [outcome.model.get_layer(name).get_weights()[0]
+               for name in outcome.touched]
+    zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
+    return named(seeds.accuracies(outcome.model, task)) | {
+        "sparsity": zeros / sum(kernel.size for kernel in kernels)}
+
+
+def named(accuracies) -> dict[str, float]:
+    """{artifact: {split: accuracy}} -> {"artifact split": accuracy}."""
+    return {f"{artifact} {split}": value for artifact, splits in accuracies.items()
+            for split, value in splits.items()}
+
+
+def summary(runs: dict[str, dict[str, dict[str, float]]]) -> dict:
+    """Seed -> cell -> figures, and each cell's mean and loss against dense."""
+    means: dict[str, dict[str, float]] = {}
+    for cell in dict.fromkeys(cell for found in runs.values() for cell in found):
+        found = [run[cell] for run in runs.values() if cell in run]
+        means[cell] = {figure: statistics.fmean(f[figure] for f in found)
+                       for figure in found[0]}
+    points_lost = {
+        cell: {figure: 100 * (means[DENSE][figure] - value)
+               for figure, value in figures.items() if figure != "sparsity"}
+        for cell, figures in means.items() if cell != DENSE}
+    return {"runs": runs, "means": means, "points_lost": points_lost}
+
+
+def reported() -> dict[str, dict[str, dict[str, float]]]:
+    """What a killed run of the same command has reported."""
+    path = Path(FLAGS.report)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    same = found.get("environment", {}).get("command") == shared.command()
+    return found["figures"]["runs"] if same else {}
+
+
+def main() -> None:
+    """Fills the table."""
+    runs = reported()
+    for seed in FLAGS.seeds:
+        FLAGS.seed = int(seed)
+        done = runs.setdefault(seed, {})
+        if set(done) == {DENSE, *cells()}:
+            continue
+        task = tasks.load()
+        with strategy.make(FLAGS.strategy).scope():
+            baseline = model.load(FLAGS.model_dir, num_labels=len(task.labels),
+                                  seed=FLAGS.seed)
+        tasks.check_length(baseline)
+        train.fit(baseline, task.train, task.choose, tasks.settings())
+        done[DENSE] = named(seeds.accuracies(baseline, task)) | {"sparsity": 0.0}
+        for name, step in cells().items():
+            if name not in done:
+                done[name] = run_cell(task, baseline, step)
+                logging.info("Seed %s, %s: %s", seed, name, done[name])
+                shared.write_figures(FLAGS.report, summary(runs))
+    lost = f"{report.BASELINE} dev"
+    for cell, figures in summary(runs)["means"].items():
+        print(f"{cell:32} accuracy {figures[lost]:.4f} sparsity "
+              f"{figures['sparsity']:.4f}")
+
+
+def define_flags() -> None:
+    """Defines the flags of this script."""
+    seeds.define_flags()
+    flags.DEFINE_list("scores", ["magnitude", "movement", "taylor", "fisher"],
+                      "Pruning passes.")
+    flags.DEFINE_list("patterns", ["unstructured", "2:4"], "Patterns of zeros.")
+    flags.DEFINE_list("sparsities", ["0.5", "0.8", "0.9"], "Fractions of zeros.")
+    flags.DEFINE_enum("allocation", "uniform", masks.ALLOCATIONS, "How the zeros are "
+                      "shared among the kernels.")
+    flags.DEFINE_float("begin_fraction", 0.05, "First pruning, as part of the run.",
+                       lower_bound=0.0, upper_bound=1.0)
+    flags.DEFINE_float("end_fraction", 0.7, "Last pruning, as part of the run.",
+                       lower_bound=0.0, upper_bound=1.0)
+
+
+if __name__ == "__main__":
+    define_flags()
+    shared.run(main)
