@@ -186,6 +186,7 @@ def _quieten_libraries() -> None:
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(
         lambda record: record.levelno > std_logging.INFO
-        or record.pathname.startswith(ours))
+        # Of the script itself it is the path as it was given, which may be relative.
+        or os.path.abspath(record.pathname).startswith(ours))
     std_logging.getLogger("tensorflow").addFilter(
         lambda record: record.levelno > std_logging.INFO)

@@ -254,6 +254,14 @@ def test_measure_reports_on_any_artifact(artifact, pruned, task, tmp_path):
     assert done.stdout == report.table(report.from_json(target.read_text())[1]) + "\n"
 
 
+def test_a_script_called_by_a_relative_path_tells_its_progress(task, tmp_path):
+    done = subprocess.run(
+        [sys.executable, os.path.relpath(SCRIPTS / "hold_out_whole.py", tmp_path),
+         f"--input_file={task.train}", "--train_file=a.tsv", "--holdout_file=b.tsv"],
+        cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
+    assert "whole texts of 48" in done.stderr
+
+
 def test_seeds_goes_on_after_the_seeds_it_has_reported(task, tmp_path):
     target = tmp_path / "seeds.json"
     flags = [*task.flags, "--smoke", "--seeds=3,1", "--keep_epoch=last",
