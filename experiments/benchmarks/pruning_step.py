@@ -3,8 +3,8 @@ r"""What pruning costs while training: steps with it over steps without.
     python experiments/benchmarks/pruning_step.py --report=FILE.json
 
 The same model, batches and optimizer, in turns of 100 steps, within which masks are
-chosen once. Cost: twenty minutes for MiniLM on two cores. Expected: a ratio below 1.1 for
-each score; tfmot's own wrapper sorts whole kernels and takes longer.
+chosen once. Cost: twenty minutes for MiniLM on two cores. Expected: a ratio below 1.1
+for each score; tfmot's own wrapper sorts whole kernels and takes longer.
 """
 
 from __future__ import annotations
