@@ -17,10 +17,9 @@ import run_dir
 import task as tasks
 from absl import flags, logging
 
-from tfopt import model, report, train
+from tfopt import model, report
 from tfopt.files import write_whole
 from tfopt.measure import quality, runners
-from tfopt.train import strategy
 
 FLAGS = flags.FLAGS
 
@@ -37,12 +36,7 @@ def finetune(task: tasks.Task, path: Path, state: Path, logs: Path) -> None:
     if (path / model.KERAS_FILE).exists():
         logging.info("Fine-tuned already: %s", path)
         return
-    with strategy.make(FLAGS.strategy).scope():
-        keras_model = model.load(FLAGS.model_dir, num_labels=len(task.labels),
-                                 seed=FLAGS.seed)
-    tasks.check_length(keras_model)
-    train.fit(keras_model, task.train, task.choose, tasks.settings(), state_dir=state,
-              log_dir=logs)
+    keras_model, _ = tasks.finetune(task, state_dir=state, log_dir=logs)
     tasks.save_text_side(task, path)
     model.save(keras_model, path)
 

@@ -108,6 +108,14 @@ def write_figures(path: str, figures: dict) -> None:
                 + "\n")
 
 
+def reported_figures(path: str) -> dict | None:
+    """The figures that a killed run of this very command has written; else None."""
+    file = Path(path)
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    same = found.get("environment", {}).get("command") == command()
+    return found["figures"] if same else None
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Parses the flags and runs main.
 

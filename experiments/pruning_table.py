@@ -11,19 +11,15 @@ on with the next. Cost: a fine-tuning for each seed and each cell.
 
 from __future__ import annotations
 
-import json
 import statistics
-from pathlib import Path
 
 import flags as shared
 import seeds
 import task as tasks
 from absl import flags, logging
 
-from tfopt import compress, model, report, train
+from tfopt import compress, report
 from tfopt.compress import masks
-from tfopt.measure import cost
-from tfopt.train import strategy
 
 FLAGS = flags.FLAGS
 DENSE = "dense"
@@ -48,8 +44,7 @@ def run_cell(task, baseline, step: compress.Pass) -> dict[str, float]:
     """Prunes and judges: {artifact split: accuracy, sparsity: of the kernels}."""
     context = compress.Context(train=task.train, dev=task.choose,
                                settings=tasks.settings())
-    outcome, = compress.run(baseline, compress.Recipe(passes=(step,)), context,
-                            cost.of_model)
+    outcome, = compress.run(baseline, compress.Recipe(passes=(step,)), context)
     kernels = [outcome.model.get_layer(name).get_weights()[0]
                for name in outcome.touched]
     zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
@@ -77,28 +72,16 @@ def summary(runs: dict[str, dict[str, dict[str, float]]]) -> dict:
     return {"runs": runs, "means": means, "points_lost": points_lost}
 
 
-def reported() -> dict[str, dict[str, dict[str, float]]]:
-    """What a killed run of the same command has reported."""
-    path = Path(FLAGS.report)
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    same = found.get("environment", {}).get("command") == shared.command()
-    return found["figures"]["runs"] if same else {}
-
-
 def main() -> None:
     """Fills the table."""
-    runs = reported()
+    runs = (shared.reported_figures(FLAGS.report) or {"runs": {}})["runs"]
     for seed in FLAGS.seeds:
         FLAGS.seed = int(seed)
         done = runs.setdefault(seed, {})
         if set(done) == {DENSE, *cells()}:
             continue
         task = tasks.load()
-        with strategy.make(FLAGS.strategy).scope():
-            baseline = model.load(FLAGS.model_dir, num_labels=len(task.labels),
-                                  seed=FLAGS.seed)
-        tasks.check_length(baseline)
-        train.fit(baseline, task.train, task.choose, tasks.settings())
+        baseline, _ = tasks.finetune(task)
         done[DENSE] = named(seeds.accuracies(baseline, task)) | {"sparsity": 0.0}
         for name, step in cells().items():
             if name not in done:

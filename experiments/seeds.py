@@ -12,7 +12,6 @@ are chosen by.
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -21,11 +20,10 @@ import flags as shared
 import task as tasks
 from absl import flags, logging
 
-from tfopt import model, report, train
+from tfopt import model, report
 from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.measure import quality, runners
-from tfopt.train import strategy
 
 FLAGS = flags.FLAGS
 
@@ -34,11 +32,7 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
     """Fine-tunes once: artifact -> {split: accuracy}."""
     FLAGS.seed = seed
     task = tasks.load()
-    with strategy.make(FLAGS.strategy).scope():
-        keras_model = model.load(FLAGS.model_dir, num_labels=len(task.labels),
-                                 seed=seed)
-    tasks.check_length(keras_model)
-    history = train.fit(keras_model, task.train, task.choose, tasks.settings())
+    keras_model, history = tasks.finetune(task)
     found = accuracies(keras_model, task)
     if task.choose is not None and FLAGS.holdout_fraction:
         found[report.BASELINE]["holdout"] = max(
@@ -80,14 +74,10 @@ def summary(runs: dict[int, dict[str, dict[str, float]]]) -> dict:
 
 def reported() -> dict[int, dict[str, dict[str, float]]]:
     """The seeds that a killed run of the same command has reported."""
-    path = Path(FLAGS.report)
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if found.get("environment", {}).get("command") != shared.command():
-        return {}
+    found = shared.reported_figures(FLAGS.report)
     runs: dict[int, dict[str, dict[str, float]]] = {}
-    for line in found["figures"]["accuracy"]:
-        for seed, value in zip(found["figures"]["seeds"], line["accuracy"],
-                               strict=True):
+    for line in found["accuracy"] if found else []:
+        for seed, value in zip(found["seeds"], line["accuracy"], strict=True):
             runs.setdefault(seed, {}).setdefault(
                 line["artifact"], {})[line["split"]] = value
     return runs

@@ -141,6 +141,24 @@ def check_length(keras_model) -> None:
                          f"positions. Received: --max_length={FLAGS.max_length}")
 
 
+def finetune(task: Task, **places):
+    """Fine-tunes the checkpoint that the flags name.
+
+    Args:
+        task: what to learn.
+        **places: `state_dir` and `log_dir` of `train.fit`.
+
+    Returns:
+        The model, and the figures of each epoch.
+    """
+    with train.strategy.make(FLAGS.strategy).scope():
+        keras_model = model.load(FLAGS.model_dir, num_labels=len(task.labels),
+                                 seed=FLAGS.seed)
+    check_length(keras_model)
+    return keras_model, train.fit(keras_model, task.train, task.choose, settings(),
+                                  **places)
+
+
 def save_text_side(task: Task, directory: Path) -> None:
     """Writes vocabulary, tokenizer settings and labels beside a model."""
     task.wordpiece.save(directory)
