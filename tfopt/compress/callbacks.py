@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 from absl import logging
 
 from tfopt.backend import keras, tf
 from tfopt.compress.schedules import Schedule
-from tfopt.compress.wrapper import wrappers_of
+from tfopt.compress.wrapper import Chooser, set_masks, wrappers_of
+from tfopt.train.callbacks import steps_done
 from tfopt.types import PathLike
-
-Chooser = Callable[[Mapping[str, np.ndarray], int], Mapping[str, np.ndarray]]
-
-
-def _steps_done(model: keras.Model) -> int:
-    return int(keras.backend.get_value(model.optimizer.iterations))
 
 
 class PruningStep(keras.callbacks.Callback):
@@ -43,7 +36,7 @@ class PruningStep(keras.callbacks.Callback):
         if not self._wrappers:
             raise ValueError("Only a model from `wrap` can be pruned. Received: layers "
                              f"{[layer.name for layer in self.model.layers][:8]}")
-        done = _steps_done(self.model)
+        done = steps_done(self.model)
         # A resumed run has the masks of its last choice.
         self._chosen_at = (None if self._schedule.due(done)
                            else self._schedule.latest_due(done))
@@ -54,13 +47,11 @@ class PruningStep(keras.callbacks.Callback):
         self._update()
 
     def _update(self):
-        due = self._schedule.latest_due(_steps_done(self.model))
+        due = self._schedule.latest_due(steps_done(self.model))
         if due in (None, self._chosen_at):
             return
         self._chosen_at = due
-        scores = {name: wrapper.scores() for name, wrapper in self._wrappers.items()}
-        for name, mask in self._choose(scores, due).items():
-            self._wrappers[name].mask.assign(mask)
+        set_masks(self._wrappers, self._choose, due)
 
 
 class KeepMask(keras.callbacks.Callback):
@@ -131,5 +122,5 @@ class SparsityLog(keras.callbacks.Callback):
         if self._writer is not None:
             with self._writer.as_default():
                 for name, value in figures.items():
-                    tf.summary.scalar(name, value, step=_steps_done(self.model))
+                    tf.summary.scalar(name, value, step=steps_done(self.model))
             self._writer.flush()

@@ -20,7 +20,7 @@ from tfopt.compress.callbacks import PruningStep
 from tfopt.compress.schedules import Schedule
 from tfopt.compress.scores import SCORES
 from tfopt.compress.select import choose_layers, kernel_name, skipped
-from tfopt.compress.wrapper import Pruned, wrappers_of
+from tfopt.compress.wrapper import Pruned, set_masks, wrappers_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,10 +198,7 @@ class Pruning(Pass):
         now = dataclasses.replace(self, schedule="one_shot", begin_step=0, end_step=0,
                                   initial_sparsity=0.0)
         wrapped = now.wrap(model)
-        wrappers = wrappers_of(wrapped)
-        scores = {name: wrapper.scores() for name, wrapper in wrappers.items()}
-        for name, mask in now.choose_masks(scores, step=0).items():
-            wrappers[name].mask.assign(mask)
+        set_masks(wrappers_of(wrapped), now.choose_masks, step=0)
         return now.strip(wrapped)
 
     def callbacks(self) -> list[keras.callbacks.Callback]:

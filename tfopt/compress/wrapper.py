@@ -10,12 +10,16 @@ their value, so that a score may bring them back.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from tfopt.backend import PruneLowMagnitude, keras, tf
 from tfopt.compress.scores import SCORES
 from tfopt.compress.select import kernel_name
+
+# (layer -> scores, step) -> layer -> mask
+Chooser = Callable[[Mapping[str, np.ndarray], int], Mapping[str, np.ndarray]]
 
 
 @keras.utils.register_keras_serializable(package="tfopt")
@@ -26,6 +30,9 @@ class Pruned(PruneLowMagnitude):
         layer: a Dense, Conv or Embedding.
         score: name of the score whose gradients are gathered while training.
         **kwargs: of `PruneLowMagnitude`.
+
+    Attributes:
+        gathered: what the score gathers <float32>[..., K, N]; None if it needs nothing.
     """
 
     def __init__(self, layer, score="magnitude", **kwargs):
@@ -35,10 +42,10 @@ class Pruned(PruneLowMagnitude):
     def build(self, input_shape):
         """Makes the mask, of ones."""
         super().build(input_shape)
-        self._gathered = None
+        self.gathered = None
         if SCORES[self.score].gather is not None:
             # Each replica gathers for itself; who reads it gets the sum.
-            self._gathered = self.add_weight(
+            self.gathered = self.add_weight(
                 "gathered", self.kernel.shape, tf.float32, "zeros", trainable=False,
                 experimental_autocast=False,
                 synchronization=tf.VariableSynchronization.ON_READ,
@@ -54,16 +61,11 @@ class Pruned(PruneLowMagnitude):
         """Ones and zeros <float>[..., K, N]; the callback `PruningStep` sets them."""
         return _variable(self.pruning_vars[0][1])
 
-    @property
-    def gathered(self) -> tf.Variable | None:
-        """What the score gathers <float32>[..., K, N]; None if it needs nothing."""
-        return self._gathered
-
     def scores(self) -> np.ndarray:
         """How much each weight matters <float>[..., K, N]."""
-        gathered = self.gathered
         return SCORES[self.score].of(
-            self.kernel.numpy(), None if gathered is None else gathered.numpy())
+            self.kernel.numpy(),
+            None if self.gathered is None else self.gathered.numpy())
 
     def call(self, inputs, training=None, **kwargs):
         """The layer's output, with the masked kernel."""
@@ -95,6 +97,13 @@ def wrappers_of(model: keras.Model) -> dict[str, Pruned]:
     """The wrappers of a model by the names of the layers in them."""
     return {layer.layer.name: layer for layer in model.layers
             if isinstance(layer, Pruned)}
+
+
+def set_masks(wrappers: Mapping[str, Pruned], choose: Chooser, step: int) -> None:
+    """Chooses the masks by the scores as they are now."""
+    scores = {name: wrapper.scores() for name, wrapper in wrappers.items()}
+    for name, mask in choose(scores, step).items():
+        wrappers[name].mask.assign(mask)
 
 
 def _variable(view):

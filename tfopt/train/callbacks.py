@@ -11,7 +11,7 @@ from tfopt.backend import keras, tf
 from tfopt.types import PathLike
 
 
-def _step(model: keras.Model) -> int:
+def steps_done(model: keras.Model) -> int:
     """Optimizer steps done."""
     return int(keras.backend.get_value(model.optimizer.iterations))
 
@@ -30,7 +30,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         """
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            step = _step(self.model)
+            step = steps_done(self.model)
             raise FloatingPointError(
                 f"The training loss is not finite at step {step}; lower the learning "
                 f"rate or check the data. Received: loss={loss}")
@@ -58,7 +58,7 @@ class TrainingLog(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Writes the training figures, now and then."""
-        step = _step(self.model)
+        step = steps_done(self.model)
         if step % self._every:
             return
         now = time.perf_counter()
@@ -76,7 +76,7 @@ class TrainingLog(keras.callbacks.Callback):
         self._write({f"dev/{name.removeprefix('val_')}": value
                      for name, value in (logs or {}).items()
                      if name.startswith("val_")},
-                    _step(self.model))
+                    steps_done(self.model))
         self._writer.flush()
 
     def _write(self, figures, step):
@@ -137,7 +137,7 @@ class KeepBest(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Compares and keeps."""
         value = (logs or {}).get("val_accuracy")
-        if value is None or _step(self.model) < self._settle_step:
+        if value is None or steps_done(self.model) < self._settle_step:
             return
         if value > self._progress.best_value:
             self._progress.keep_best(value, epoch, self.model)
