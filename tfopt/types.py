@@ -1,4 +1,4 @@
-"""Axis letters and type aliases, used by every shape comment of the package.
+"""Axis letters of all shape comments, type aliases, the check of a record's fields.
 
     B  batch (examples)                 H  attention heads of one layer
     T  tokens of one example, padded    K  width of one head (D / H before pruning)
@@ -36,3 +36,19 @@ class BatchSource(Protocol):
 
     def dataset(self, epochs: int = 1, first_step: int = 0) -> Any:
         """A `tf.data.Dataset` of (inputs, class ids) over whole epochs."""
+
+
+def check_fields(record: Any, rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Checks the fields of a dataclass at its construction.
+
+    Args:
+        record: the dataclass.
+        rules: field -> (whether its rule holds, the rule).
+
+    Raises:
+        ValueError: a rule does not hold; the first such field is named.
+    """
+    for name, (holds, rule) in rules.items():
+        if not holds:
+            raise ValueError(f"`{name}` must be {rule}. Received: "
+                             f"{name}={getattr(record, name)!r}")

@@ -21,6 +21,7 @@ from tfopt.compress.schedules import Schedule
 from tfopt.compress.scores import SCORES
 from tfopt.compress.select import choose_layers, kernel_name, skipped
 from tfopt.compress.wrapper import Pruned, set_masks, wrappers_of
+from tfopt.types import check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,10 +103,7 @@ class Pruning(Pass):
                 and not (fixed and self.sparsities),
                 "fractions in [0, 1), and none with an N:M pattern"),
         }
-        for name, (holds, rule) in rules.items():
-            if not holds:
-                raise ValueError(f"`{name}` must be {rule}. Received: "
-                                 f"{name}={getattr(self, name)!r}")
+        check_fields(self, rules)
         self._schedule(end_step=self.begin_step or 0)  # checks the other fields
         if self.end_step is not None:
             self._schedule()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from tfopt.backend import keras, tf, tfmot
+from tfopt.types import check_fields
 
 KINDS = ("polynomial", "exponential", "constant", "one_shot")
 
@@ -57,10 +58,7 @@ class Schedule:
             "frequency": (self.frequency >= 1, "at least 1"),
             "power": (self.power > 0, "above 0"),
         }
-        for name, (holds, rule) in rules.items():
-            if not holds:
-                raise ValueError(f"`{name}` must be {rule}. Received: "
-                                 f"{name}={getattr(self, name)!r}")
+        check_fields(self, rules)
 
     @property
     def last_step(self) -> int:

@@ -26,7 +26,7 @@ from tfopt.train.callbacks import (
 from tfopt.train.optimizer import AdamW
 from tfopt.train.progress import Progress
 from tfopt.train.schedule import WarmupLinearDecay
-from tfopt.types import BatchSource, PathLike
+from tfopt.types import BatchSource, PathLike, check_fields
 
 # Biases and the gamma and beta of LayerNorm do not decay.
 _UNDECAYED = [r"(bias|gamma|beta):\d+$"]
@@ -74,10 +74,7 @@ class Settings:
             "mixed_precision": (self.mixed_precision in precision.NAMES,
                                 f"one of {precision.NAMES}"),
         }
-        for name, (holds, rule) in rules.items():
-            if not holds:
-                raise ValueError(f"`{name}` must be {rule}. Received: "
-                                 f"{name}={getattr(self, name)!r}")
+        check_fields(self, rules)
 
 
 def fit(
