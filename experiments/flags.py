@@ -188,13 +188,13 @@ sys.excepthook = _tell_import_error
 
 def _quieten_libraries() -> None:
     """Shows the progress of tfopt and of the scripts, and others' warnings only."""
-    ours = tuple(str(Path(__file__).parents[1] / name) for name in
+    ours = tuple(str(Path(__file__).resolve().parents[1] / name) for name in
                  ("tfopt", "experiments"))
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(
         lambda record: record.levelno > std_logging.INFO
-        # Of the script itself it is the path as it was given, which may be relative.
-        or os.path.abspath(record.pathname).startswith(ours))
+        # Of the script itself it is the path as it was given: relative, or by a link.
+        or os.path.realpath(record.pathname).startswith(ours))
     std_logging.getLogger("tensorflow").addFilter(
         lambda record: record.levelno > std_logging.INFO)

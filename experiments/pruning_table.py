@@ -4,21 +4,24 @@ r"""What pruning costs in accuracy: scores by patterns by sparsities, several se
         --scores=magnitude,movement --sparsities=0.5,0.8 --report=FILE.json
 
 Source: the passes of `tfopt/compress/passes`. For each seed a model is fine-tuned as
-seeds.py does it, and every cell of the table prunes that one, training on with the same
-settings. Each cell is reported when it is done, and the same command after a kill goes
-on with the next. Cost: a fine-tuning for each seed and each cell.
+seeds.py does it, and every cell of the table prunes that one while training on, by
+default with the same settings. Each cell is reported when it is done, and the same
+command after a kill goes on with the next. Cost: a fine-tuning for each seed and each
+cell; with --baselines_dir other tables may share the fine-tuned models.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
+from pathlib import Path
 
 import flags as shared
 import seeds
 import task as tasks
 from absl import flags, logging
 
-from tfopt import compress, report
+from tfopt import compress, model, report, train
 from tfopt.compress import masks
 
 FLAGS = flags.FLAGS
@@ -40,10 +43,28 @@ def cells() -> dict[str, compress.Pass]:
     return found
 
 
+def fine_tuned(task):
+    """The model that is pruned: from --baselines_dir, if it has one of this seed."""
+    if FLAGS.baselines_dir is None:
+        return tasks.finetune(task)[0]
+    directory = Path(FLAGS.baselines_dir) / f"seed_{FLAGS.seed}"
+    if not (directory / model.KERAS_FILE).exists():
+        model.save(tasks.finetune(task)[0], directory)
+    with train.strategy.make(FLAGS.strategy).scope():
+        return model.load(directory)
+
+
+def settings() -> train.Settings:
+    """How a cell trains."""
+    own = {"epochs": FLAGS.pruning_epochs, "learning_rate": FLAGS.pruning_learning_rate}
+    return dataclasses.replace(tasks.settings(), **{
+        name: value for name, value in own.items()
+        if value is not None and not FLAGS.smoke})
+
+
 def run_cell(task, baseline, step: compress.Pass) -> dict[str, float]:
     """Prunes and judges: {artifact split: accuracy, sparsity: of the kernels}."""
-    context = compress.Context(train=task.train, dev=task.choose,
-                               settings=tasks.settings())
+    context = compress.Context(train=task.train, dev=task.choose, settings=settings())
     outcome, = compress.run(baseline, compress.Recipe(passes=(step,)), context)
     kernels = [outcome.model.get_layer(name).get_weights()[0]
                for name in outcome.touched]
@@ -81,8 +102,10 @@ def main() -> None:
         if set(done) == {DENSE, *cells()}:
             continue
         task = tasks.load()
-        baseline, _ = tasks.finetune(task)
-        done[DENSE] = named(seeds.accuracies(baseline, task)) | {"sparsity": 0.0}
+        baseline = fine_tuned(task)
+        if DENSE not in done:
+            done[DENSE] = named(seeds.accuracies(baseline, task)) | {"sparsity": 0.0}
+            shared.write_figures(FLAGS.report, summary(runs))
         for name, step in cells().items():
             if name not in done:
                 done[name] = run_cell(task, baseline, step)
@@ -97,6 +120,12 @@ def main() -> None:
 def define_flags() -> None:
     """Defines the flags of this script."""
     seeds.define_flags()
+    flags.DEFINE_string("baselines_dir", None, "Where the fine-tuned models are kept "
+                        "and looked for, by seed alone.")
+    flags.DEFINE_integer("pruning_epochs", None, "Epochs of each cell. Left out: "
+                         "--epochs.", lower_bound=1)
+    flags.DEFINE_float("pruning_learning_rate", None, "Peak learning rate of each "
+                       "cell. Left out: --learning_rate.", lower_bound=1e-12)
     flags.DEFINE_list("scores", ["magnitude", "movement", "taylor", "fisher"],
                       "Pruning passes.")
     flags.DEFINE_list("patterns", ["unstructured", "2:4"], "Patterns of zeros.")

@@ -305,6 +305,23 @@ def test_a_table_of_prunings_is_filled_and_gone_on_with(task, tmp_path):
     assert json.loads(target.read_text())["figures"] == table
 
 
+def test_tables_share_the_fine_tuned_models(task, tmp_path):
+    dense = []
+    for score in ("magnitude", "taylor"):
+        run("pruning_table", *task.flags, "--epochs=40", "--pruning_epochs=1",
+            "--pruning_learning_rate=1e-5", "--seeds=2", "--keep_epoch=last",
+            f"--scores={score}", "--patterns=unstructured", "--sparsities=0.25",
+            "--exports=", f"--baselines_dir={tmp_path / 'fine_tuned'}",
+            f"--report={tmp_path / score}.json")
+        cells = json.loads((tmp_path / f"{score}.json").read_text())[
+            "figures"]["runs"]["2"]
+        dense.append(cells["dense"])
+        assert cells[f"{score} unstructured 0.25"]["sparsity"] == 0.25
+    model_file = tmp_path / "fine_tuned" / "seed_2" / model.KERAS_FILE
+    assert dense[0] == dense[1]
+    assert model_file.stat().st_mtime < (tmp_path / "magnitude.json").stat().st_mtime
+
+
 def test_whole_texts_are_held_out_with_their_parts(tmp_path):
     chance = random.Random(0)
     whole = [" ".join(chance.choices("a b c d e f g h i j".split(), k=9))
