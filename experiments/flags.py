@@ -83,7 +83,11 @@ def define_training(out_dir: bool = True) -> None:
                       "tf.distribute strategy; auto mirrors over several GPUs.")
     flags.DEFINE_enum("mixed_precision", "float32", ["float32", "mixed_bfloat16"],
                       "Arithmetic of training; weights stay float32.")
-    flags.DEFINE_bool("jit_compile", False, "Compile the training step by XLA.")
+    flags.DEFINE_bool("jit_compile", False, "Compile the training step by XLA, anew "
+                      "for each length of batches (--pad_multiple); an epoch's last, "
+                      "smaller batch is dropped.")
+    flags.DEFINE_integer("pad_multiple", 8, "Pad each batch to a multiple of so many "
+                         "tokens.", lower_bound=1)
     flags.DEFINE_bool("pad_to_max_length", False, "Pad every batch to --max_length and "
                       "drop the last smaller one (TPUs want fixed shapes).")
 

@@ -111,9 +111,13 @@ def main() -> None:
                 done[name] = run_cell(task, baseline, step)
                 logging.info("Seed %s, %s: %s", seed, name, done[name])
                 shared.write_figures(FLAGS.report, summary(runs))
-    lost = f"{report.BASELINE} dev"
-    for cell, figures in summary(runs)["means"].items():
-        print(f"{cell:32} accuracy {figures[lost]:.4f} sparsity "
+    show(summary(runs))
+
+
+def show(found: dict) -> None:
+    """Prints a summary: each cell's mean accuracy and sparsity."""
+    for cell, figures in found["means"].items():
+        print(f"{cell:32} accuracy {figures[f'{report.BASELINE} dev']:.4f} sparsity "
               f"{figures['sparsity']:.4f}")
 
 

@@ -106,18 +106,18 @@ def load() -> Task:
     wordpiece = data.WordPiece.from_directory(model.directory(FLAGS.model_dir))
     splits = {name: encode(corpus, wordpiece, labels)
               for name, corpus in corpora.items()}
-    fixed = {"pad_to": FLAGS.max_length, "drop_remainder": True
-             } if FLAGS.pad_to_max_length else {}
+    pad = {"pad_to": FLAGS.max_length if FLAGS.pad_to_max_length else None,
+           "pad_multiple": FLAGS.pad_multiple}
     choose = splits.pop("holdout", splits["dev"])
     learn = splits.pop("train")
     return Task(
         wordpiece=wordpiece, labels=labels, report=splits, notes=notes,
         train=data.Batches(learn.encoded, learn.class_ids, shuffle_seed=FLAGS.seed,
                            batch_size=FLAGS.batch_size,
-                           sort_window=FLAGS.sort_window, **fixed),
+                           sort_window=FLAGS.sort_window, **pad,
+                           drop_remainder=FLAGS.jit_compile or FLAGS.pad_to_max_length),
         choose=None if FLAGS.keep_epoch == "last" else data.Batches(
-            choose.encoded, choose.class_ids, batch_size=FLAGS.batch_size,
-            pad_to=FLAGS.max_length if fixed else None))
+            choose.encoded, choose.class_ids, batch_size=FLAGS.batch_size, **pad))
 
 
 def encode(corpus: data.Corpus, wordpiece: data.WordPiece, labels: list[str]) -> Split:
@@ -133,12 +133,15 @@ def check_length(keras_model) -> None:
     """Checks that the model has a position for every token.
 
     Raises:
-        ValueError: --max_length is above its positions.
+        ValueError: --max_length, padded, is above its positions.
     """
     positions = model.config_of(keras_model).max_positions
-    if FLAGS.max_length > positions:
-        raise ValueError(f"--max_length must not be above the model's {positions} "
-                         f"positions. Received: --max_length={FLAGS.max_length}")
+    multiple = 1 if FLAGS.pad_to_max_length else FLAGS.pad_multiple
+    if -(-FLAGS.max_length // multiple) * multiple > positions:
+        raise ValueError(
+            "--max_length, rounded up to --pad_multiple, must not be above the model's "
+            f"{positions} positions. Received: --max_length={FLAGS.max_length}, "
+            f"--pad_multiple={multiple}")
 
 
 def finetune(task: Task, **places):

@@ -321,6 +321,19 @@ def test_tables_share_the_fine_tuned_models(task, tmp_path):
     assert dense[0] == dense[1]
     assert model_file.stat().st_mtime < (tmp_path / "magnitude.json").stat().st_mtime
 
+    tables = [tmp_path / "magnitude.json", tmp_path / "taylor.json"]
+    names = f"--tables={tables[0]},{tables[1]}"
+    run("join_tables", names, f"--report={tmp_path / 'whole.json'}")
+    whole = json.loads((tmp_path / "whole.json").read_text())
+    assert set(whole["figures"]["points_lost"]) == {
+        "magnitude unstructured 0.25", "taylor unstructured 0.25"}
+    assert [e["command"].count("--scores=taylor") for e in whole["environments"]] == [
+        0, 1]
+    tables[1].write_text(tables[1].read_text().replace(
+        '"sparsity": 0.0', '"sparsity": 0.1'))
+    refused = run("join_tables", names, f"--report={tmp_path / 'other.json'}", status=1)
+    assert refused.stderr.endswith("taylor.json, seed 2, 'dense'\n")
+
 
 def test_whole_texts_are_held_out_with_their_parts(tmp_path):
     chance = random.Random(0)

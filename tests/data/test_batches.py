@@ -86,9 +86,11 @@ def test_batches_are_padded_to_a_multiple_of_8_or_to_the_length_asked(pad_to, wi
         INPUTS, (3, width))
 
 
-@pytest.mark.parametrize("length, width", [(7, 8), (8, 8), (9, 16), (17, 24)])
-def test_padding_stops_at_the_next_multiple_of_8(length, width):
-    inputs, _ = next(iter(batches_of([length], 1).dataset()))
+@pytest.mark.parametrize("length, multiple, width", [
+    (7, 8, 8), (8, 8, 8), (9, 8, 16), (17, 8, 24), (9, 32, 32), (33, 32, 64),
+    (5, 1, 5)])
+def test_padding_stops_at_the_next_multiple(length, multiple, width):
+    inputs, _ = next(iter(batches_of([length], 1, pad_multiple=multiple).dataset()))
     assert inputs["input_ids"].shape == (1, width)
 
 
@@ -178,9 +180,10 @@ def test_labels_are_whole_numbers_of_32_bits():
 
 
 @pytest.mark.parametrize("lengths, arguments, received", [
-    ([3], {"batch_size": 0}, "batch_size=0, sort_window=64"),
-    ([3], {"batch_size": -1}, "batch_size=-1, sort_window=64"),
-    ([3], {"sort_window": 0}, "batch_size=5, sort_window=0"),
+    ([3], {"batch_size": 0}, "batch_size=0, sort_window=64, pad_multiple=8"),
+    ([3], {"batch_size": -1}, "batch_size=-1, sort_window=64, pad_multiple=8"),
+    ([3], {"sort_window": 0}, "batch_size=5, sort_window=0, pad_multiple=8"),
+    ([3], {"pad_multiple": 0}, "batch_size=5, sort_window=64, pad_multiple=0"),
     ([], {}, "0 examples, batch_size=5"),
     ([3], {"drop_remainder": True}, "1 examples, batch_size=5"),
     ([3, 9], {"pad_to": 8}, "9 tokens, pad_to=8"),

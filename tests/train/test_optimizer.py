@@ -74,6 +74,15 @@ def test_excluded_variables_do_not_decay(start, gradients, name, decay):
                                reference(start, gradients, decay), atol=1e-6)
 
 
+@pytest.fixture(params=["cpu", "accelerator"])
+def device(request, monkeypatch):
+    """Gradients are summed as on either; the arithmetic is the CPU's."""
+    if request.param == "accelerator":
+        gpu = tf.config.LogicalDevice("/device:GPU:0", "GPU")
+        monkeypatch.setattr(tf.config, "list_logical_devices", lambda: [gpu])
+
+
+@pytest.mark.usefixtures("device")
 def test_gradient_of_some_rows_updates_as_a_dense_one(start):
     # Row 1 twice, as a token that occurs twice: its gradients add up.
     rows, values = [1, 3, 1], np.arange(1.0, 10.0, dtype=np.float32).reshape([3, 3])
@@ -109,6 +118,7 @@ def test_global_clipnorm_scales_the_gradient(start, gradients):
         trained, reference(start, gradients * scale, 0.0), atol=1e-6)
 
 
+@pytest.mark.usefixtures("device")
 def test_the_norm_that_clips_is_of_a_tokens_summed_slices(start):
     # Two slices of 1 for one row: norm 2 as a sum, sqrt(2) as slices.
     def slices(size):
@@ -124,6 +134,24 @@ def test_the_norm_that_clips_is_of_a_tokens_summed_slices(start):
                     [slices(0.1), slices(1.0)])
     np.testing.assert_allclose(
         trained, reference(start, [dense(0.2), dense(1.0)], 0.0), atol=1e-6)
+
+
+def test_an_accelerator_is_asked_for_no_list_of_tokens(monkeypatch):
+    def step(variable):
+        slices = tf.IndexedSlices(tf.ones([2, 3]), tf.constant([1, 1]),
+                                  tf.constant([4, 3]))
+        optimizer.apply_gradients([(slices, variable)])
+
+    operations = []
+    for device_type in ("CPU", "GPU"):
+        device = tf.config.LogicalDevice("/device:0", device_type)
+        monkeypatch.setattr(tf.config, "list_logical_devices", lambda d=device: [d])
+        variable = tf.Variable(tf.zeros([4, 3]))
+        optimizer = AdamW(RATE, global_clipnorm=1.0)
+        optimizer.build([variable])
+        graph = tf.function(step).get_concrete_function(variable).graph
+        operations.append({operation.type for operation in graph.get_operations()})
+    assert "Unique" in operations[0] and "Unique" not in operations[1]
 
 
 def test_rate_follows_a_schedule(start, gradients):

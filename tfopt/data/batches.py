@@ -56,24 +56,28 @@ class Batches:
         shuffle_seed: of the order; None keeps like lengths together in one fixed
             order, for evaluation.
         pad_to: every batch is padded to this many tokens, as TPUs want; None pads to
-            the batch's longest, rounded up to a multiple of 8.
+            the batch's longest, rounded up to a multiple of `pad_multiple`.
+        pad_multiple: of tokens; XLA, which compiles anew for each length, wants few
+            lengths, and so a large one.
         drop_remainder: whether a last, smaller batch is left out.
         sort_window: batches whose examples are sorted by length together, when
             shuffled: more save padding, fewer mix the lengths of a batch.
 
     Raises:
-        ValueError: nothing to batch, a size or window below 1, examples longer than
-            `pad_to`, or not as many class numbers as examples.
+        ValueError: nothing to batch, a size, window or multiple below 1, examples
+            longer than `pad_to`, or not as many class numbers as examples.
     """
 
     def __init__(self, encoded: Encoded, class_ids=None, *, batch_size: int = 32,
                  shuffle_seed: int | None = None, pad_to: int | None = None,
-                 drop_remainder: bool = False, sort_window: int = 64):
+                 pad_multiple: int = 8, drop_remainder: bool = False,
+                 sort_window: int = 64):
         self.lengths = np.array([len(ids) for ids in encoded.ids], np.int64)
-        if batch_size < 1 or sort_window < 1:
-            raise ValueError("`batch_size` and `sort_window` must be at least 1. "
-                             f"Received: batch_size={batch_size}, "
-                             f"sort_window={sort_window}")
+        if min(batch_size, sort_window, pad_multiple) < 1:
+            raise ValueError(
+                "`batch_size`, `sort_window` and `pad_multiple` must be at least 1. "
+                f"Received: batch_size={batch_size}, sort_window={sort_window}, "
+                f"pad_multiple={pad_multiple}")
         if not len(self.lengths) or (drop_remainder and len(self.lengths) < batch_size):
             raise ValueError("There must be at least one batch of examples. Received: "
                              f"{len(self.lengths)} examples, batch_size={batch_size}")
@@ -88,6 +92,7 @@ class Batches:
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
         self.pad_to = pad_to
+        self.pad_multiple = pad_multiple
         self.drop_remainder = drop_remainder
         self.sort_window = sort_window
         self._ids = tf.RaggedTensor.from_row_lengths(
@@ -143,7 +148,8 @@ class Batches:
         ids = tf.gather(self._ids, index)
         # Not ids.row_lengths(), which forgets a static batch size.
         lengths = tf.cast(tf.gather(self.lengths, index), tf.int32)
-        tokens = self.pad_to or (tf.reduce_max(lengths) + 7) // 8 * 8
+        tokens = self.pad_to or (
+            -(-tf.reduce_max(lengths) // self.pad_multiple) * self.pad_multiple)
         ids = ids.to_tensor(shape=tf.cast(tf.stack([-1, tokens]), tf.int64))
         positions = tf.range(tokens)[tf.newaxis]
         first = tf.gather(self._first_lengths, index)[:, tf.newaxis]

@@ -51,6 +51,16 @@ class AdamW(keras.optimizers.Optimizer):
     def _apply_weight_decay(self, variables):
         """Does nothing: `update_step` decays, in one pass instead of Keras' three."""
 
+    def _deduplicate_sparse_grad(self, grads):
+        """Sums an embedding's gradients of the same token.
+
+        On an accelerator to a dense gradient: the list of distinct tokens, which Keras
+        makes, becomes under XLA a loop over all tokens of a batch.
+        """
+        if _accelerated():
+            return [tf.convert_to_tensor(gradient) for gradient in grads]
+        return super()._deduplicate_sparse_grad(grads)
+
     def _clip_gradients(self, grads):
         """Clips by the norm of the summed gradient.
 
@@ -89,6 +99,11 @@ class AdamW(keras.optimizers.Optimizer):
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
         }
+
+
+def _accelerated() -> bool:
+    return any(device.device_type != "CPU"
+               for device in tf.config.list_logical_devices())
 
 
 def _local(variable):

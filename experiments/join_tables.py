@@ -1,0 +1,44 @@
+r"""Joins tables of pruning_table.py that were filled side by side.
+
+    python experiments/join_tables.py --tables=a.json,b.json --report=FILE.json
+
+Cost: none. The report holds each table's environment and command beside the figures.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import flags as shared
+import pruning_table
+from absl import flags
+
+from tfopt.files import write_whole
+
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+    """Joins and prints."""
+    tables = {path: json.loads(Path(path).read_text(encoding="utf-8"))
+              for path in FLAGS.tables}
+    runs: dict[str, dict] = {}
+    for path, table in tables.items():
+        for seed, cells in table["figures"]["runs"].items():
+            known = runs.setdefault(seed, {})
+            for cell, figures in cells.items():
+                if known.setdefault(cell, figures) != figures:
+                    raise ValueError("Two tables must not differ in a cell. Received: "
+                                     f"{path}, seed {seed}, {cell!r}")
+    figures = pruning_table.summary(runs)
+    write_whole(FLAGS.report, json.dumps(
+        {"environments": [table["environment"] for table in tables.values()],
+         "figures": figures}, indent=1) + "\n")
+    pruning_table.show(figures)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("tables", None, "Reports of pruning_table.py.", required=True)
+    flags.DEFINE_string("report", None, "JSON file for the whole table.", required=True)
+    shared.run(main)
