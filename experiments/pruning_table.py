@@ -80,16 +80,20 @@ def named(accuracies) -> dict[str, float]:
 
 
 def summary(runs: dict[str, dict[str, dict[str, float]]]) -> dict:
-    """Seed -> cell -> figures, and each cell's mean and loss against dense."""
+    """Seed -> cell -> figures, and each cell's mean and loss against dense.
+
+    A cell that not every seed has is held against the dense models of its own seeds.
+    """
     means: dict[str, dict[str, float]] = {}
+    points_lost: dict[str, dict[str, float]] = {}
     for cell in dict.fromkeys(cell for found in runs.values() for cell in found):
-        found = [run[cell] for run in runs.values() if cell in run]
-        means[cell] = {figure: statistics.fmean(f[figure] for f in found)
-                       for figure in found[0]}
-    points_lost = {
-        cell: {figure: 100 * (means[DENSE][figure] - value)
-               for figure, value in figures.items() if figure != "sparsity"}
-        for cell, figures in means.items() if cell != DENSE}
+        pairs = [(run[cell], run[DENSE]) for run in runs.values() if cell in run]
+        means[cell] = {figure: statistics.fmean(found[figure] for found, _ in pairs)
+                       for figure in pairs[0][0]}
+        points_lost[cell] = {
+            figure: 100 * statistics.fmean(dense[figure] - found[figure]
+                                           for found, dense in pairs)
+            for figure in means[cell] if figure != "sparsity"}
     return {"runs": runs, "means": means, "points_lost": points_lost}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pruning_table
 import pytest
 import run_dir
 
@@ -326,13 +327,23 @@ def test_tables_share_the_fine_tuned_models(task, tmp_path):
     run("join_tables", names, f"--report={tmp_path / 'whole.json'}")
     whole = json.loads((tmp_path / "whole.json").read_text())
     assert set(whole["figures"]["points_lost"]) == {
-        "magnitude unstructured 0.25", "taylor unstructured 0.25"}
+        "dense", "magnitude unstructured 0.25", "taylor unstructured 0.25"}
     assert [e["command"].count("--scores=taylor") for e in whole["environments"]] == [
         0, 1]
     tables[1].write_text(tables[1].read_text().replace(
         '"sparsity": 0.0', '"sparsity": 0.1'))
     refused = run("join_tables", names, f"--report={tmp_path / 'other.json'}", status=1)
     assert refused.stderr.endswith("taylor.json, seed 2, 'dense'\n")
+
+
+def test_a_cell_is_held_against_the_dense_models_of_its_own_seeds():
+    runs = {"0": {"dense": {"dev": 0.9, "sparsity": 0.0},
+                  "half": {"dev": 0.8, "sparsity": 0.5}},
+            "1": {"dense": {"dev": 0.6, "sparsity": 0.0}}}
+    found = pruning_table.summary(runs)
+    assert found["means"]["dense"]["dev"] == pytest.approx(0.75)
+    assert found["means"]["half"] == {"dev": 0.8, "sparsity": 0.5}
+    assert found["points_lost"]["half"] == {"dev": pytest.approx(10.0)}
 
 
 def test_whole_texts_are_held_out_with_their_parts(tmp_path):

@@ -27,7 +27,7 @@ def compress_model(
     """Prunes a model: while training where there is data, at once where there is none.
 
         small = tfopt.compress_model(model, 0.5)
-        small = tfopt.compress_model(model, 0.8, train=dataset, score="movement")
+        small = tfopt.compress_model(model, 0.8, train=dataset, score="taylor")
 
     Args:
         model: a BERT, or any functional model, to logits <float>[B, C]; left as it is.
