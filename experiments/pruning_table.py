@@ -64,12 +64,16 @@ def settings() -> train.Settings:
 
 def run_cell(task, baseline, step: compress.Pass) -> dict[str, float]:
     """Prunes and judges: {artifact split: accuracy, sparsity: of the kernels}."""
-    context = compress.Context(train=task.train, dev=task.choose, settings=settings())
-    outcome, = compress.run(baseline, compress.Recipe(passes=(step,)), context)
-    kernels = [outcome.model.get_layer(name).get_weights()[0]
-               for name in outcome.touched]
+    if FLAGS.pruning_epochs == 0:
+        pruned = step.prune_at_once(baseline)
+    else:
+        context = compress.Context(train=task.train, dev=task.choose,
+                                   settings=settings())
+        outcome, = compress.run(baseline, compress.Recipe(passes=(step,)), context)
+        pruned = outcome.model
+    kernels = [pruned.get_layer(name).get_weights()[0] for name in step.targets(pruned)]
     zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
-    return named(seeds.accuracies(outcome.model, task)) | {
+    return named(seeds.accuracies(pruned, task)) | {
         "sparsity": zeros / sum(kernel.size for kernel in kernels)}
 
 
@@ -130,8 +134,9 @@ def define_flags() -> None:
     seeds.define_flags()
     flags.DEFINE_string("baselines_dir", None, "Where the fine-tuned models are kept "
                         "and looked for, by seed alone.")
-    flags.DEFINE_integer("pruning_epochs", None, "Epochs of each cell. Left out: "
-                         "--epochs.", lower_bound=1)
+    flags.DEFINE_integer("pruning_epochs", None, "Epochs of each cell; 0 prunes at "
+                         "once, without training. Left out: --epochs.",
+                         lower_bound=0)
     flags.DEFINE_float("pruning_learning_rate", None, "Peak learning rate of each "
                        "cell. Left out: --learning_rate.", lower_bound=1e-12)
     flags.DEFINE_list("scores", ["magnitude", "movement", "taylor", "fisher"],

@@ -307,19 +307,25 @@ def test_a_table_of_prunings_is_filled_and_gone_on_with(task, tmp_path):
 
 
 def test_tables_share_the_fine_tuned_models(task, tmp_path):
-    dense = []
-    for score in ("magnitude", "taylor"):
-        run("pruning_table", *task.flags, "--epochs=40", "--pruning_epochs=1",
-            "--pruning_learning_rate=1e-5", "--seeds=2", "--keep_epoch=last",
-            f"--scores={score}", "--patterns=unstructured", "--sparsities=0.25",
-            "--exports=", f"--baselines_dir={tmp_path / 'fine_tuned'}",
-            f"--report={tmp_path / score}.json")
-        cells = json.loads((tmp_path / f"{score}.json").read_text())[
-            "figures"]["runs"]["2"]
-        dense.append(cells["dense"])
-        assert cells[f"{score} unstructured 0.25"]["sparsity"] == 0.25
+    def fill(name, *flags):
+        run("pruning_table", *task.flags, "--epochs=40", "--seeds=2", "--exports=",
+            "--keep_epoch=last", "--sparsities=0.25", *flags,
+            f"--baselines_dir={tmp_path / 'fine_tuned'}",
+            f"--report={tmp_path / name}.json")
+        cells = json.loads((tmp_path / f"{name}.json").read_text())["figures"]["runs"]
+        return cells["2"]
+
+    trained = ["--patterns=unstructured", "--pruning_epochs=1",
+               "--pruning_learning_rate=1e-5"]
+    magnitude = fill("magnitude", "--scores=magnitude", *trained)
+    taylor = fill("taylor", "--scores=taylor", *trained)
+    at_once = fill("at_once", "--scores=magnitude", "--patterns=rows",
+                   "--pruning_epochs=0")
+    assert magnitude["dense"] == taylor["dense"] == at_once["dense"]
+    for cell in (magnitude["magnitude unstructured 0.25"],
+                 taylor["taylor unstructured 0.25"], at_once["magnitude rows 0.25"]):
+        assert cell["sparsity"] == 0.25
     model_file = tmp_path / "fine_tuned" / "seed_2" / model.KERAS_FILE
-    assert dense[0] == dense[1]
     assert model_file.stat().st_mtime < (tmp_path / "magnitude.json").stat().st_mtime
 
     tables = [tmp_path / "magnitude.json", tmp_path / "taylor.json"]
