@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tfopt.backend import keras, tf
+from tfopt.train.callbacks import steps_done
 from tfopt.types import PathLike
 
 _BEST_FILE = "best.npz"
@@ -54,7 +55,7 @@ class Progress:
     @property
     def step(self) -> int:
         """Optimizer steps done."""
-        return int(keras.backend.get_value(self._model.optimizer.iterations))
+        return steps_done(self._model)
 
     def restore(self) -> bool:
         """Goes back to the last saved state, if there is one.
