@@ -4,6 +4,7 @@ model = tfopt.model.load("minilm", num_labels=3)   # checkpoint -> keras.Model
 tfopt.model.save(model, "out/keras")               # keras.Model -> checkpoint
 """
 
+from tfopt.model import quantized
 from tfopt.model.anatomy import config_of
 from tfopt.model.bert import build, for_inference
 from tfopt.model.checkpoint import (
@@ -15,6 +16,7 @@ from tfopt.model.checkpoint import (
 )
 from tfopt.model.config import SHAPE_NAMES, BertConfig, named
 from tfopt.model.layers import LowRankDense
+from tfopt.model.quantized import plain_copy, quantized_layers
 
 __all__ = [
     "KERAS_FILE",
@@ -27,6 +29,9 @@ __all__ = [
     "for_inference",
     "load",
     "named",
+    "plain_copy",
     "published_labels",
+    "quantized",
+    "quantized_layers",
     "save",
 ]

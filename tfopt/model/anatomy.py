@@ -7,6 +7,8 @@ heads or neurons were cut away needs no record beside it.
 
 from __future__ import annotations
 
+import re
+
 from tfopt.backend import keras
 from tfopt.model.attention import SelfAttention
 from tfopt.model.config import BertConfig
@@ -25,6 +27,10 @@ CLASSIFIER = "classifier"
 # Roles within one encoder layer; the Dense ones in the order of computation.
 DENSE_ROLES = ("query", "key", "value", "attention_output", "intermediate",
                "ffn_output")
+# Of the second product of an ffn: at some tokens a few channels of its output are a
+# hundred times all others ("massive activations", Sun et al. 2024, arXiv:2402.17762),
+# and one int8 range for all would leave nothing of these. As names of tensors have it.
+MASSIVE_OUTPUT = rf"/layer_\d+_{DENSE_ROLES[-1]}/"
 ATTENTION = "attention"
 ATTENTION_NORM = "attention_norm"
 FFN_NORM = "ffn_norm"
@@ -33,6 +39,11 @@ FFN_NORM = "ffn_norm"
 def layer_name(index: int, role: str) -> str:
     """Name of the layer that plays `role` in encoder layer `index`, from 0."""
     return f"layer_{index}_{role}"
+
+
+def gives_massive(name: str) -> bool:
+    """Whether a layer of this name gives a few channels that dwarf all others."""
+    return re.search(MASSIVE_OUTPUT, f"/{name}/") is not None
 
 
 def layer_names(model: keras.Model) -> set[str]:
@@ -90,25 +101,29 @@ def config_of(model: keras.Model) -> BertConfig:
         raise ValueError("The model must be a BERT made by tfopt. Received: layers "
                          f"{[layer.name for layer in model.layers[:5]]}...")
     layers = range(num_layers(model))
-    tokens = model.get_layer(TOKEN_EMBEDDING)
-    positions = model.get_layer(POSITION_EMBEDDING)
-    attention: list[SelfAttention] = [
-        model.get_layer(layer_name(i, ATTENTION)) for i in layers]
-    intermediate = [model.get_layer(layer_name(i, "intermediate")) for i in layers]
+
+    def get(name):  # a layer, or the one in a wrapper that trains it
+        layer = model.get_layer(name)
+        return getattr(layer, "layer", layer)
+
+    tokens = get(TOKEN_EMBEDDING)
+    positions = get(POSITION_EMBEDDING)
+    attention: list[SelfAttention] = [get(layer_name(i, ATTENTION)) for i in layers]
+    intermediate = [get(layer_name(i, "intermediate")) for i in layers]
     heads = [layer.num_heads for layer in attention]
     return BertConfig(
         vocab_size=tokens.input_dim,
         hidden_size=tokens.output_dim,
         num_heads=heads,
         intermediate_sizes=[layer.units for layer in intermediate],
-        head_size=model.get_layer(layer_name(0, "query")).units // heads[0],
+        head_size=get(layer_name(0, "query")).units // heads[0],
         max_positions=positions.max_positions,
-        type_vocab_size=model.get_layer(SEGMENT_EMBEDDING).input_dim,
+        type_vocab_size=get(SEGMENT_EMBEDDING).input_dim,
         activation=intermediate[0].activation.__name__,
-        layer_norm_epsilon=model.get_layer(EMBEDDING_NORM).epsilon,
-        hidden_dropout=model.get_layer(EMBEDDING_DROPOUT).rate,
+        layer_norm_epsilon=get(EMBEDDING_NORM).epsilon,
+        hidden_dropout=get(EMBEDDING_DROPOUT).rate,
         attention_dropout=attention[0].dropout,
-        classifier_dropout=model.get_layer(CLASSIFIER_DROPOUT).rate,
+        classifier_dropout=get(CLASSIFIER_DROPOUT).rate,
         initializer_range=positions.initializer_range,
-        num_labels=model.get_layer(CLASSIFIER).units,
+        num_labels=get(CLASSIFIER).units,
     )

@@ -54,16 +54,24 @@ class SelfAttention(keras.layers.Layer):
 
         scale = (width // self.num_heads) ** -0.5
         # The softmax stays in float32 under mixed precision.
-        scores = tf.cast(tf.matmul(split(query * scale), split(key), transpose_b=True),
-                         tf.float32)  # [B, H, T, T]
-        hidden = (1.0 - tf.cast(mask, tf.float32)) * HIDDEN_SCORE
+        scores = self.rounded("scores", tf.cast(
+            tf.matmul(split(query * scale), split(key), transpose_b=True),
+            tf.float32))  # [B, H, T, T]
+        # Looked up, not computed: in an integer-only graph the mask is then int8, too.
+        hidden = tf.gather(tf.constant([HIDDEN_SCORE, 0.0]), mask)
         scores += hidden[:, tf.newaxis, tf.newaxis, :]
+        probabilities = self.rounded("probabilities", tf.nn.softmax(scores))
         probabilities = self._dropout(
-            tf.cast(tf.nn.softmax(scores), query.dtype), training=training)
+            tf.cast(probabilities, query.dtype), training=training)
         context = tf.matmul(probabilities, split(value))  # [B, H, T, K]
         context = tf.transpose(context, [0, 2, 1, 3])
         flat = query.shape.rank == 2
-        return tf.reshape(context, [-1, width] if flat else [batch, -1, width])
+        return self.rounded("output", tf.reshape(
+            context, [-1, width] if flat else [batch, -1, width]))
+
+    def rounded(self, point: str, x):
+        """What becomes of x at a point of the computation; here, nothing."""
+        return x
 
     def compute_output_shape(self, input_shape):
         """The context has the query's shape."""

@@ -7,7 +7,7 @@ since tfmot refuses EinsumDense, MultiHeadAttention and subclassed models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import logging
 
@@ -34,7 +34,7 @@ def build(config: BertConfig, seed: int = 0) -> keras.Model:
     """
     made = _layers(config, seed)
     inputs = _inputs()
-    x = _embed(made.__getitem__, inputs)
+    x = _embed(made.__getitem__, inputs["input_ids"], inputs["token_type_ids"])
     x = made[anatomy.EMBEDDING_DROPOUT](x)
     for i in range(config.num_layers):
         x = _encoder_layer(made.__getitem__, i, x, x, inputs["attention_mask"],
@@ -44,7 +44,8 @@ def build(config: BertConfig, seed: int = 0) -> keras.Model:
     return keras.Model(inputs, made[anatomy.CLASSIFIER](x), name="bert")
 
 
-def for_inference(model: keras.Model) -> keras.Model:
+def for_inference(model: keras.Model,
+                  massive: Mapping[str, Sequence[int]] | None = None) -> keras.Model:
     """Wires a BERT's layers anew, for speed: the same logits from fewer operations.
 
     Batch and tokens share one axis, so that a Dense is one matrix product without
@@ -53,6 +54,10 @@ def for_inference(model: keras.Model) -> keras.Model:
 
     Args:
         model: a BERT; its layers and weights are shared, not copied.
+        massive: for an export that is quantized, with a kernel's own integers: name of
+            an ffn's second Dense -> the channels of its output that are to be kept
+            apart from the others, up to where they are normalized. The converter is
+            then kept from folding LayerNorm into kernels; None lets it.
 
     Returns:
         The rewired model, of the same inputs and output; `model` itself where it is
@@ -68,12 +73,16 @@ def for_inference(model: keras.Model) -> keras.Model:
     get = model.get_layer
     inputs = _inputs()
     mask = inputs["attention_mask"]
-    x = layers.MergeTokens()(_embed(get, inputs))  # [B*T, D]
+    merge = layers.MergeTokens(name="merge_tokens")
+    x = _embed(get, merge(inputs["input_ids"]), merge(inputs["token_type_ids"]),
+               layers.Positions(name="positions")(inputs["input_ids"]))  # [B*T, D]
     last = anatomy.num_layers(model) - 1
     for i in range(last):
-        x = _encoder_layer(get, i, x, x, mask)
-    first = layers.FirstToken()([x, mask])  # [B, D]
-    x = _encoder_layer(get, last, first, x, mask)
+        x = _encoder_layer(get, i, x, x, mask, massive=massive)
+    first = layers.FirstToken(name=anatomy.FIRST_TOKEN)([x, mask])  # [B, D]
+    x = _encoder_layer(get, last, first, x, mask, massive=massive)
+    if massive is not None:
+        x = layers.KeepApart()(x)
     return keras.Model(inputs, get(anatomy.CLASSIFIER)(get(anatomy.POOLER)(x)),
                        name="bert")
 
@@ -83,16 +92,27 @@ def _inputs() -> dict:
             for name in INPUT_NAMES}
 
 
-def _embed(get: Callable[[str], keras.layers.Layer], inputs: Mapping):
-    """Sums and normalizes the three embeddings: <int32>[B, T] -> <float>[B, T, D]."""
+def _embed(get: Callable[[str], keras.layers.Layer], ids, segments, positions=None):
+    """Sums and normalizes the three embeddings.
+
+    Args:
+        get: name -> layer.
+        ids: <int32>[B, T], or [B*T] with their positions.
+        segments: of the same shape.
+        positions: <int32>[B*T]; None where the shape tells them.
+
+    Returns:
+        <float>[B, T, D], or [B*T, D].
+    """
     x = keras.layers.Add(name="embedding_sum")([
-        get(anatomy.TOKEN_EMBEDDING)(inputs["input_ids"]),
-        get(anatomy.SEGMENT_EMBEDDING)(inputs["token_type_ids"]),
-    ])
-    return get(anatomy.EMBEDDING_NORM)(get(anatomy.POSITION_EMBEDDING)(x))
+        get(anatomy.TOKEN_EMBEDDING)(ids), get(anatomy.SEGMENT_EMBEDDING)(segments)])
+    add_positions = get(anatomy.POSITION_EMBEDDING)
+    x = add_positions(x if positions is None else [x, positions])
+    return get(anatomy.EMBEDDING_NORM)(x)
 
 
-def _encoder_layer(get, index: int, x, memory, mask, dropout: bool = False):
+def _encoder_layer(get, index: int, x, memory, mask, dropout: bool = False,
+                   massive: Mapping[str, Sequence[int]] | None = None):
     """One post-norm layer: x attends to memory, then the ffn.
 
     Args:
@@ -102,6 +122,8 @@ def _encoder_layer(get, index: int, x, memory, mask, dropout: bool = False):
         memory: <float>[..., D], the positions attended to.
         mask: <int32>[B, T] of the memory.
         dropout: whether to wire the dropout layers in.
+        massive: as of `for_inference`, for whose wiring the output of each LayerNorm
+            is kept apart from the kernels behind it.
 
     Returns:
         <float>[..., D], of x's shape.
@@ -112,14 +134,24 @@ def _encoder_layer(get, index: int, x, memory, mask, dropout: bool = False):
     def drop(name, y):
         return role(name)(y) if dropout else y
 
+    def operand(y):
+        return y if massive is None else layers.KeepApart()(y)
+
+    attended = operand(memory)
     y = role(anatomy.ATTENTION)([
-        role("query")(x), role("key")(memory), role("value")(memory), mask])
+        role("query")(attended if x is memory else operand(x)), role("key")(attended),
+        role("value")(attended), mask])
     y = drop("attention_dropout", role("attention_output")(y))
     x = keras.layers.Add(name=layer_name(index, "attention_sum"))([x, y])
     x = role(anatomy.ATTENTION_NORM)(x)
-    y = drop("ffn_dropout", role("ffn_output")(role("intermediate")(x)))
-    x = keras.layers.Add(name=layer_name(index, "ffn_sum"))([x, y])
-    return role(anatomy.FFN_NORM)(x)
+    y = role("intermediate")(operand(x))
+    add = keras.layers.Add(name=layer_name(index, "ffn_sum"))
+    last, norm = role("ffn_output"), role(anatomy.FFN_NORM)
+    channels = (massive or {}).get(last.name)
+    if channels:
+        main, own = layers.SplitDense(last, channels, name=last.name)(y)
+        return layers.SplitNorm(norm, channels, name=norm.name)([add([x, main]), own])
+    return norm(add([x, drop("ffn_dropout", last(y))]))
 
 
 def _layers(config: BertConfig, seed: int) -> dict[str, keras.layers.Layer]:
