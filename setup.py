@@ -16,6 +16,8 @@ setup(
         "tf-keras>=2.21,<2.22",
         "tensorflow-model-optimization>=0.8.1,<0.9",
         "ai-edge-litert>=2.3,<3",
+        "ai-edge-quantizer>=0.10,<0.11",
+        "flatbuffers>=25.12,<26",
         "tokenizers>=0.20,<1",
         "safetensors>=0.4,<1",
         "tensorboard>=2.20,<3",  # tf.summary writes through it

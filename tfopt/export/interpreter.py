@@ -63,7 +63,9 @@ class Interpreter:
         runner = self._interpreter.get_signature_runner("serving_default")
         details = runner.get_input_details()
         self._inputs = [details[name]["index"] for name in INPUT_NAMES]
-        self._output = runner.get_output_details()["logits"]["index"]
+        output = runner.get_output_details()["logits"]
+        self._output = output["index"]
+        self._scale, self._zero_point = output["quantization"]  # 0.0 where it is float
         shape = details[INPUT_NAMES[0]]["shape_signature"]
         self.fixed_length = None if shape[1] < 0 else int(shape[1])
         self._length: int | None = None
@@ -113,7 +115,11 @@ class Interpreter:
                 "The model refuses the input; it may be longer than its positions, or "
                 f"hold ids outside of its vocabulary. Received: {count} tokens, ids "
                 f"{min(ids)} to {max(ids)}: {error}") from error
-        return self._interpreter.get_tensor(self._output)[0]
+        logits = self._interpreter.get_tensor(self._output)[0]
+        if self._scale:
+            logits = np.float32(self._scale) * (logits.astype(np.float32)
+                                                - self._zero_point)
+        return logits
 
     def logits(self, ids: Sequence[Sequence[int]],
                first_lengths: Sequence[int]) -> np.ndarray:

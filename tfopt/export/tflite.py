@@ -3,52 +3,89 @@
 Every scheme uses built-in operations alone, no flex ops. A BERT is wired anew first
 (`model.for_inference`): the same numbers from two thirds of the operations. The batch
 is one text; its length is open, `[1, None]`, to be resized per request, unless fixed.
+
+The converter makes a float graph; `export.quantizer` quantizes that by the rules of a
+scheme, with ranges that were seen on examples (`export.calibrate`) or trained.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+import dataclasses
+import re
+from collections.abc import Sequence
 
 from absl import logging
 
+from tfopt import model as models
 from tfopt.backend import keras, tf
-from tfopt.model import for_inference
+from tfopt.export import calibrate, converter, flatbuffer, quantizer, ranges
+from tfopt.export.quantizer import Rule
+from tfopt.export.ranges import Graph
+from tfopt.model.anatomy import MASSIVE_OUTPUT
+
+_KERNELS = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
+_TABLE = "EMBEDDING_LOOKUP"
 
 
-def _float32(converter: tf.lite.TFLiteConverter) -> None:
-    """Weights and arithmetic as they are."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """One way to export.
 
-
-def _float16(converter: tf.lite.TFLiteConverter) -> None:
-    """Weights kept in half the bytes; widened to float32 when loaded on a CPU."""
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-
-
-def _dynamic_wi8_afp32(converter: tf.lite.TFLiteConverter) -> None:
-    """Int8 weights, per output channel; activations quantized at run time.
-
-    The embedding table is int8 too.
+    Attributes:
+        optimizations: of the converter.
+        types: supported ones, of the converter.
+        rules: how the float graph is quantized; none leaves it as converted.
+        integer: whether the whole graph is, with an int8 output.
     """
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+    optimizations: tuple = ()
+    types: tuple = ()
+    rules: tuple[Rule, ...] = ()
+    integer: bool = False
+
+    @property
+    def static(self) -> bool:
+        """Whether it needs ranges."""
+        return any(rule.mode == "static" for rule in self.rules)
 
 
-def _sparse_float32(converter: tf.lite.TFLiteConverter) -> None:
-    """Pruned kernels as their nonzeros and where they are; arithmetic as it is.
-
-    It saves bytes, not time: the runtime lays the kernels out densely again, or takes
-    slower code. Of int8 kernels LiteRT's XNNPACK computes wrong numbers so, without a
-    word.
-    """
-    converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+def _kernels(mode: str, **options) -> tuple[Rule, ...]:
+    return tuple(Rule(kind, mode, **options) for kind in _KERNELS)
 
 
-_SCHEMES: dict[str, Callable[[tf.lite.TFLiteConverter], None]] = {
-    "float32": _float32,
-    "float16": _float16,
-    "dynamic_wi8_afp32": _dynamic_wi8_afp32,
-    "sparse_float32": _sparse_float32,
+_SCHEMES: dict[str, Scheme] = {
+    # Weights and arithmetic as they are.
+    "float32": Scheme(),
+    # Weights kept in half the bytes; widened to float32 when loaded on a CPU.
+    "float16": Scheme(optimizations=(tf.lite.Optimize.DEFAULT,), types=(tf.float16,)),
+    # Int8 weights; each row of activations quantized at run time, by its own range.
+    "dynamic_wi8_afp32": Scheme(rules=(*_kernels("dynamic"), Rule(_TABLE, "dynamic"))),
+    # Int8 weights for their size; arithmetic as it is.
+    "weight_only_wi8_afp32": Scheme(rules=(*_kernels("weight_only"),
+                                           Rule(_TABLE, "dynamic"))),
+    # Products in integers between calibrated ranges; the rest in float.
+    "static_wi8_ai8": Scheme(rules=(
+        *_kernels("static"), Rule("FULLY_CONNECTED", "dynamic", MASSIVE_OUTPUT),
+        Rule(_TABLE, "dynamic"))),
+    # The same with activations of 16 bits, for accelerators: slow on CPUs.
+    "static_wi8_ai16": Scheme(rules=(*_kernels("static", activation_bits=16),
+                                     Rule(_TABLE, "dynamic"))),
+    # Integers alone, int32 ids in and int8 logits out, for accelerators and
+    # microcontrollers.
+    "integer_wi8_ai8": Scheme(rules=(Rule("*", "static"),), integer=True),
+    # 4 bits a weight, a scale for each 32 of them.
+    "dynamic_wi4b32_afp32": Scheme(rules=(
+        *_kernels("dynamic"), Rule(_TABLE, "dynamic"),
+        Rule("FULLY_CONNECTED", "dynamic", weight_bits=4, block=32),
+        Rule(_TABLE, "dynamic", weight_bits=4, block=32))),
+    # 4 bits a weight, a scale for each output channel, and for each 32 of a table.
+    "dynamic_wi4_afp32": Scheme(rules=(
+        *_kernels("dynamic"), Rule(_TABLE, "dynamic"),
+        Rule("FULLY_CONNECTED", "dynamic", weight_bits=4),
+        Rule(_TABLE, "dynamic", weight_bits=4, block=32))),
+    # Pruned kernels as their nonzeros and where they are; it saves bytes, not time. Of
+    # int8 kernels LiteRT's XNNPACK computes wrong numbers so, without a word.
+    "sparse_float32": Scheme(optimizations=(tf.lite.Optimize.EXPERIMENTAL_SPARSITY,)),
 }
 SCHEMES = tuple(_SCHEMES)
 
@@ -63,56 +100,159 @@ def check_scheme(scheme: str) -> None:
         raise ValueError(f"An export must be one of {SCHEMES}. Received: {scheme!r}")
 
 
-def convert(model: keras.Model, scheme: str = "dynamic_wi8_afp32", *,
-            length: int | None = None) -> bytes:
+def is_quantized(scheme: str) -> bool:
+    """Whether a scheme is made by `quantize` from a float graph."""
+    return bool(_SCHEMES[scheme].rules)
+
+
+def needs_calibration(scheme: str) -> bool:
+    """Whether a scheme needs the ranges of activations."""
+    return _SCHEMES[scheme].static
+
+
+def convert(
+    model: keras.Model,
+    scheme: str = "dynamic_wi8_afp32",
+    *,
+    length: int | None = None,
+    calibration: Sequence[calibrate.Example] | None = None,
+    method: str = "min_max",
+    leave: Sequence[str] = (),
+) -> bytes:
     """Converts a model.
 
     Args:
-        model: functional; its inputs are <...>[B, ...] each.
+        model: functional; its inputs are <...>[B, ...] each. Of one that was trained
+            with quantization the file has the very integers, and the ranges, if the
+            scheme is the one it was trained for.
         scheme: one of `SCHEMES`.
         length: tokens of the input; None leaves it open, to be resized per request.
+        calibration: examples, a batch of 1 each, at their natural lengths
+            (`calibrate.examples_of`); for the schemes that need ranges.
+        method: how ranges are taken from them, one of `calibrate.METHODS`.
+        leave: as of `quantize`.
 
     Returns:
         A `.tflite` with the signature `serving_default`, from the model's inputs by
         name, of batch 1, to "logits".
 
     Raises:
-        ValueError: the scheme is unknown, the length out of range, or the model is not
-            functional, has several outputs, or holds an operation that TFLite has not.
+        ValueError: the scheme is unknown, the length out of range, calibration is
+            needed and missing, or the model is not functional, has several outputs, or
+            holds an operation that TFLite has not.
     """
     check_scheme(scheme)
-    if length is not None and length < 1:
-        raise ValueError(f"`length` must be at least 1. Received: length={length}")
-    # Sequential models are functional too, once built.
-    if not getattr(model, "_is_graph_network", False) or len(model.outputs) != 1:
-        raise ValueError("A model must be functional, with one output. Received: "
-                         f"{type(model).__name__} {model.name!r} with outputs "
-                         f"{model.outputs}")
-    lean = for_inference(model)
-    specs = {name: tf.TensorSpec([1, *(length if axis is None else axis
-                                       for axis in tensor.shape[1:])],
-                                 tensor.dtype, name=name)
-             for name, tensor in zip(lean.input_names, lean.inputs, strict=True)}
+    chosen = _SCHEMES[scheme]
+    if not chosen.rules:
+        plain = models.plain_copy(model) if models.quantized_layers(model) else model
+        return converter.to_bytes(plain, length=length, types=chosen.types,
+                                  optimizations=chosen.optimizations)
+    return quantize(float_graph(model, length=length), scheme,
+                    calibration=calibration, method=method, leave=leave)
 
-    module = tf.Module()
-    # Not the model: Keras would trace each layer anew, three times the whole work.
-    module.weights = lean.weights
-    module.serve = tf.function(
-        lambda **inputs: {"logits": lean(inputs if len(inputs) > 1 else
-                                         next(iter(inputs.values())), training=False)})
-    signature = module.serve.get_concrete_function(**specs)
-    with tempfile.TemporaryDirectory() as directory:
-        tf.saved_model.save(module, directory,
-                            signatures={"serving_default": signature})
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            directory, signature_keys=["serving_default"])
-        _SCHEMES[scheme](converter)
-        try:
-            contents = converter.convert()
-        except Exception as error:  # the converter raises its own, undocumented, kinds
-            raise ValueError(
-                f"The model cannot be converted to {scheme}; TFLite lacks an operation "
-                f"or refuses a shape. Received: model {model.name!r}: "
-                f"{str(error).partition(chr(10))[0][-400:]}") from error
-    logging.info("Exported %s: %.1f MB", scheme, len(contents) / 1e6)
-    return contents
+
+def float_graph(model: keras.Model, *, length: int | None = None) -> Graph:
+    """Converts a model to float32, from which `quantize` makes any scheme with rules.
+
+    Args:
+        model: as of `convert`.
+        length: as of `convert`.
+
+    Returns:
+        The graph.
+
+    Raises:
+        ValueError: as of `convert`.
+    """
+    trained = models.quantized_layers(model)
+    plain = models.plain_copy(model) if trained else model
+    return Graph(model=plain, length=length, trained=trained,
+                 contents=converter.to_bytes(plain, length=length, massive={}))
+
+
+def quantize(
+    graph: Graph,
+    scheme: str,
+    *,
+    calibration: Sequence[calibrate.Example] | None = None,
+    method: str = "min_max",
+    leave: Sequence[str] = (),
+    alone: Sequence[str] | None = None,
+) -> bytes:
+    """Quantizes a float graph.
+
+    Args:
+        graph: from `float_graph`.
+        scheme: one of `SCHEMES` with rules.
+        calibration: as of `convert`.
+        method: as of `convert`.
+        leave: names of operations' outputs, as `operations` gives them; these stay in
+            float.
+        alone: names of the only ones to be quantized; None for all.
+
+    Returns:
+        The quantized `.tflite`.
+
+    Raises:
+        ValueError: as of `convert`.
+    """
+    check_scheme(scheme)
+    chosen = _SCHEMES[scheme]
+    if method not in calibrate.METHODS:
+        raise ValueError(f"`method` must be one of {calibrate.METHODS}. "
+                         f"Received: method={method!r}")
+    if not chosen.rules:
+        raise ValueError("A quantized export is asked for; `convert` makes the others. "
+                         f"Received: {scheme!r}")
+    contents, found = graph.contents, None
+    if chosen.integer:
+        contents, found = ranges.of_all(graph, calibration, method)
+    elif chosen.static:
+        found = ranges.of_products(graph, calibration, method)
+    if not chosen.integer:
+        contents = flatbuffer.look_embeddings_up(contents)
+    rules = [*chosen.rules, *_in_8_bits(contents, chosen.rules)]
+    known = operations(graph, scheme) if leave or alone is not None else {}
+    unknown = sorted({*leave, *(alone or ())} - set(known))
+    if unknown:
+        raise ValueError(f"Operations must be among those that {scheme!r} quantizes, "
+                         f"such as {list(known)[:4]}. Received: {unknown}")
+    if alone is not None:
+        leave = [name for name in known if name not in alone]
+    rules += [Rule("*", "float", _only(name)) for name in leave]
+    quantized = quantizer.quantize(contents, rules, found)
+    logging.info("Exported %s: %.1f MB", scheme, len(quantized) / 1e6)
+    return quantized
+
+
+def operations(graph: Graph, scheme: str) -> dict[str, str]:
+    """The operations that a scheme quantizes: name of the output -> kind."""
+    check_scheme(scheme)
+    contents = (graph.contents if _SCHEMES[scheme].integer
+                else flatbuffer.look_embeddings_up(graph.contents))
+    model = flatbuffer.parse(contents)
+    kinds = {rule.operation for rule in _SCHEMES[scheme].rules}
+    return {flatbuffer.output_name(part, operation): flatbuffer.kind(model, operation)
+            for part in model.subgraphs for operation in part.operators
+            if kinds & {"*", flatbuffer.kind(model, operation)}}
+
+
+def _only(name: str) -> str:
+    """The pattern of one name, behind which the quantizer puts a semicolon."""
+    return f"^{re.escape(name)};?$"
+
+
+def _in_8_bits(contents: bytes, rules: Sequence[Rule]) -> list[Rule]:
+    """Rules for the weights that do not come in whole blocks."""
+    model = flatbuffer.parse(contents)
+    found = []
+    for rule in rules:
+        if rule.block is None:
+            continue
+        for operation in flatbuffer.operations(model, rule.operation):
+            # The weights are the second operand of a product, and of a lookup.
+            width = model.subgraphs[0].tensors[operation.inputs[1]].shape[-1]
+            if width % rule.block:
+                name = flatbuffer.output_name(model.subgraphs[0], operation)
+                found.append(Rule(rule.operation, rule.mode, _only(name)))
+    return found

@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfopt.export import flatbuffer
 from tfopt.types import PathLike
 
 if TYPE_CHECKING:
     from tfopt.backend import keras
+
+_WEIGHTS = ("float32", "float16", "int8", "int4")
+_SCALED = ("int32", "int64")  # biases of integer products, where they have a scale
 
 
 def of_model(model: keras.Model) -> dict[str, float]:
@@ -35,8 +39,9 @@ def of_model(model: keras.Model) -> dict[str, float]:
 def of_tflite(path: PathLike) -> dict[str, float]:
     """Counts the weights in a `.tflite`: every constant tensor of numbers in it.
 
-    Shapes and other int32 or int64 constants are not weights. A handful of scalars that
-    the converter makes (an epsilon, a scale) count as parameters here.
+    Integers without a scale are shapes and the like, no weights. The scales of blocks,
+    tensors of their own, count as bits of the weights, not as parameters. A handful of
+    scalars that the converter makes (an epsilon, a scale) count as parameters here.
 
     Args:
         path: of the file.
@@ -47,30 +52,20 @@ def of_tflite(path: PathLike) -> dict[str, float]:
     Raises:
         ValueError: the file is missing, no `.tflite`, or truncated.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    contents = _read(path)
-    if contents[4:8] != b"TFL3":
-        raise ValueError(f"The file must be a .tflite. Received: {path}")
-    dtypes = {schema.TensorType.FLOAT32: np.dtype(np.float32),
-              schema.TensorType.FLOAT16: np.dtype(np.float16),
-              schema.TensorType.INT8: np.dtype(np.int8)}
     try:
-        model = schema.ModelT.InitFromPackedBuf(contents, 0)
-    except Exception as error:  # flatbuffers checks nothing, and trips over anything
-        raise ValueError(f"The .tflite is truncated or damaged. Received: {path}: "
-                         f"{error}") from error
-    found = {}  # a buffer may serve several tensors
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            data = model.buffers[tensor.buffer].data
-            if tensor.type in dtypes and data is not None and len(data):
-                stored = np.asarray(data).view(dtypes[tensor.type])
-                # Of a sparse tensor only the nonzeros are stored, and where they are.
-                size = (stored.size if tensor.sparsity is None
-                        else int(np.prod(tensor.shape)))
-                found[tensor.buffer] = (size, np.count_nonzero(stored),
-                                        8 * (stored.nbytes + _index_bytes(tensor)))
+        model = flatbuffer.parse(_read(path))
+        found = {}  # a buffer may serve several tensors
+        for graph in model.subgraphs:
+            scales = _block_scales(graph)
+            for index, tensor in enumerate(graph.tensors):
+                count = _of_tensor(model, tensor)
+                if count is not None and index in scales:
+                    count = 0, 0, count[2]
+                if count is not None:
+                    found[tensor.buffer] = count
+    except ValueError as error:
+        raise ValueError("The file must be readable as a .tflite. Received: "
+                         f"{path}: {error}") from error
     return _sum(found.values())
 
 
@@ -98,6 +93,27 @@ def ratios(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str,
 def _sum(counts) -> dict[str, float]:
     totals = np.array(list(counts), np.float64).sum(axis=0)
     return dict(zip(("parameters", "nonzeros", "bits"), totals.tolist(), strict=True))
+
+
+def _of_tensor(model, tensor) -> tuple[int, int, int] | None:
+    """Parameters, nonzeros and bits of a tensor; None where it holds no weights."""
+    data, dtype = flatbuffer.stored(model, tensor), flatbuffer.dtype(tensor)
+    scaled = tensor.quantization is not None and tensor.quantization.scale is not None
+    if data is None or not (dtype in _WEIGHTS or scaled and dtype in _SCALED):
+        return None
+    size = int(np.prod(tensor.shape))
+    if dtype == "int4":  # two a byte; the last may be half empty, with zeros
+        return size, np.count_nonzero(data & 15) + np.count_nonzero(data >> 4), 4 * size
+    stored = data.view(dtype)
+    # Of a sparse tensor only the nonzeros are stored, and where they are.
+    return size, np.count_nonzero(stored), 8 * (stored.nbytes + _index_bytes(tensor))
+
+
+def _block_scales(graph) -> set[int]:
+    """The tensors that are scales of others' blocks."""
+    details = (tensor.quantization.details for tensor in graph.tensors
+               if tensor.quantization is not None)
+    return {part.scales for part in details if hasattr(part, "scales")}
 
 
 def _index_bytes(tensor) -> int:

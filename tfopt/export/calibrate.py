@@ -1,0 +1,175 @@
+"""Ranges of a model's activations, seen on examples.
+
+Each example runs alone at its own length, so that no padding is in the ranges. They
+are kept as a histogram of each tensor, from which three methods take the range:
+"min_max", all of it; "percentile", all but the outermost 0.01 % of values; "mse", the
+part whose rounding and clipping lose least, in mean square.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ai_edge_litert import interpreter as litert
+
+from tfopt.export import flatbuffer
+from tfopt.types import INPUT_NAMES
+
+Example = Mapping[str, np.ndarray]
+LOGITS = "logits"
+METHODS = ("min_max", "percentile", "mse")
+FEWEST = 2  # examples
+_BINS = 4096
+_OUTERMOST = 1e-4
+_SHARES = np.linspace(0.02, 1.0, 50)  # of the whole range, tried by "mse"
+
+
+def examples_of(ids: Sequence[Sequence[int]],
+                first_lengths: Sequence[int]) -> list[dict[str, np.ndarray]]:
+    """Token ids, as `data.Encoded` has them -> the inputs of a BERT, <int32>[1, T]."""
+    return [dict(zip(INPUT_NAMES, np.array(
+        [[row], [[1] * len(row)], [[0] * first + [1] * (len(row) - first)]], np.int32),
+        strict=True)) for row, first in zip(ids, first_lengths, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed:
+    """What was seen of one tensor.
+
+    Attributes:
+        counts: of values by bin <int64>[bins].
+        lowest: left edge of the first bin.
+        highest: right edge of the last.
+        channels: largest |value| of each index of the last axis <float32>[N].
+    """
+
+    counts: np.ndarray
+    lowest: float
+    highest: float
+    channels: np.ndarray
+
+    def range(self, method: str, levels: int = 255) -> tuple[float, float]:
+        """The range to quantize, by one of `METHODS`, to so many steps."""
+        if method == "min_max" or self.highest <= self.lowest:
+            return self.lowest, self.highest
+        edges = np.linspace(self.lowest, self.highest, _BINS + 1)
+        if method == "percentile":
+            shares = np.cumsum(self.counts) / self.counts.sum()
+            first = np.searchsorted(shares, _OUTERMOST)
+            last = np.searchsorted(shares, 1 - _OUTERMOST)
+            return float(min(edges[first], 0.0)), float(max(edges[last + 1], 0.0))
+        return self._least_error(edges, levels)
+
+    def _least_error(self, edges, levels):
+        """One end after the other, for it is the outliers of one that matter."""
+        values = (edges[:-1] + edges[1:]) / 2
+
+        def error(low, high):
+            step = (high - low) / levels
+            clipped = np.clip(values, low, high)
+            # Within the range, rounding is uniform: step^2 / 12.
+            return float(self.counts @ ((values - clipped) ** 2 + step * step / 12))
+
+        low, high = min(self.lowest, 0.0), max(self.highest, 0.0)
+        ends = low, high
+        for _ in range(2):
+            high = min((share * ends[1] for share in _SHARES),
+                       key=lambda end: error(low, end))
+            low = min((share * ends[0] for share in _SHARES),
+                      key=lambda end: error(end, high))
+        return float(low), float(high)
+
+
+def observe(contents: bytes, examples: Sequence[Example]) -> dict[str, Observed]:
+    """Runs examples, and keeps what each activation was.
+
+    Args:
+        contents: a `.tflite` in float32, of the signature `serving_default`.
+        examples: its inputs by name, a batch of 1 each.
+
+    Returns:
+        Tensor name -> what was seen; constants are left out.
+
+    Raises:
+        ValueError: there are fewer than two examples.
+    """
+    if len(examples) < FEWEST:
+        raise ValueError(f"Calibration needs at least {FEWEST} examples, better some "
+                         f"hundreds. Received: {len(examples)}")
+    graph = _Graph(contents)
+    limits: dict[str, list] = {}
+    for example in examples:
+        for name, value in graph.run(example):
+            channels = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0) if (
+                value.ndim) else np.abs(value)[None]
+            seen = limits.setdefault(name, [np.inf, -np.inf, channels])
+            seen[0] = min(seen[0], float(value.min()))
+            seen[1] = max(seen[1], float(value.max()))
+            # The last axis may be the tokens.
+            seen[2] = (np.maximum(seen[2], channels)
+                       if seen[2].shape == channels.shape else channels)
+    counts = {name: np.zeros(_BINS, np.int64) for name in limits}
+    for example in examples:
+        for name, value in graph.run(example):
+            low, high, _ = limits[name]
+            scale = _BINS / (high - low) if high > low else 0.0
+            bins = np.minimum((value.ravel() - low) * scale, _BINS - 1).astype(np.int32)
+            counts[name] += np.bincount(bins, minlength=_BINS)
+    return {name: Observed(counts[name], low, high, channels)
+            for name, (low, high, channels) in limits.items()}
+
+
+def values(contents: bytes, examples: Sequence[Example]) -> list[dict[str, np.ndarray]]:
+    """Runs examples: tensor name -> value of each float activation, for each example.
+
+    The logits are there under the name `LOGITS`, widened where they are integers.
+    """
+    graph = _Graph(contents)
+    return [{name: value.copy() for name, value in graph.run(example)}
+            | {LOGITS: graph.logits()} for example in examples]
+
+
+class _Graph:
+    """A `.tflite` that keeps every activation of a run."""
+
+    def __init__(self, contents: bytes):
+        model = flatbuffer.parse(contents)
+        self._constants = {tensor.name.decode() for graph in model.subgraphs
+                           for tensor in graph.tensors
+                           if flatbuffer.stored(model, tensor) is not None}
+        with warnings.catch_warnings():  # that all tensors take memory: a text's worth
+            warnings.simplefilter("ignore", UserWarning)
+            self._interpreter = litert.Interpreter(
+                model_content=contents, experimental_preserve_all_tensors=True)
+        runner = self._interpreter.get_signature_runner("serving_default")
+        self._inputs = {name: details["index"]
+                        for name, details in runner.get_input_details().items()}
+        self._output, = runner.get_output_details().values()
+
+    def run(self, example: Example):
+        """Yields name and value of each float32 activation."""
+        for name, index in self._inputs.items():
+            self._interpreter.resize_tensor_input(index, np.shape(example[name]))
+        self._interpreter.allocate_tensors()
+        for name, index in self._inputs.items():
+            self._interpreter.set_tensor(index, example[name])
+        self._interpreter.invoke()
+        for details in self._interpreter.get_tensor_details():
+            name = details["name"]
+            if details["dtype"] != np.float32 or not name or name in self._constants:
+                continue
+            try:
+                value = self._interpreter.get_tensor(details["index"])
+            except ValueError:  # one that the delegate keeps to itself
+                continue
+            if value.size:
+                yield name, value
+
+    def logits(self) -> np.ndarray:
+        """What the last run gave <float32>[1, C]."""
+        value = self._interpreter.get_tensor(self._output["index"])
+        scale, zero_point = self._output["quantization"]
+        return scale * (value.astype(np.float32) - zero_point) if scale else value

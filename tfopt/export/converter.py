@@ -1,0 +1,72 @@
+"""keras.Model -> `.tflite`, by TensorFlow's converter; a BERT is wired anew first."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+
+from tfopt.backend import keras, tf
+from tfopt.export import flatbuffer
+from tfopt.model import for_inference
+from tfopt.model.layers import LOWEST
+
+
+def to_bytes(
+    model: keras.Model,
+    *,
+    length: int | None = None,
+    optimizations: Sequence = (),
+    types: Sequence = (),
+    massive: Mapping[str, Sequence[int]] | None = None,
+) -> bytes:
+    """Converts a model.
+
+    Args:
+        model: functional, of plain layers, with one output.
+        length: tokens of the input; None leaves it open.
+        optimizations: of the converter.
+        types: those that it may use for weights.
+        massive: as of `model.for_inference`.
+
+    Returns:
+        A `.tflite`.
+
+    Raises:
+        ValueError: the length is out of range, or the model is not functional, has
+            several outputs, or holds an operation that TFLite has not.
+    """
+    if length is not None and length < 1:
+        raise ValueError(f"`length` must be at least 1. Received: length={length}")
+    # Sequential models are functional too, once built.
+    if not getattr(model, "_is_graph_network", False) or len(model.outputs) != 1:
+        raise ValueError("A model must be functional, with one output. Received: "
+                         f"{type(model).__name__} {model.name!r} with outputs "
+                         f"{model.outputs}")
+    lean = for_inference(model, massive)
+    specs = {name: tf.TensorSpec([1, *(length if axis is None else axis
+                                       for axis in tensor.shape[1:])],
+                                 tensor.dtype, name=name)
+             for name, tensor in zip(lean.input_names, lean.inputs, strict=True)}
+
+    module = tf.Module()
+    # Not the model: Keras would trace each layer anew, three times the whole work.
+    module.weights = lean.weights
+    module.serve = tf.function(
+        lambda **inputs: {"logits": lean(inputs if len(inputs) > 1 else
+                                         next(iter(inputs.values())), training=False)})
+    signature = module.serve.get_concrete_function(**specs)
+    with tempfile.TemporaryDirectory() as directory:
+        tf.saved_model.save(module, directory,
+                            signatures={"serving_default": signature})
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            directory, signature_keys=["serving_default"])
+        converter.optimizations = list(optimizations)
+        converter.target_spec.supported_types = list(types)
+        try:
+            contents = converter.convert()
+        except Exception as error:  # the converter raises its own, undocumented, kinds
+            raise ValueError(
+                "The model cannot be converted; TFLite lacks an operation or refuses a "
+                f"shape. Received: model {model.name!r}: "
+                f"{str(error).partition(chr(10))[0][-400:]}") from error
+    return flatbuffer.join(contents, LOWEST)

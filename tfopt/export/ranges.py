@@ -1,0 +1,136 @@
+"""Which ranges a graph is quantized by: trained ones, and those seen on examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tfopt.backend import keras
+from tfopt.export import calibrate, converter, flatbuffer, trained
+from tfopt.export.calibrate import Example, Observed
+from tfopt.export.trained import Range
+from tfopt.model.anatomy import MASSIVE_OUTPUT
+from tfopt.model.quantized import Quantized
+
+_MASSIVE_TIMES = 8.0  # the mean range of the channels
+# By how much a hidden position's score lies below the lowest visible one, where scores
+# are integers: exp(-10) is 0 beside 1/256.
+_HIDDEN_MARGIN = 10.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Graph:
+    """A model in float32, to be quantized.
+
+    Attributes:
+        model: of plain layers.
+        length: tokens of its input; None where it is open.
+        contents: the `.tflite`, in float32.
+        trained: the quantized layers of the model that was given.
+        seen: what was observed on examples, kept for the next export.
+    """
+
+    model: keras.Model
+    length: int | None
+    contents: bytes
+    trained: Mapping[str, Quantized]
+    seen: dict = dataclasses.field(default_factory=dict)
+
+
+def of_products(graph: Graph, calibration: Sequence[Example] | None, method: str
+                ) -> dict[str, Range]:
+    """The ranges for products in integers within a float graph.
+
+    Args:
+        graph: the model.
+        calibration: examples; None where the ranges are trained.
+        method: one of `calibrate.METHODS`.
+
+    Returns:
+        Tensor name -> lowest and highest value; those that are trained before those
+        that were seen.
+
+    Raises:
+        ValueError: there are neither.
+    """
+    found = trained.ranges(graph.contents, graph.trained)
+    if calibration is None:
+        if not found:
+            raise ValueError("Static ranges need examples to calibrate by. Received: "
+                             "calibration=None")
+        return found
+    _, seen = _observed(graph, calibration, {})
+    return _by(method, seen) | found
+
+
+def of_all(graph: Graph, calibration: Sequence[Example] | None, method: str
+           ) -> tuple[bytes, dict[str, Range]]:
+    """The ranges for a graph of integers alone, and that graph, in float.
+
+    Args:
+        graph: the model.
+        calibration: examples.
+        method: one of `calibrate.METHODS`.
+
+    Returns:
+        The graph with its massive channels kept apart, and the range of every tensor.
+
+    Raises:
+        ValueError: there are no examples.
+    """
+    if calibration is None:
+        raise ValueError("A graph of integers needs examples to calibrate by: not "
+                         "all of its ranges are trained. Received: calibration=None")
+    contents, seen = _observed(graph, calibration, {})
+    massive = (trained.massive(graph.trained) if graph.trained
+               else _massive(contents, seen))
+    if massive:
+        contents, seen = _observed(graph, calibration, massive)
+    ranges = _by(method, seen) | trained.ranges(contents, graph.trained)
+    return contents, {name: _with_room(name, limits) if graph.length else limits
+                      for name, limits in ranges.items()}
+
+
+def _by(method: str, seen: Mapping[str, Observed]) -> dict[str, Range]:
+    return {name: observed.range(method) for name, observed in seen.items()}
+
+
+def _observed(graph: Graph, calibration: Sequence[Example],
+              massive: Mapping[str, Sequence[int]]
+              ) -> tuple[bytes, dict[str, Observed]]:
+    """The float graph with such channels apart, and what examples showed of it."""
+    key = id(calibration), tuple(massive.items())
+    if key not in graph.seen:
+        contents = graph.contents if not massive else converter.to_bytes(
+            graph.model, length=graph.length, massive=massive)
+        # Examples run at their own lengths.
+        opened = contents if graph.length is None else converter.to_bytes(
+            graph.model, massive=massive)
+        # The examples are kept, too, so that no others get their id.
+        graph.seen[key] = calibration, contents, calibrate.observe(opened, calibration)
+    return graph.seen[key][1:]
+
+
+def _massive(contents: bytes, seen) -> dict[str, tuple[int, ...]]:
+    """Layer -> channels of its output whose range is many times the mean."""
+    model = flatbuffer.parse(contents)
+    found = {}
+    for operation in flatbuffer.operations(model, "FULLY_CONNECTED"):
+        name = flatbuffer.output_name(model.subgraphs[0], operation)
+        layer = re.search(MASSIVE_OUTPUT, name)
+        if layer and name in seen:
+            reach = seen[name].channels
+            channels = np.flatnonzero(reach > _MASSIVE_TIMES * reach.mean())
+            if len(channels):
+                found[layer[0].strip("/")] = tuple(channels.tolist())
+    return found
+
+
+def _with_room(name: str, limits: tuple[float, float]) -> tuple[float, float]:
+    """Of scores to which the mask was added, with room for hidden ones."""
+    low, high = limits
+    masked = re.search(r"_attention/add[^/]*$", name)
+    return (low - _HIDDEN_MARGIN, high) if masked else limits
