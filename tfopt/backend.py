@@ -39,12 +39,29 @@ check_keras_2()
 
 import tensorflow_model_optimization as tfmot  # noqa: E402
 
-# Not in tfmot's public names, but what `prune_low_magnitude` returns. Registered so
-# that wrapped models load and copy without tfmot's `prune_scope`.
+# Not in tfmot's public names, but what `prune_low_magnitude` and `quantize_apply` take
+# and return. Registered so that wrapped models load and copy without tfmot's scopes.
+from tensorflow_model_optimization.python.core.quantization.keras import (  # noqa: E402
+    quantize_annotate,
+    quantize_wrapper,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_layout_transform import (  # noqa: E402, E501
+    QuantizeLayoutTransform,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_registry import (  # noqa: E402, E501
+    QuantizeRegistry,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_scheme import (  # noqa: E402, E501
+    QuantizeScheme,
+)
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import (  # noqa: E402
     PruneLowMagnitude,
 )
 
-keras.utils.get_custom_objects()["PruneLowMagnitude"] = PruneLowMagnitude
+QuantizeWrapper = quantize_wrapper.QuantizeWrapperV2
+for _wrapper in (PruneLowMagnitude, QuantizeWrapper,
+                 quantize_annotate.QuantizeAnnotate):
+    keras.utils.get_custom_objects()[_wrapper.__name__] = _wrapper
 
-__all__ = ["PruneLowMagnitude", "check_keras_2", "keras", "tf", "tfmot"]
+__all__ = ["PruneLowMagnitude", "QuantizeLayoutTransform", "QuantizeRegistry",
+           "QuantizeScheme", "QuantizeWrapper", "check_keras_2", "keras", "tf", "tfmot"]

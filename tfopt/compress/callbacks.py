@@ -1,4 +1,4 @@
-"""Keras callbacks of pruning; each also serves a user's own `model.fit`."""
+"""Keras callbacks of the passes that train; each also serves one's own `model.fit`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from absl import logging
 
 from tfopt.backend import keras, tf
+from tfopt.compress import quantization, quantizers
 from tfopt.compress.schedules import Schedule
 from tfopt.compress.wrapper import Chooser, set_masks, wrappers_of
 from tfopt.train.callbacks import steps_done
@@ -60,31 +61,83 @@ class KeepMask(keras.callbacks.Callback):
     What is zero in a kernel or embedding when training begins is zero after every call
     of the training function; a weight that is all zeros is taken for fresh, not pruned.
     It knows no layers, and so serves wrapped ones, such as tfmot's for quantization.
+
+    Args:
+        required: whether a model without zeros is a mistake.
     """
+
+    def __init__(self, required: bool = True):
+        super().__init__()
+        self._required = required
 
     def on_train_begin(self, logs=None):
         """Notes where the zeros are.
 
         Raises:
-            ValueError: the model has none.
+            ValueError: the model has none, and must.
         """
         self._kept = []
         for variable in self.model.trainable_variables:
             mask = variable.numpy() != 0
             if len(variable.shape) > 1 and mask.any() and not mask.all():
                 self._kept.append((variable, tf.constant(mask, variable.dtype)))
-        if not self._kept:
+        if not self._kept and self._required:
             raise ValueError("A model must have zeros to keep. Received: "
                              f"{self.model.name!r}, all of whose weights are dense")
         self._zero = tf.function(self._assign)
 
     def on_train_batch_end(self, batch, logs=None):
         """Sets them to zero again."""
-        self._zero()
+        if self._kept:
+            self._zero()
 
     def _assign(self):
         for variable, mask in self._kept:
             variable.assign(variable * mask)
+
+
+class QuantizationStep(keras.callbacks.Callback):
+    """Says when the ranges of a model in quantization-aware training begin and stay.
+
+    Args:
+        begin_step: optimizer step before which ranges are watched, and nothing static
+            is rounded.
+        freeze_step: step from which they stay as they are; None for never.
+    """
+
+    def __init__(self, begin_step: int = 0, freeze_step: int | None = None):
+        super().__init__()
+        self._begin_step = begin_step
+        self._freeze_step = freeze_step
+
+    def on_train_begin(self, logs=None):
+        """Sets the phase of the step that comes.
+
+        Raises:
+            ValueError: the model has no wrapped layer.
+        """
+        self._wrappers = quantization.wrappers_of(self.model)
+        if not self._wrappers:
+            raise ValueError("Only a model from `wrap` trains with quantization. "
+                             "Received: layers "
+                             f"{[layer.name for layer in self.model.layers][:8]}")
+        self._phase = None
+        self._update()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Sets the next phase where it is due."""
+        self._update()
+
+    def _update(self):
+        step = steps_done(self.model)
+        phase = (quantizers.WATCH if step < self._begin_step else
+                 quantizers.TRAIN if self._freeze_step is None
+                 or step < self._freeze_step else quantizers.FROZEN)
+        if phase != self._phase:
+            self._phase = phase
+            for wrapper in self._wrappers.values():
+                if hasattr(wrapper, "phase"):  # some have static ranges
+                    wrapper.phase.assign(phase)
 
 
 class SparsityLog(keras.callbacks.Callback):

@@ -54,12 +54,12 @@ class Pruned(PruneLowMagnitude):
     @property
     def kernel(self) -> tf.Variable:
         """The weights <float>[..., K, N], masked or not."""
-        return _variable(self.prunable_weights[0])
+        return uncast(self.prunable_weights[0])
 
     @property
     def mask(self) -> tf.Variable:
         """Ones and zeros <float>[..., K, N]; the callback `PruningStep` sets them."""
-        return _variable(self.pruning_vars[0][1])
+        return uncast(self.pruning_vars[0][1])
 
     def scores(self) -> np.ndarray:
         """How much each weight matters <float>[..., K, N]."""
@@ -106,7 +106,7 @@ def set_masks(wrappers: Mapping[str, Pruned], choose: Chooser, step: int) -> Non
         wrappers[name].mask.assign(mask)
 
 
-def _variable(view):
+def uncast(view) -> tf.Variable:
     """The variable itself, where Keras gives a view that casts to the layer's dtype."""
     return view._variable if hasattr(view, "true_dtype") else view
 

@@ -1,0 +1,238 @@
+"""Trains a model to be quantized: it computes as its `.tflite` will.
+
+After Jacob et al. 2018, arXiv:1712.05877, with a scale for each output channel of a
+kernel and each row of a table, on tfmot's `quantize_annotate_layer` and
+`quantize_apply`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from tfopt.backend import keras
+from tfopt.compress import quantization
+from tfopt.compress.base import Context, Outcome, Pass, Stage, copy_model
+from tfopt.compress.callbacks import KeepMask, QuantizationStep
+from tfopt.compress.quantization import PointsConfig
+from tfopt.compress.select import skipped
+from tfopt.model import anatomy, quantized_layers
+from tfopt.model.attention import SelfAttention
+from tfopt.model.layers import LayerNorm, PositionEmbedding
+from tfopt.model.quantized import QUANTIZED
+from tfopt.types import check_fields
+
+_BLOCK = 32
+_TABLES = (keras.layers.Embedding, PositionEmbedding)
+
+Configs = dict[str, PointsConfig]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantizationAware(Pass):
+    """Rounds weights and activations while training, as an export will.
+
+    What is rounded follows the export: kernels and tables in all; of activations, with
+    "dynamic_..." each token's row as a product takes it, with "static_wi8_ai8" what
+    products take and give (of an ffn's second one each token's row), with
+    "integer_wi8_ai8" also what additions, LayerNorm, GELU, softmax and attention give.
+
+    Attributes:
+        scheme: the export to train for, one of `SCHEMES`.
+        begin_step: optimizer step before which static ranges are watched only, >= 0.
+        freeze_step: step from which ranges stay, above `begin_step`; None for never.
+        begin_fraction: in a recipe, the same as a fraction of the run's steps.
+        freeze_fraction: in a recipe, `freeze_step` as such a fraction.
+        only: regular expressions; the layers to quantize.
+        leave: regular expressions; layers to leave in float.
+    """
+
+    scheme: str = "dynamic_wi8_afp32"
+    begin_step: int | None = None
+    freeze_step: int | None = None
+    begin_fraction: float = 0.0
+    freeze_fraction: float = 1.0
+    only: tuple[str, ...] = ()
+    leave: tuple[str, ...] = ()
+
+    stage = Stage.NUMERICS
+    needs = ("train",)
+    # Each replica watches the ranges of its own share of a batch.
+    same_on_replicas = False
+
+    def __post_init__(self):
+        """Checks the fields.
+
+        Raises:
+            ValueError: a field is out of its range.
+        """
+        begin = self.begin_step or 0
+        check_fields(self, {
+            "scheme": (self.scheme in SCHEMES, f"one of {tuple(SCHEMES)}"),
+            "begin_step": (begin >= 0, "at least 0"),
+            "freeze_step": (self.freeze_step is None or self.freeze_step > begin,
+                            f"above begin_step={begin}"),
+            "begin_fraction": (0 <= self.begin_fraction < 1, "a fraction in [0, 1)"),
+            "freeze_fraction": (self.begin_fraction < self.freeze_fraction <= 1,
+                                f"above begin_fraction={self.begin_fraction}, to 1"),
+        })
+
+    @staticmethod
+    def schemes() -> tuple[str, ...]:
+        """The exports that can be trained for."""
+        return tuple(SCHEMES)
+
+    def resolve(self, context: Context) -> QuantizationAware:
+        """Turns fractions of the run into steps, where no step is given.
+
+        Raises:
+            ValueError: the run ends before rounding begins.
+        """
+        total = context.train.steps_per_epoch * context.settings.epochs
+        begin, freeze = self.begin_step, self.freeze_step
+        if begin is None:
+            begin = round(self.begin_fraction * total)
+        if freeze is None and self.freeze_fraction < 1:
+            freeze = max(begin + 1, round(self.freeze_fraction * total))
+        if begin >= total:
+            raise ValueError(f"Rounding must begin within the run's {total} steps. "
+                             f"Received: begin_step={begin}")
+        return dataclasses.replace(self, begin_step=begin, freeze_step=freeze)
+
+    def wrap(self, model: keras.Model) -> keras.Model:
+        """Copies the model and wraps the layers to quantize.
+
+        Args:
+            model: functional, of plain layers, such as a BERT; left as it is.
+
+        Returns:
+            The wrapped copy, not compiled; the wrappers have their layers' names.
+
+        Raises:
+            ValueError: the model is quantized already, no layer can be, or an
+                expression matches none.
+        """
+        if quantized_layers(model) or quantization.wrappers_of(model):
+            raise ValueError("The model is quantized already; `tfopt.model.plain_copy` "
+                             f"gives it without. Received: {model.name!r}")
+        return quantization.annotate(copy_model(model), self._configs(model))
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """The one that sets the phases, and one that keeps a pruned model's zeros."""
+        return [QuantizationStep(self.begin_step or 0, self.freeze_step),
+                KeepMask(required=False)]
+
+    def strip(self, model: keras.Model) -> keras.Model:
+        """Fixes the ranges, rounds the weights and takes the wrappers off.
+
+        Args:
+            model: from `wrap`, trained.
+
+        Returns:
+            The model in layers of `tfopt.model.quantized`, which compute as the file
+            does; `tfopt.convert` gives that file the same integers.
+
+        Raises:
+            ValueError: the model was not wrapped.
+        """
+        if not quantization.wrappers_of(model):
+            raise ValueError("Only a model from `wrap` can be stripped. Received: "
+                             f"layers {[layer.name for layer in model.layers][:8]}")
+        return quantization.settle(model)
+
+    def settle_step(self) -> int:
+        """The step at which rounding begins."""
+        return self.begin_step or 0
+
+    def outcome(self, before: keras.Model, after: keras.Model) -> Outcome:
+        """Names the quantized layers."""
+        touched = tuple(quantized_layers(after))
+        return Outcome(model=after, touched=touched, skipped=skipped(before, touched))
+
+    def _configs(self, model: keras.Model) -> Configs:
+        """The layers to quantize -> what is rounded in each."""
+        able = [layer for layer in model.layers if type(layer) in QUANTIZED]
+        for expression in (*self.only, *self.leave):
+            if not any(re.search(expression, layer.name) for layer in able):
+                raise ValueError(
+                    "An expression must match a layer that can be quantized. Received: "
+                    f"{expression!r}, of layers {[layer.name for layer in able][:8]}")
+        found = {}
+        for layer in able:
+            config = SCHEMES[self.scheme](layer)
+            if (config is not None and not _matches(self.leave, layer.name)
+                    and (not self.only or _matches(self.only, layer.name))):
+                found[layer.name] = config
+        if not found:
+            raise ValueError("The model must have a Dense or Embedding layer to "
+                             "quantize. Received: layers "
+                             f"{[layer.name for layer in model.layers][:8]}")
+        return found
+
+
+def _matches(expressions, name: str) -> bool:
+    return any(re.search(expression, name) for expression in expressions)
+
+
+def _in_8_bits(layer) -> PointsConfig | None:
+    if isinstance(layer, keras.layers.Dense):
+        return PointsConfig({}, 8)
+    if isinstance(layer, _TABLES):
+        return PointsConfig({"rows": "rows"}, 8)
+    return None
+
+
+def _dynamic(layer) -> PointsConfig | None:
+    if isinstance(layer, keras.layers.Dense):
+        return PointsConfig({"input": "per_token"}, 8)
+    return _in_8_bits(layer)
+
+
+def _dynamic_in_4_bits(layer) -> PointsConfig | None:
+    config = _dynamic(layer)
+    if config is None:
+        return None
+    width = (layer.get_output_shape_at(0) if isinstance(layer, _TABLES)
+             else layer.get_input_shape_at(0))[-1]
+    # What does not come in whole blocks has 8 bits.
+    return config if width % _BLOCK else PointsConfig(config.points, 4, _BLOCK)
+
+
+def _dynamic_in_4_bits_by_channel(layer) -> PointsConfig | None:
+    if isinstance(layer, keras.layers.Dense):
+        return PointsConfig({"input": "per_token"}, 4)
+    return _dynamic_in_4_bits(layer)
+
+
+def _static(layer) -> PointsConfig | None:
+    if isinstance(layer, keras.layers.Dense) and not anatomy.gives_massive(layer.name):
+        return PointsConfig({"input": "range", "output": "range"}, 8)
+    return _dynamic(layer)
+
+
+def _integer(layer) -> PointsConfig | None:
+    width = layer.get_output_shape_at(0)[-1]
+    if isinstance(layer, keras.layers.Dense):
+        curved = layer.activation is not keras.activations.linear
+        output = "channel_ranges" if anatomy.gives_massive(layer.name) else "range"
+        return PointsConfig({"output": output} | ({"activation": "range"} if curved
+                                                  else {}), 8, None,
+                            width if output == "channel_ranges" else None)
+    if isinstance(layer, keras.layers.Add):
+        return PointsConfig({"output": "channel_ranges"}, width=width)
+    if isinstance(layer, LayerNorm):
+        return PointsConfig({"output": "range"})
+    if isinstance(layer, SelfAttention):
+        return PointsConfig({"scores": "range", "probabilities": "unit",
+                             "output": "range"})
+    return PointsConfig({"rows": "table"}, 8) if isinstance(layer, _TABLES) else None
+
+
+SCHEMES = {
+    "dynamic_wi8_afp32": _dynamic,
+    "weight_only_wi8_afp32": _in_8_bits,
+    "static_wi8_ai8": _static,
+    "integer_wi8_ai8": _integer,
+    "dynamic_wi4b32_afp32": _dynamic_in_4_bits,
+    "dynamic_wi4_afp32": _dynamic_in_4_bits_by_channel,
+}
