@@ -27,16 +27,17 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 if TYPE_CHECKING:
     from tfopt import callbacks, compress, data, export, measure, model, report, train
-    from tfopt.compress.one_line import compress_model
     from tfopt.compress.passes.fisher import Fisher
     from tfopt.compress.passes.low_rank import LowRank
     from tfopt.compress.passes.magnitude import Magnitude
     from tfopt.compress.passes.movement import Movement
+    from tfopt.compress.passes.quantization_aware import QuantizationAware
     from tfopt.compress.passes.taylor import Taylor
     from tfopt.compress.passes.truncate import Truncate
     from tfopt.compress.recipe import Recipe
     from tfopt.export.interpreter import Interpreter
     from tfopt.export.tflite import convert
+    from tfopt.one_line import compress_model, quantize_model
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "LowRank",
     "Magnitude",
     "Movement",
+    "QuantizationAware",
     "Recipe",
     "Taylor",
     "Truncate",
@@ -57,6 +59,7 @@ __all__ = [
     "export",
     "measure",
     "model",
+    "quantize_model",
     "report",
     "train",
 ]
@@ -67,11 +70,13 @@ _HOMES = {
     "LowRank": "tfopt.compress.passes.low_rank",
     "Magnitude": "tfopt.compress.passes.magnitude",
     "Movement": "tfopt.compress.passes.movement",
+    "QuantizationAware": "tfopt.compress.passes.quantization_aware",
     "Recipe": "tfopt.compress.recipe",
     "Taylor": "tfopt.compress.passes.taylor",
     "Truncate": "tfopt.compress.passes.truncate",
-    "compress_model": "tfopt.compress.one_line",
+    "compress_model": "tfopt.one_line",
     "convert": "tfopt.export.tflite",
+    "quantize_model": "tfopt.one_line",
 }
 
 

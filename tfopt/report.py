@@ -120,7 +120,7 @@ def environment(**more: object) -> dict[str, object]:
     """
     versions = {}
     for package in ("tensorflow", "tf_keras", "tensorflow-model-optimization",
-                    "ai-edge-litert", "numpy"):
+                    "ai-edge-litert", "ai-edge-quantizer", "numpy"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -1,0 +1,177 @@
+"""What each operation of an export loses, and the export that loses no more than asked.
+
+Quantized is one operation at a time ("alone"), or all but one ("all_but"). Its loss is
+told by the signal-to-quantization-noise ratio of its own output and of the logits,
+SQNR = 10 log10(sum x^2 / sum (x - y)^2) in dB, and by the accuracy of the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from absl import logging
+
+from tfopt.export import calibrate, tflite
+from tfopt.export.calibrate import Example
+from tfopt.export.ranges import Graph
+
+MODES = ("alone", "all_but")
+_EXAMPLES = 32  # by which tensors are compared
+# The operations that are worth a file of their own to judge them by.
+_KINDS = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP", "BATCH_MATMUL", "GATHER", "CONV_2D")
+
+Judge = Callable[[bytes], float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What one operation loses.
+
+    Attributes:
+        name: of its output.
+        kind: of the operation.
+        output_sqnr_db: of its output; nan where the export keeps it to itself.
+        logits_sqnr_db: of the logits.
+        accuracy: of the file, a fraction.
+    """
+
+    name: str
+    kind: str
+    output_sqnr_db: float
+    logits_sqnr_db: float
+    accuracy: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Guarded:
+    """An export within a budget, or the best there is.
+
+    Attributes:
+        contents: the `.tflite`.
+        accuracy: of it, a fraction.
+        left: operations that stayed in float -> why.
+        met: whether the budget holds.
+    """
+
+    contents: bytes
+    accuracy: float
+    left: dict[str, str]
+    met: bool
+
+
+def losses(
+    graph: Graph,
+    scheme: str,
+    examples: Sequence[Example],
+    judge: Judge,
+    *,
+    mode: str = "alone",
+    method: str = "min_max",
+) -> Iterator[Loss]:
+    """Judges each operation that a scheme quantizes.
+
+    Args:
+        graph: from `tflite.float_graph`.
+        scheme: an export with rules.
+        examples: to calibrate by; the first of them compare tensors.
+        judge: accuracy of a `.tflite`, a fraction.
+        mode: "alone" or "all_but".
+        method: one of `calibrate.METHODS`.
+
+    Yields:
+        The losses, in the graph's order.
+
+    Raises:
+        ValueError: the mode or the scheme is unknown, or there are no examples.
+    """
+    if mode not in MODES:
+        raise ValueError(f"`mode` must be one of {MODES}. Received: mode={mode!r}")
+    some = examples[:_EXAMPLES]
+    expected = calibrate.values(graph.contents, some)
+    for name, kind in tflite.operations(graph, scheme).items():
+        if kind not in _KINDS:
+            continue
+        only = {"alone": [name]} if mode == "alone" else {"leave": [name]}
+        contents = tflite.quantize(graph, scheme, calibration=examples, method=method,
+                                   **only)
+        found = calibrate.values(contents, some)
+        yield Loss(name=name, kind=kind, accuracy=judge(contents),
+                   output_sqnr_db=_sqnr_db(expected, found, name),
+                   logits_sqnr_db=_sqnr_db(expected, found, calibrate.LOGITS))
+
+
+def within(
+    graph: Graph,
+    scheme: str,
+    examples: Sequence[Example],
+    judge: Judge,
+    *,
+    max_accuracy_drop: float,
+    method: str = "min_max",
+) -> Guarded:
+    """Leaves the most harmful operations in float until a budget holds.
+
+    Tried are all operations quantized, then without the most harmful one, two, four and
+    so on; those harm most that alone lose most accuracy, then those with the noisiest
+    logits.
+
+    Args:
+        graph: from `tflite.float_graph`.
+        scheme: an export with rules.
+        examples: to calibrate by.
+        judge: accuracy of a `.tflite`, a fraction.
+        max_accuracy_drop: points of accuracy that it may lose against float.
+        method: one of `calibrate.METHODS`.
+
+    Returns:
+        The first export within the budget, or the most accurate one.
+
+    Raises:
+        ValueError: as of `losses`, or the budget is negative.
+    """
+    if max_accuracy_drop < 0:
+        raise ValueError("The budget must be at least 0 points. Received: "
+                         f"max_accuracy_drop={max_accuracy_drop}")
+    reference = judge(graph.contents)
+    least = reference - max_accuracy_drop / 100 - 1e-9
+
+    def tried(left):
+        contents = tflite.quantize(graph, scheme, calibration=examples, method=method,
+                                   leave=list(left))
+        accuracy = judge(contents)
+        return Guarded(contents=contents, accuracy=accuracy, left=left,
+                       met=accuracy >= least)
+
+    best = tried({})
+    if best.met:
+        return best
+    ranked = sorted(losses(graph, scheme, examples, judge, method=method),
+                    key=lambda loss: (loss.accuracy, loss.logits_sqnr_db))
+    count = 1
+    while ranked:
+        worst = ranked[:count]
+        found = tried({loss.name: (
+            f"alone it loses {100 * (reference - loss.accuracy):.2f} points, and the "
+            f"logits have {loss.logits_sqnr_db:.1f} dB") for loss in worst})
+        logging.info("%s with %d operations in float: accuracy %.4f of %.4f", scheme,
+                     len(worst), found.accuracy, reference)
+        if found.met or found.accuracy > best.accuracy:
+            best = found
+        if found.met or count >= len(ranked):
+            break
+        count *= 2
+    return best
+
+
+def _sqnr_db(expected, found, name: str) -> float:
+    """Over all examples; of a static operation, of what is widened again."""
+    key = next((key for key in (f"{name}_dequant", name)
+                if all(key in values for values in found)), None)
+    if key is None or any(name not in values for values in expected):
+        return float("nan")
+    signal = sum(float(np.sum(np.square(x[name], dtype=np.float64))) for x in expected)
+    noise = sum(float(np.sum(np.square(x[name] - y[key], dtype=np.float64)))
+                for x, y in zip(expected, found, strict=True))
+    return float("inf") if noise == 0 else 10 * float(np.log10(signal / noise))
