@@ -11,6 +11,8 @@ report.{json,md,png}. Without --train_file it runs on the embedded support inten
 from __future__ import annotations
 
 import dataclasses
+import sys
+import tempfile
 from pathlib import Path
 
 import flags as shared
@@ -22,7 +24,7 @@ from finetune import finetune
 from tfopt import compress, model, report
 from tfopt.export import tflite
 from tfopt.files import write_whole
-from tfopt.measure import cost, latency, quality, runners
+from tfopt.measure import cost, latency, quality, runners, sensitivity
 from tfopt.train import strategy
 
 FLAGS = flags.FLAGS
@@ -80,15 +82,53 @@ def compress_model(recipe, task, context, out: Path, baseline: Path) -> list[str
     return notes
 
 
-def export(recipe, out: Path) -> dict[str, Path]:
-    """Writes a `.tflite` for each export, the last one as `model.tflite` too."""
+def export(recipe, task, out: Path) -> tuple[dict[str, Path], list[str], bool]:
+    """Writes a `.tflite` for each export, the last one as `model.tflite` too.
+
+    Returns:
+        The files, notes on what stayed in float, and whether the budget of accuracy, if
+        there is one, holds for each.
+    """
     files = {scheme: out / "exports" / f"{scheme}.tflite" for scheme in recipe.exports}
     compressed = model.load(out / "keras")
+    graph = None  # converted once, for all the exports that are quantized
+    notes, met = [], True
     for scheme, file in files.items():
-        write_whole(file, tflite.convert(compressed, scheme,
-                                         length=FLAGS.export_length))
+        if not tflite.is_quantized(scheme):
+            write_whole(file, tflite.convert(compressed, scheme,
+                                             length=FLAGS.export_length))
+            continue
+        graph = graph or tflite.float_graph(compressed, length=FLAGS.export_length)
+        if FLAGS.max_accuracy_drop is None:
+            write_whole(file, tflite.quantize(
+                graph, scheme, calibration=task.calibration, method=FLAGS.ranges))
+            continue
+        found = sensitivity.within(
+            graph, scheme, task.calibration, judge_on(task.guard),
+            max_accuracy_drop=FLAGS.max_accuracy_drop, method=FLAGS.ranges)
+        write_whole(file, found.contents)
+        met = met and found.met
+        notes += [f"{scheme}: {name} stayed in float: {why}."
+                  for name, why in found.left.items()]
+        if not found.met:
+            notes.append(f"{scheme}: the budget of {FLAGS.max_accuracy_drop:g} points "
+                         f"was not met; the best file has accuracy "
+                         f"{found.accuracy:.4f}.")
     write_whole(out / "model.tflite", files[recipe.exports[-1]].read_bytes())
-    return files
+    return files, notes, met
+
+
+def judge_on(part):
+    """The accuracy of a `.tflite`'s bytes on a split."""
+    def judge(contents: bytes) -> float:
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "model.tflite"
+            path.write_bytes(contents)
+            logits = runners.open_artifact(path, FLAGS.num_threads).logits(
+                part.encoded.ids, part.encoded.first_lengths)
+        return quality.measure(logits, part.class_ids)["accuracy"]
+
+    return judge
 
 
 def measure(task, baseline: Path, files: dict[str, Path]) -> list[report.Row]:
@@ -122,8 +162,8 @@ def measure(task, baseline: Path, files: dict[str, Path]) -> list[report.Row]:
     return rows
 
 
-def main() -> None:
-    """Goes the whole road."""
+def main() -> int:
+    """Goes the whole road; 2 where the budget of accuracy was not met."""
     recipe = load_recipe(FLAGS.recipe)
     if FLAGS.export_length is not None and FLAGS.export_length < FLAGS.max_length:
         raise ValueError(
@@ -142,7 +182,8 @@ def main() -> None:
                              f"train file. Received: {baseline} with "
                              f"{model.published_labels(baseline)}")
         notes = compress_model(recipe, task, context, out, baseline)
-    files = export(recipe, out)
+    files, left, met = export(recipe, task, out)
+    notes += left
     rows = measure(task, baseline, files)
 
     tasks.save_text_side(task, out)
@@ -163,6 +204,10 @@ def main() -> None:
         "baseline": "the fine-tuned Keras model that everything is held against",
     }.items():
         print(f"{out / name}: {what}")
+    if not met:
+        print(f"--max_accuracy_drop={FLAGS.max_accuracy_drop:g} was not met; "
+              f"{out / 'report.md'} says what was reached.", file=sys.stderr)
+    return 0 if met else 2
 
 
 def define_flags() -> None:
@@ -175,6 +220,11 @@ def define_flags() -> None:
                         "experiments/recipes.")
     flags.DEFINE_string("baseline_dir", None, "A fine-tuned model, as finetune.py "
                         "leaves it. Left out: it is fine-tuned first.")
+    flags.DEFINE_float("max_accuracy_drop", None, "Points of accuracy that a quantized "
+                       "export may lose against the same model in float; the most "
+                       "harmful operations stay in float until it holds. Judged on the "
+                       "part that --holdout_fraction holds out of train, or on dev.",
+                       lower_bound=0.0)
     flags.DEFINE_integer("export_length", None, "Tokens of the exported input. Left "
                          "out: open, resized per request.", lower_bound=4)
 

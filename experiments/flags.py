@@ -49,6 +49,11 @@ def define_data() -> None:
         "holdout_fraction", 0.0, "Part of the train file that is held out to choose "
         "the best epoch, so that --dev_file has no part in the choice. 0: dev chooses.",
         lower_bound=0.0, upper_bound=0.5)
+    flags.DEFINE_integer("calibration_texts", 300, "Texts of the train file by which "
+                         "exports with static ranges are calibrated.", lower_bound=0)
+    flags.DEFINE_enum("ranges", "min_max", ["min_max", "percentile", "mse"],
+                      "How ranges are taken from them: all; all but the outermost "
+                      "0.01 %; those that lose least in mean square.")
     define_columns()
 
 

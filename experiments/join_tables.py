@@ -1,4 +1,4 @@
-r"""Joins tables of pruning_table.py that were filled side by side.
+r"""Joins tables of pruning or quantization that were filled side by side.
 
     python experiments/join_tables.py --tables=a.json,b.json --report=FILE.json
 
@@ -12,11 +12,13 @@ from pathlib import Path
 
 import flags as shared
 import pruning_table
+import quantization_table
 from absl import flags
 
 from tfopt.files import write_whole
 
 FLAGS = flags.FLAGS
+SCRIPTS = {"pruning": pruning_table, "quantization": quantization_table}
 
 
 def main() -> None:
@@ -31,14 +33,15 @@ def main() -> None:
                 if known.setdefault(cell, figures) != figures:
                     raise ValueError("Two tables must not differ in a cell. Received: "
                                      f"{path}, seed {seed}, {cell!r}")
-    figures = pruning_table.summary(runs)
+    figures = SCRIPTS[FLAGS.of].summary(runs)
     write_whole(FLAGS.report, json.dumps(
         {"environments": [table["environment"] for table in tables.values()],
          "figures": figures}, indent=1) + "\n")
-    pruning_table.show(figures)
+    SCRIPTS[FLAGS.of].show(figures)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("tables", None, "Reports of pruning_table.py.", required=True)
+    flags.DEFINE_enum("of", "pruning", list(SCRIPTS), "The script that filled them.")
+    flags.DEFINE_list("tables", None, "Its reports.", required=True)
     flags.DEFINE_string("report", None, "JSON file for the whole table.", required=True)
     shared.run(main)

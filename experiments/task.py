@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 from absl import flags, logging
 
 from tfopt import data, model, train
+from tfopt.export import calibrate
 from tfopt.files import write_whole
 
 FLAGS = flags.FLAGS
@@ -36,6 +38,8 @@ class Task:
         labels: label words by class number.
         train: batches to learn from.
         choose: batches that choose the best epoch; None keeps the last.
+        guard: the part held out of train, or dev where none is; budgets are held on it.
+        calibration: texts to learn from as inputs of a model, for ranges.
         report: split name -> the examples to report on.
         notes: what a reader of the report must know.
     """
@@ -44,6 +48,8 @@ class Task:
     labels: list[str]
     train: data.Batches
     choose: data.Batches | None
+    guard: Split
+    calibration: list[calibrate.Example]
     report: dict[str, Split]
     notes: list[str]
 
@@ -116,8 +122,19 @@ def load() -> Task:
                            batch_size=FLAGS.batch_size,
                            sort_window=FLAGS.sort_window, **pad,
                            drop_remainder=FLAGS.jit_compile or FLAGS.pad_to_max_length),
+        guard=choose,
+        calibration=_calibration(learn.encoded),
         choose=None if FLAGS.keep_epoch == "last" else data.Batches(
             choose.encoded, choose.class_ids, batch_size=FLAGS.batch_size, **pad))
+
+
+def _calibration(encoded: data.Encoded) -> list[calibrate.Example]:
+    """Some of the texts to learn from, drawn by the seed."""
+    count = min(FLAGS.calibration_texts, len(encoded.ids))
+    rows = np.random.default_rng(FLAGS.seed).choice(len(encoded.ids), count,
+                                                    replace=False)
+    return calibrate.examples_of([encoded.ids[row] for row in rows],
+                                 [encoded.first_lengths[row] for row in rows])
 
 
 def encode(corpus: data.Corpus, wordpiece: data.WordPiece, labels: list[str]) -> Split:

@@ -10,6 +10,7 @@ below 1.1 for each score; tfmot's own wrapper sorts whole kernels.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import common
 import flags as shared
@@ -26,9 +27,12 @@ SCORES = ("magnitude", "movement", "taylor", "fisher")
 _ROUND = 100  # steps; masks are chosen once in each
 _RAMP = 1_000_000  # longer than any run, so that masks are chosen all the time
 
+# Its name, a model to train, and the callbacks of that.
+Contestant = tuple[str, keras.Model, Sequence[keras.callbacks.Callback]]
 
-def contestants(keras_model):
-    """Name -> (a model to train, its callbacks)."""
+
+def prunings(keras_model: keras.Model) -> Iterator[Contestant]:
+    """Plain, by each score, and by tfmot's own wrapper."""
     yield PLAIN, compress.copy_model(keras_model), []
     for score in SCORES:
         pruning = compress.from_fields({
@@ -45,8 +49,12 @@ def contestants(keras_model):
                 tfmot.sparsity.keras.UpdatePruningStep()]
 
 
-def main() -> None:
-    """Trains in turn and reports."""
+def compare(contestants: Callable[[keras.Model], Iterable[Contestant]]) -> None:
+    """Trains contestants in turn and reports.
+
+    Args:
+        contestants: model -> what to train, `PLAIN` among them.
+    """
     keras_model = model.load(FLAGS.model_dir, num_labels=2)
     random = np.random.default_rng(0)
     shape = [FLAGS.batch_size, FLAGS.tokens]
@@ -93,11 +101,16 @@ def ratios(times, plain):
     return times.sum(axis=1) / plain.sum(axis=1)
 
 
-if __name__ == "__main__":
+def run(contestants: Callable[[keras.Model], Iterable[Contestant]]) -> None:
+    """Defines and parses the flags, and compares."""
     shared.define_model()
     shared.define_measuring()
     common.define_report()
     flags.DEFINE_integer("batch_size", 32, "Examples a step.", lower_bound=1)
     flags.DEFINE_integer("tokens", 16, "Length of the texts.", lower_bound=1)
     flags.DEFINE_integer("rounds", 5, "Rounds of 100 steps of each.", lower_bound=1)
-    shared.run(main)
+    shared.run(lambda: compare(contestants))
+
+
+if __name__ == "__main__":
+    run(prunings)

@@ -1,0 +1,109 @@
+r"""What each operation of a quantized export loses: a table and a plot.
+
+    python experiments/sensitivity.py --model_dir=DIR --train_file=F --dev_file=F \
+        --export=static_wi8_ai8 --out_dir=DIR
+
+Source: `tfopt.measure.sensitivity`. The model is fine-tuned already, and its labels
+those of the train file. Cost: a few seconds an operation and thousand texts; each is
+written when it is done. Result: sensitivity.{json,md,png} in --out_dir. With
+--holdout_fraction, accuracy is that of the part held out of train.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import compress as road
+import flags as shared
+import task as tasks
+from absl import flags, logging
+
+from tfopt import model
+from tfopt.export import tflite
+from tfopt.files import write_whole
+from tfopt.measure import sensitivity
+
+FLAGS = flags.FLAGS
+
+
+def short(name: str) -> str:
+    """Of a tensor's name, the part that a person looks for."""
+    parts = [part for part in name.split(";") if part]
+    return parts[0].removeprefix("bert/") if parts else name
+
+
+def table(reference: float, found: list[sensitivity.Loss]) -> str:
+    """The losses as Markdown, the greatest first."""
+    rows = sorted(found, key=lambda loss: (loss.accuracy, loss.logits_sqnr_db))
+    lines = [f"Accuracy in float: {reference:.4f}. Export: {FLAGS.export}, each "
+             f"operation {FLAGS.mode.replace('_', ' ')}.", "",
+             "| operation | kind | points lost | SQNR of its output, dB | of logits |",
+             "|---|---|---:|---:|---:|"]
+    lines += [f"| {short(loss.name)} | {loss.kind} | "
+              f"{100 * (reference - loss.accuracy):.2f} | {loss.output_sqnr_db:.1f} | "
+              f"{loss.logits_sqnr_db:.1f} |" for loss in rows]
+    return "\n".join(lines) + "\n"
+
+
+def plot(found: list[sensitivity.Loss], path: Path) -> None:
+    """Bars of the logits' SQNR, in the graph's order; nothing without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        logging.info("No plot: matplotlib is not installed (pip install 'tfopt[plot]')")
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 0.22 * len(found) + 1.2),
+                                   layout="constrained")
+    finite = [loss for loss in found if math.isfinite(loss.logits_sqnr_db)]
+    axes.barh([short(loss.name) for loss in finite],
+              [loss.logits_sqnr_db for loss in finite])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"SQNR of the logits, dB ({FLAGS.export}, {FLAGS.mode}); "
+                    "short bars harm")
+    axes.tick_params(axis="y", labelsize=6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Judges each operation."""
+    tflite.check_scheme(FLAGS.export)
+    out = Path(FLAGS.out_dir)
+    task = tasks.load()
+    fine_tuned = model.load(FLAGS.model_dir)
+    if model.published_labels(FLAGS.model_dir) != task.labels:
+        raise ValueError("--model_dir must be trained for the labels of the train "
+                         f"file. Received: {FLAGS.model_dir} with "
+                         f"{model.published_labels(FLAGS.model_dir)}")
+    graph = tflite.float_graph(fine_tuned)
+    judge = road.judge_on(task.guard)
+    reference = judge(graph.contents)
+    found: list[sensitivity.Loss] = []
+    for loss in sensitivity.losses(graph, FLAGS.export, task.calibration, judge,
+                                   mode=FLAGS.mode, method=FLAGS.ranges):
+        found.append(loss)
+        logging.info("%s: %.2f points lost, %.1f dB", short(loss.name),
+                     100 * (reference - loss.accuracy), loss.logits_sqnr_db)
+        shared.write_figures(str(out / "sensitivity.json"), {
+            "accuracy_float32": reference,
+            "operations": [dataclasses.asdict(one) for one in found]})
+    write_whole(out / "sensitivity.md", table(reference, found))
+    plot(found, out / "sensitivity.png")
+    print(table(reference, found))
+
+
+if __name__ == "__main__":
+    shared.define_model()
+    shared.define_data()
+    shared.define_training()
+    shared.define_measuring()
+    flags.DEFINE_string("export", "static_wi8_ai8", "A quantized export.")
+    flags.DEFINE_enum("mode", "alone", sensitivity.MODES, "Quantize one operation at a "
+                      "time, or all but one.")
+    shared.run(main)
