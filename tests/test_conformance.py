@@ -198,10 +198,13 @@ def test_two_devices_do_what_one_does(kind, context):
 @pytest.mark.parametrize("scheme,tolerance", [("float32", FLOAT32_TOLERANCE),
                                               ("dynamic_wi8_afp32", INT8_TOLERANCE)])
 def test_converted_it_computes_the_same(applied, exported, scheme, tolerance):
+    model = applied[1].model
+    if scheme == "float32":  # which rounds no activations, as a quantized model does
+        model = models.plain_copy(model)
     errors, logits = [], []
     for tokens in (1, 7, 20, 64):
         example = inputs(tokens)
-        expected = applied[1].model(example)[0].numpy()
+        expected = model(example)[0].numpy()
         first_length = int(np.sum(example["token_type_ids"] == 0))
         logits.append(exported(scheme).run(example["input_ids"][0], first_length))
         errors.append(np.abs(logits[-1] - expected).max())

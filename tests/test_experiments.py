@@ -352,6 +352,52 @@ def test_a_cell_is_held_against_the_dense_models_of_its_own_seeds():
     assert found["points_lost"]["half"] == {"dev": pytest.approx(10.0)}
 
 
+def test_a_table_of_quantizations_is_filled_and_gone_on_with(task, tmp_path):
+    report_file = tmp_path / "table.json"
+    flags = [*task.flags, "--epochs=2", "--seeds=0", f"--report={report_file}",
+             "--exports=dynamic_wi8_afp32,static_wi8_ai16", "--calibration_texts=8",
+             f"--baselines_dir={tmp_path / 'tuned'}", "--smoke"]
+    run("quantization_table", *flags)
+    cells = json.loads(report_file.read_text())["figures"]["runs"]["0"]
+    # 16 bits cannot be trained for.
+    assert set(cells) == {"float32", "dynamic_wi8_afp32 ptq", "dynamic_wi8_afp32 qat",
+                          "static_wi8_ai16 ptq"}
+    assert cells["dynamic_wi8_afp32 qat"]["agreement"] == 1.0
+    assert cells["dynamic_wi8_afp32 qat"]["logit_difference"] < 1e-3
+    again = run("quantization_table", *flags)
+    assert "Seed 0" not in again.stderr
+    assert "points lost" in again.stdout
+
+
+def test_a_budget_that_is_not_met_ends_with_status_2(resumed, task, tmp_path):
+    flags = [*task.flags, "--recipe=int8", "--smoke", f"--out_dir={tmp_path / 'out'}",
+             f"--baseline_dir={resumed.out / 'baseline'}", "--calibration_texts=8"]
+    # Nothing quantized is better than float by definition of this fixture's model,
+    # which is always right; so that a budget of 0 points is met.
+    run("compress", *flags, "--max_accuracy_drop=0")
+    assert (tmp_path / "out" / "model.tflite").exists()
+
+
+def test_sensitivity_makes_a_table_and_a_plot(resumed, task, tmp_path):
+    run("sensitivity", *task.flags[1:], f"--model_dir={resumed.out / 'baseline'}",
+        "--export=dynamic_wi8_afp32", "--calibration_texts=4", "--smoke",
+        f"--out_dir={tmp_path}")
+    found = json.loads((tmp_path / "sensitivity.json").read_text())["figures"]
+    assert len(found["operations"]) == 3 * 6 + 2 + 3
+    assert "| points lost |" in (tmp_path / "sensitivity.md").read_text()
+    assert (tmp_path / "sensitivity.png").stat().st_size > 1000
+
+
+def test_quantized_exports_are_timed_in_turn(resumed, task, tmp_path):
+    run("benchmarks/quantized_latency", *task.flags[1:], "--smoke", "--texts=4",
+        f"--model_dir={resumed.out / 'baseline'}", "--calibration_texts=4",
+        "--exports=static_wi8_ai8", f"--report={tmp_path / 'latency.json'}")
+    found = json.loads((tmp_path / "latency.json").read_text())["figures"]
+    assert set(found) == {"float32", "dynamic_wi8_afp32", "static_wi8_ai8"}
+    assert found["dynamic_wi8_afp32"]["p50_over_dynamic"] == 1.0
+    assert found["static_wi8_ai8"]["p50_over_dynamic"] > 0
+
+
 def test_whole_texts_are_held_out_with_their_parts(tmp_path):
     chance = random.Random(0)
     whole = [" ".join(chance.choices("a b c d e f g h i j".split(), k=9))

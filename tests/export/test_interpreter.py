@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ai_edge_litert import interpreter as litert
 
 from tfopt import model
 from tfopt.backend import keras
 from tfopt.data import WordPiece
-from tfopt.export import tflite
+from tfopt.export import calibrate, tflite
 from tfopt.export.interpreter import Interpreter, softmax
 
 POSITIONS = 32
@@ -27,12 +28,16 @@ def bert():
 def files(bert, tmp_path_factory):
     """Export name -> file: each scheme at open length, and one of 12 tokens."""
     place = tmp_path_factory.mktemp("exports")
-    lengths = {scheme: (scheme, None) for scheme in tflite.SCHEMES}
-    made = {}
-    for name, (scheme, length) in (lengths | {"fixed": ("float32", 12)}).items():
-        made[name] = place / f"{name}.tflite"
-        made[name].write_bytes(tflite.convert(bert, scheme, length=length))
-    return made
+    calibration = calibrate.examples_of([ids_of(n) for n in (2, 5, 8, 17, 32)],
+                                        [2, 5, 8, 17, 32])
+    contents = {"fixed": tflite.convert(bert, "float32", length=12)}
+    graph = tflite.float_graph(bert)
+    for scheme in tflite.SCHEMES:
+        contents[scheme] = (tflite.quantize(graph, scheme, calibration=calibration)
+                            if "_wi" in scheme else tflite.convert(bert, scheme))
+    for name, own in contents.items():
+        (place / f"{name}.tflite").write_bytes(own)
+    return {name: place / f"{name}.tflite" for name in contents}
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +95,25 @@ def test_changing_lengths_leave_nothing_behind(scheme, files):
                                       fresh.run(ids_of(length)))
 
 
+def test_integer_logits_are_widened(files, bert):
+    """One int8 step each, from the output's scale and zero point."""
+    raw = litert.Interpreter(model_path=str(files["integer_wi8_ai8"]))
+    output, = raw.get_output_details()
+    scale, zero_point = output["quantization"]
+    assert output["dtype"] == np.int8
+    interpreter = Interpreter(files["integer_wi8_ai8"])
+    for length in (2, 8, 17):
+        logits = interpreter.run(ids_of(length))
+        assert logits.dtype == np.float32
+        steps = logits / scale + zero_point
+        np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+        assert steps.min() > -128.5 and steps.max() < 127.5
+        example, = calibrate.examples_of([ids_of(length)], [length])
+        runner = raw.get_signature_runner("serving_default")
+        np.testing.assert_array_equal(np.round(steps), runner(**example)["logits"][0])
+        np.testing.assert_allclose(logits, keras_logits(bert, ids_of(length)), atol=1.0)
+
+
 def test_a_result_is_not_overwritten_by_the_next(interpreter):
     first = interpreter.run(ids_of(6))
     kept = first.copy()
@@ -133,7 +157,7 @@ def test_refuses_a_number_of_threads_below_one(num_threads, files):
         Interpreter(files["float32"], num_threads=num_threads)
 
 
-@pytest.mark.parametrize("name", ["float32", "float16", "dynamic_wi8_afp32", "fixed"])
+@pytest.mark.parametrize("name", [*tflite.SCHEMES, "fixed"])
 @pytest.mark.parametrize(("ids", "received"), [
     ([], "0 tokens"),
     (ids_of(POSITIONS + 1), f"{POSITIONS + 1} tokens"),

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
+from reading import count, operations, run, weights
 
 from tfopt import model
 from tfopt.backend import keras, tf
 from tfopt.compress.passes.magnitude import Magnitude
-from tfopt.export import tflite
+from tfopt.export import ranges, tflite
 from tfopt.export.interpreter import Interpreter
 from tfopt.measure import cost
+from tfopt.model import layers
 from tfopt.types import INPUT_NAMES
 
 # Logits of the tiny checkpoint are of size 0.1 to 0.6.
 TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "dynamic_wi8_afp32": 3e-2,
+              "weight_only_wi8_afp32": 3e-2, "static_wi8_ai8": 3e-2,
+              "static_wi8_ai16": 3e-2, "integer_wi8_ai8": 6e-2,
+              "dynamic_wi4b32_afp32": 2e-1, "dynamic_wi4_afp32": 3e-1,
               "sparse_float32": 1e-5}
+QUANTIZED = [scheme for scheme in tflite.SCHEMES if "_wi" in scheme]
+STATIC = [scheme for scheme in QUANTIZED if tflite.needs_calibration(scheme)]
 
 
 @pytest.fixture(scope="module")
@@ -26,23 +35,19 @@ def bert(tiny_dir):
 
 
 @pytest.fixture(scope="module")
-def converted(bert):
+def converted(bert, tiny_outputs):
     """(scheme, length) -> the bytes; each made once."""
-    made = {}
+    rows = range(len(tiny_outputs["logits"]))
+    calibration = [natural(tiny_outputs, row) for row in rows]
+    graph = functools.cache(lambda length: tflite.float_graph(bert, length=length))
 
+    @functools.cache
     def convert(scheme, length=None):
-        if (scheme, length) not in made:
-            made[scheme, length] = tflite.convert(bert, scheme, length=length)
-        return made[scheme, length]
+        if scheme not in QUANTIZED:
+            return tflite.convert(bert, scheme, length=length)
+        return tflite.quantize(graph(length), scheme, calibration=calibration)
 
     return convert
-
-
-def run(contents: bytes, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Runs one example through plain LiteRT: logits <float32>[C]."""
-    runner = litert.Interpreter(model_content=contents).get_signature_runner(
-        "serving_default")
-    return runner(**inputs)["logits"][0]
 
 
 def natural(outputs, row: int) -> dict[str, np.ndarray]:
@@ -90,12 +95,27 @@ def test_the_length_is_open_unless_fixed(length, shape, signature, converted):
         assert details["dtype"] == np.int32
 
 
-def test_a_fixed_length_ignores_the_padding(converted, tiny_outputs):
-    row = tiny_outputs["attention_mask"].sum(axis=1).argmin()
-    padded = {name: tiny_outputs[name][row:row + 1] for name in INPUT_NAMES}
-    assert padded["attention_mask"].sum() < 24
-    np.testing.assert_allclose(run(converted("float32", 24), padded),
-                               tiny_outputs["logits"][row], atol=1e-5)
+# Of a fixed length, in float and integers: largest |logit - that of the open length|.
+# Between static ranges, scores of hidden positions are only some ten below the others.
+OF_PADDING = {"float32": 1e-5, "dynamic_wi8_afp32": 3e-2, "static_wi8_ai8": 3e-2,
+              "static_wi8_ai16": 1e-2, "integer_wi8_ai8": 5e-2}
+
+
+@pytest.mark.parametrize("scheme", OF_PADDING)
+def test_a_fixed_length_ignores_the_padding(scheme, converted, tiny_outputs):
+    for row, tokens in enumerate(tiny_outputs["attention_mask"].sum(axis=1)):
+        padded = {name: tiny_outputs[name][row:row + 1] for name in INPUT_NAMES}
+        logits = run(converted(scheme, 24), padded)
+        np.testing.assert_allclose(logits, tiny_outputs["logits"][row], rtol=0,
+                                   atol=TOLERANCES[scheme])
+        np.testing.assert_allclose(
+            logits, run(converted(scheme), natural(tiny_outputs, row)), rtol=0,
+            atol=OF_PADDING[scheme], err_msg=f"{tokens} tokens")
+        # What is hidden does not matter, whatever it is.
+        other = padded["input_ids"].copy()
+        other[0, tokens:] = 7
+        again = run(converted(scheme, 24), {**padded, "input_ids": other})
+        np.testing.assert_allclose(again, logits, rtol=0, atol=OF_PADDING[scheme])
 
 
 @pytest.mark.parametrize("scheme", tflite.SCHEMES)
@@ -117,13 +137,14 @@ def test_only_builtin_operations(scheme, converted):
 
 
 @pytest.mark.parametrize(("scheme", "expected"), [
-    ("float32", schema.TensorType.FLOAT32),
-    ("float16", schema.TensorType.FLOAT16),
-    ("dynamic_wi8_afp32", schema.TensorType.INT8)])
+    ("float32", schema.TensorType.FLOAT32), ("float16", schema.TensorType.FLOAT16),
+    *((scheme, schema.TensorType.INT8) for scheme in QUANTIZED if "wi8" in scheme),
+    ("dynamic_wi4b32_afp32", schema.TensorType.INT4),
+    ("dynamic_wi4_afp32", schema.TensorType.INT4)])
 def test_weights_are_of_the_scheme_and_so_is_the_embedding(scheme, expected, converted,
                                                            bert):
     table = list(bert.get_layer("token_embedding").weights[0].shape)
-    ffn = [80, 32]  # TFLite keeps kernels as [out, in]
+    ffn = [80, 32]  # the first kernel; TFLite keeps it as [out, in]
     content = graph(converted(scheme))
     types = [(list(tensor.shape), tensor.type)
              for tensor in content.subgraphs[0].tensors
@@ -132,11 +153,249 @@ def test_weights_are_of_the_scheme_and_so_is_the_embedding(scheme, expected, con
     assert [kind for shape, kind in types if shape == ffn] == [expected] * 3
 
 
-def test_int8_weights_are_quantized_per_output_channel(converted):
-    tensors = graph(converted("dynamic_wi8_afp32")).subgraphs[0].tensors
-    scales = [len(tensor.quantization.scale) for tensor in tensors
-              if list(tensor.shape) == [80, 32]]
-    assert scales == [80] * 3
+# Products of the small BERT of two layers, 14 in all, by their arithmetic; the integer
+# weights of "weight_only" are widened by an operation of their own.
+PRODUCTS = {
+    "dynamic_wi8_afp32": {"hybrid": 14},
+    "weight_only_wi8_afp32": {"float": 14},
+    "static_wi8_ai8": {"int8": 12, "hybrid": 2},  # the second ones of the ffn
+    "static_wi8_ai16": {"int16": 14},
+    "integer_wi8_ai8": {"int8": 14},
+    "dynamic_wi4b32_afp32": {"hybrid": 14},
+    "dynamic_wi4_afp32": {"hybrid": 14},
+}
+CURVED = ("SOFTMAX", "GELU", "TANH", "RSQRT", "BATCH_MATMUL", "ADD", "MUL", "MEAN")
+
+
+@pytest.mark.parametrize("scheme", QUANTIZED)
+def test_which_operations_are_in_integers(scheme, quantized):
+    contents = quantized(scheme)
+    assert count(contents, "FULLY_CONNECTED") == PRODUCTS[scheme]
+    lookups = operations(contents, "EMBEDDING_LOOKUP")
+    if scheme == "integer_wi8_ai8":
+        assert not lookups
+        assert count(contents, "GATHER") == {"int8": 4}  # tables, and the mask
+        assert set(count(contents, *CURVED)) == {"int8"}
+        return
+    bits = "int4" if "wi4" in scheme else "int8"
+    assert [operation.constants for operation in lookups] == [(bits,)] * 3
+    assert set(count(contents, *CURVED)) == {"float"}
+    assert count(contents, "DEQUANTIZE") == {
+        "static_wi8_ai8": {"float": 12}, "static_wi8_ai16": {"float": 14},
+        "weight_only_wi8_afp32": {"hybrid": 14}}.get(scheme, {})
+
+
+@pytest.mark.parametrize("length", [None, 24])
+def test_an_integer_graph_computes_nothing_in_float(length, quantized):
+    contents = quantized("integer_wi8_ai8", length)
+    for operation in operations(contents):
+        assert {*operation.inputs, *operation.outputs, *operation.constants} <= {
+            "int8", "int32"}, operation
+    interpreter = litert.Interpreter(model_content=contents)
+    assert {d["dtype"] for d in interpreter.get_input_details()} == {np.int32}
+    output, = interpreter.get_output_details()
+    assert output["dtype"] == np.int8
+    assert output["quantization"][0] > 0
+
+
+@pytest.mark.parametrize("scheme", QUANTIZED)
+def test_kernels_and_tables_are_those_of_keras(scheme, quantized, small_bert):
+    """What is before a product, and behind it, is not folded into its kernel."""
+    if scheme == "weight_only_wi8_afp32":
+        pytest.skip("the kernels are the operands of another operation")
+    contents, checked = quantized(scheme), 0
+    for layer in small_bert.layers:
+        if isinstance(layer, keras.layers.Dense):
+            kernel = layer.kernel.numpy().T
+        elif "embedding" in layer.name and len(layer.weights) == 1:
+            kernel = layer.get_weights()[0]
+        else:
+            continue
+        found, checked = weights(contents, layer.name), checked + 1
+        # Blocks are of tables alone where kernels have a scale for each channel.
+        blocks = "wi4" in scheme and kernel.shape[1] % 32 == 0 and (
+            "b32" in scheme or "embedding" in layer.name)
+        small = blocks or "wi4_" in scheme
+        assert found.dtype == ("int4" if small else "int8"), layer.name
+        if "query" in layer.name:  # it has the scale of the scores in it
+            kernel = kernel / 4
+        if "integer" in scheme and "embedding" in layer.name:
+            low, high = min(kernel.min(), 0), max(kernel.max(), 0)
+            scale = (high - low) / 255  # one for all rows, as GATHER has it
+            np.testing.assert_allclose(found.scales, [scale], rtol=1e-6)
+            np.testing.assert_array_equal(found.zeros, [np.round(-128 - low / scale)])
+            assert np.abs(found.numbers() - kernel).max() < 0.51 * scale
+            continue
+        rows = kernel.reshape([len(kernel), -1, 32 if blocks else kernel.shape[1]])
+        scales = np.abs(rows).max(axis=-1) / np.float32(7 if small else 127)
+        if blocks:
+            scales = tf.cast(tf.cast(scales, tf.bfloat16), tf.float32).numpy()
+        np.testing.assert_allclose(found.scales, scales.ravel(), rtol=1e-6)
+        np.testing.assert_array_equal(
+            found.stored, np.round(rows / scales[..., None]).reshape(kernel.shape),
+            err_msg=layer.name)
+    assert checked == 2 * 6 + 2 + 3
+
+
+def test_without_keeping_apart_the_converter_folds(small_bert, monkeypatch):
+    """Gamma and beta of a LayerNorm would go into the kernels behind it."""
+    monkeypatch.setattr(layers.KeepApart, "call", lambda self, inputs: inputs)
+    contents = tflite.convert(small_bert)
+    folded = 0
+    for name in ("layer_0_key", "layer_0_value", "layer_0_intermediate", "pooler"):
+        kernel = small_bert.get_layer(name).kernel.numpy().T
+        scales = np.abs(kernel).max(axis=1, keepdims=True) / np.float32(127)
+        folded += (weights(contents, name).stored != np.round(kernel / scales)).any()
+    assert folded
+
+
+@pytest.mark.parametrize("scheme", QUANTIZED)
+def test_a_bert_of_trained_size_agrees_with_keras(scheme, quantized, small_bert,
+                                                  examples):
+    """Logits are of size 0.1 to 0.8; examples are those of the calibration."""
+    errors = [np.abs(run(quantized(scheme), example) - small_bert(example)[0]).max()
+              for example in examples]
+    assert max(errors) < SMALL_TOLERANCES[scheme]
+    assert max(errors) > 1e-4  # something is rounded
+
+
+SMALL_TOLERANCES = {
+    "dynamic_wi8_afp32": 0.04, "weight_only_wi8_afp32": 0.02, "static_wi8_ai8": 0.04,
+    "static_wi8_ai16": 0.02, "integer_wi8_ai8": 0.1, "dynamic_wi4b32_afp32": 0.25,
+    "dynamic_wi4_afp32": 0.3}
+
+
+def _of(graph, scheme: str, layer: str) -> str:
+    """The name of a layer's operation."""
+    name, = (name for name in tflite.operations(graph, scheme) if f"/{layer}/" in name)
+    return name
+
+
+@pytest.mark.parametrize("scheme", ["dynamic_wi8_afp32", "static_wi8_ai8",
+                                    "dynamic_wi4b32_afp32"])
+@pytest.mark.parametrize("layer", ["layer_0_key", "layer_1_ffn_output",
+                                   "token_embedding"])
+def test_what_is_left_stays_in_float_and_nothing_else(scheme, layer, small_graph,
+                                                      quantized, small_bert, examples):
+    graph = small_graph()
+    left = tflite.quantize(graph, scheme, calibration=examples,
+                           leave=[_of(graph, scheme, layer)])
+    own = weights(left, layer)
+    assert own.dtype == "float32"
+    np.testing.assert_array_equal(
+        own.stored, small_bert.get_layer(layer).get_weights()[0] if "emb" in layer
+        else small_bert.get_layer(layer).kernel.numpy().T)
+    for other in ("layer_0_query", "layer_1_key", "position_embedding", "pooler"):
+        assert weights(left, other).dtype == weights(quantized(scheme), other).dtype
+
+
+@pytest.mark.parametrize("scheme", ["dynamic_wi8_afp32", "static_wi8_ai16",
+                                    "dynamic_wi4b32_afp32"])
+@pytest.mark.parametrize("layer", ["layer_0_key", "layer_1_ffn_output",
+                                   "token_embedding"])
+def test_alone_quantizes_that_and_nothing_else(scheme, layer, small_graph, quantized,
+                                               examples):
+    graph = small_graph()
+    alone = tflite.quantize(graph, scheme, calibration=examples,
+                            alone=[_of(graph, scheme, layer)])
+    kinds = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
+    arithmetic = count(alone, *kinds)
+    assert arithmetic.pop("float") == 16
+    assert sum(arithmetic.values()) == 1
+    np.testing.assert_array_equal(weights(alone, layer).stored,
+                                  weights(quantized(scheme), layer).stored)
+
+
+def test_alone_with_nothing_is_the_float_graph(small_graph, examples):
+    contents = tflite.quantize(small_graph(), "dynamic_wi8_afp32", alone=[])
+    assert set(count(contents)) == {"float", "int32"}
+    np.testing.assert_allclose(run(contents, examples[3]),
+                               run(small_graph().contents, examples[3]), atol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", QUANTIZED)
+def test_operations_are_those_that_the_scheme_quantizes(scheme, small_graph):
+    found = tflite.operations(small_graph(), scheme)
+    kinds = {kind: list(found.values()).count(kind) for kind in found.values()}
+    if scheme == "integer_wi8_ai8":
+        assert kinds["GATHER"] == 4 and kinds["SOFTMAX"] == 2
+    else:
+        assert kinds == {"FULLY_CONNECTED": 14, "EMBEDDING_LOOKUP": 3}
+
+
+def massive_bert(small_bert) -> keras.Model:
+    """A copy, two of whose channels are large where an ffn ends."""
+    bert = keras.models.clone_model(small_bert)
+    bert.set_weights(small_bert.get_weights())
+    layer = bert.get_layer("layer_0_ffn_output")
+    kernel, bias = layer.get_weights()
+    kernel[:, [3, 17]] *= 60.0
+    layer.set_weights([kernel, bias])
+    return bert
+
+
+def test_massive_channels_are_kept_apart(small_bert, examples, monkeypatch):
+    """One range for all would leave the others a few steps."""
+    bert = massive_bert(small_bert)
+    graph = tflite.float_graph(bert)
+
+    def error(contents):
+        return max(np.abs(run(contents, example) - bert(example)[0]).max()
+                   for example in examples)
+
+    apart = tflite.quantize(graph, "integer_wi8_ai8", calibration=examples)
+    split, = (o for o in operations(apart, "FULLY_CONNECTED") if "massive" in o.name)
+    assert split.arithmetic == "int8"
+    with monkeypatch.context() as context:
+        context.setattr(ranges, "_massive", lambda contents, seen: {})
+        together = tflite.quantize(graph, "integer_wi8_ai8", calibration=examples)
+    assert not [o for o in operations(together) if "massive" in o.name]
+    assert error(apart) < SMALL_TOLERANCES["integer_wi8_ai8"]
+    assert error(together) > 1.5 * error(apart)
+
+
+def test_only_massive_channels_are(quantized):
+    assert not [o for o in operations(quantized("integer_wi8_ai8"))
+                if "massive" in o.name]
+
+
+@pytest.mark.parametrize("scheme", STATIC)
+@pytest.mark.parametrize("few", [None, 0, 1])
+def test_static_schemes_need_examples(scheme, few, small_graph, examples):
+    told = "calibration=None" if few is None else few
+    with pytest.raises(ValueError, match=f"examples.*Received: {told}$"):
+        tflite.quantize(small_graph(), scheme,
+                        calibration=None if few is None else examples[:few])
+
+
+def test_needs_calibration_says_which():
+    assert STATIC == ["static_wi8_ai8", "static_wi8_ai16", "integer_wi8_ai8"]
+
+
+@pytest.mark.parametrize("make", [
+    lambda bert, graph, **kwargs: tflite.convert(bert, **kwargs),
+    lambda bert, graph, **kwargs: tflite.quantize(graph, **kwargs)],
+    ids=["convert", "quantize"])
+@pytest.mark.parametrize(("arguments", "received"), [
+    ({"scheme": "static_wi8_ai8", "method": "median"}, "method='median'"),
+    ({"scheme": "int3"}, "'int3'")])
+def test_an_unknown_method_or_scheme_is_refused(make, arguments, received, small_bert,
+                                                small_graph, examples):
+    with pytest.raises(ValueError, match=f"one of.*Received: {received}"):
+        make(small_bert, small_graph(), calibration=examples, **arguments)
+
+
+@pytest.mark.parametrize("scheme", ["float32", "float16", "sparse_float32"])
+def test_quantize_refuses_a_scheme_without_rules(scheme, small_graph):
+    with pytest.raises(ValueError, match=f"Received: .*{scheme}"):
+        tflite.quantize(small_graph(), scheme)
+
+
+def test_the_order_of_conversions_changes_no_names(small_bert):
+    """Ranges and `leave` go by them; Keras counts fresh layers of a process."""
+    first, second = (tflite.float_graph(small_bert) for _ in range(2))
+    assert (tflite.operations(first, "integer_wi8_ai8")
+            == tflite.operations(second, "integer_wi8_ai8"))
 
 
 def test_the_model_is_left_as_it_was(bert, converted):

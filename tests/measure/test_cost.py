@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from tfopt import model
 from tfopt.backend import keras
-from tfopt.export import tflite
+from tfopt.export import calibrate, flatbuffer, tflite
 from tfopt.measure import cost
 
 
@@ -19,6 +20,9 @@ def dense(zeros: int, units: int = 3, width: int = 4, dtype=None) -> keras.Model
     kernel[:zeros] = 0
     layer.set_weights([kernel.reshape([width, units]), np.ones(units)])
     return own
+
+
+CALIBRATION = calibrate.examples_of([[2, 40, 30, 3], [2, 50, 3]], [4, 2])
 
 
 def of_bytes(contents: bytes, tmp_path) -> dict[str, float]:
@@ -65,24 +69,76 @@ def test_a_float32_tflite_has_the_weights_of_keras(tmp_path):
     assert of_bytes(tflite.convert(own, "float32"), tmp_path) == cost.of_model(own)
 
 
-@pytest.mark.parametrize("scheme", ["float32", "dynamic_wi8_afp32"])
+@pytest.mark.parametrize("scheme", tflite.SCHEMES)
 def test_a_bert_in_tflite_has_the_parameters_of_keras(scheme, tiny_model, tmp_path):
     before = cost.of_model(tiny_model)["parameters"]
-    after = of_bytes(tflite.convert(tiny_model, scheme), tmp_path)["parameters"]
-    # The last LayerNorm's gamma and beta go into the pooler's kernel and bias; the
-    # rest of the difference is scalars.
-    assert 0 <= after - (before - 2 * 32) <= 8
-    assert after == pytest.approx(before, rel=1e-2)
+    contents = tflite.convert(tiny_model, scheme, calibration=CALIBRATION)
+    after = of_bytes(contents, tmp_path)["parameters"]
+    # The difference is scalars: an epsilon, the scores of hidden positions.
+    assert 0 <= after - before <= 8
 
 
 @pytest.mark.parametrize(("scheme", "gamma"), [
-    ("float32", 1.0), ("float16", 0.5), ("dynamic_wi8_afp32", 0.25)])
+    ("float32", 1.0), ("float16", 0.5), ("dynamic_wi8_afp32", 0.25),
+    ("static_wi8_ai8", 0.25), ("dynamic_wi4b32_afp32", 0.125 + 16 / 32 / 32)])
 def test_gamma_is_the_share_of_bits_that_is_left(scheme, gamma, tmp_path):
     own = dense(zeros=0, units=256, width=256)
-    after = of_bytes(tflite.convert(own, scheme), tmp_path)
+    examples = [{own.input_names[0]: np.full([1, 256], x, np.float32)} for x in (-1, 1)]
+    after = of_bytes(tflite.convert(own, scheme, calibration=examples), tmp_path)
     ratios = cost.ratios(after, cost.of_model(own))
     assert ratios["alpha"] == 1.0
     assert ratios["gamma"] == pytest.approx(gamma, abs=0.01)
+
+
+# Of a kernel [64, 3] with 5 zeros and a bias of 3.
+@pytest.mark.parametrize(("scheme", "bits"), [
+    ("float32", (192 + 3) * 32),
+    ("float16", (192 + 3) * 16),
+    ("dynamic_wi8_afp32", 192 * 8 + 3 * 32),
+    ("weight_only_wi8_afp32", 192 * 8 + 3 * 32),
+    ("static_wi8_ai8", 192 * 8 + 3 * 32),  # the bias in int32
+    ("integer_wi8_ai8", 192 * 8 + 3 * 32),
+    ("static_wi8_ai16", 192 * 8 + 3 * 64),  # and in int64
+    ("dynamic_wi4b32_afp32", 192 * 4 + 3 * 2 * 16 + 3 * 32),  # 2 blocks a column
+    ("dynamic_wi4_afp32", 192 * 4 + 3 * 32),
+])
+def test_counts_of_each_scheme_by_hand(scheme, bits, tmp_path):
+    own = dense(zeros=5, units=3, width=64)
+    examples = [{own.input_names[0]: np.full([1, 64], x, np.float32)} for x in (-1, 1)]
+    contents = tflite.convert(own, scheme, calibration=examples)
+    assert of_bytes(contents, tmp_path) == {
+        "parameters": 195, "nonzeros": 190, "bits": bits}
+
+
+def hand_made(*tensors: tuple[str, list[int], bytes]) -> bytes:
+    """A `.tflite` without operations: dtype, shape and bytes of its constants."""
+    model, graph = schema.ModelT(), schema.SubGraphT()
+    model.version, model.subgraphs, model.operatorCodes = 3, [graph], []
+    model.buffers, graph.tensors, graph.operators = [schema.BufferT()], [], []
+    graph.inputs = graph.outputs = []
+    for dtype, shape, data in tensors:
+        buffer, tensor = schema.BufferT(), schema.TensorT()
+        buffer.data = np.frombuffer(data, np.uint8)
+        tensor.shape, tensor.name = shape, dtype
+        tensor.type = getattr(schema.TensorType, dtype.upper())
+        tensor.buffer = len(model.buffers)
+        model.buffers.append(buffer)
+        graph.tensors.append(tensor)
+    return flatbuffer.serialize(model)
+
+
+@pytest.mark.parametrize(("tensors", "expected"), [
+    # 1, -8, 0, 7 and 2, the lower half of a byte first; the last half is empty.
+    ([("int4", [5], bytes([0x81, 0x70, 0x02]))], (5, 4, 20)),
+    ([("int4", [2, 2], bytes([0x00, 0xF0]))], (4, 1, 16)),
+    ([("int8", [3], bytes([1, 0, 255]))], (3, 2, 24)),
+    ([("float16", [2], bytes([0, 60, 0, 0]))], (2, 1, 32)),
+    ([("int32", [1], bytes(4)), ("int8", [1], b"\x05")], (1, 1, 8)),  # a shape
+    ([("int16", [2], bytes(4)), ("int8", [1], b"\x05")], (1, 1, 8)),
+])
+def test_counts_by_hand(tensors, expected, tmp_path):
+    assert of_bytes(hand_made(*tensors), tmp_path) == dict(
+        zip(("parameters", "nonzeros", "bits"), expected, strict=True))
 
 
 def test_zeros_stay_zeros_in_int8(tmp_path):
