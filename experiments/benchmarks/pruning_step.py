@@ -63,7 +63,7 @@ def compare(contestants: Callable[[keras.Model], Iterable[Contestant]]) -> None:
               "attention_mask": np.ones(shape, np.int32),
               "token_type_ids": np.zeros(shape, np.int32)}
     class_ids = random.integers(2, size=FLAGS.batch_size)
-    steps, rounds = (4, 2) if FLAGS.smoke else (_ROUND, FLAGS.rounds)
+    steps, rounds = (4, 2) if FLAGS.smoke else (FLAGS.steps, FLAGS.rounds)
     running = {}
     for name, trained, callbacks in contestants(keras_model):
         trained.compile(train.AdamW(1e-5), keras.losses.SparseCategoricalCrossentropy(
@@ -108,7 +108,9 @@ def run(contestants: Callable[[keras.Model], Iterable[Contestant]]) -> None:
     common.define_report()
     flags.DEFINE_integer("batch_size", 32, "Examples a step.", lower_bound=1)
     flags.DEFINE_integer("tokens", 16, "Length of the texts.", lower_bound=1)
-    flags.DEFINE_integer("rounds", 5, "Rounds of 100 steps of each.", lower_bound=1)
+    flags.DEFINE_integer("steps", _ROUND, "Steps of a round, in each of 100 of which "
+                         "masks are chosen once.", lower_bound=1)
+    flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
     shared.run(lambda: compare(contestants))
 
 
