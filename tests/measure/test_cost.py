@@ -74,8 +74,8 @@ def test_a_bert_in_tflite_has_the_parameters_of_keras(scheme, tiny_model, tmp_pa
     before = cost.of_model(tiny_model)["parameters"]
     contents = tflite.convert(tiny_model, scheme, calibration=CALIBRATION)
     after = of_bytes(contents, tmp_path)["parameters"]
-    # In float, the last LayerNorm's gamma and beta go into the pooler's kernel and bias;
-    # the rest of the difference is scalars: an epsilon, the scores of hidden positions.
+    # In float, gamma and beta of the last LayerNorm go into the pooler's kernel and
+    # bias; the rest of the difference is scalars: an epsilon, scores of hidden ones.
     folded = 0 if tflite.is_quantized(scheme) else 2 * 32
     assert 0 <= after - (before - folded) <= 8
 
