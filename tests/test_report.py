@@ -142,7 +142,7 @@ def test_environment_says_where_the_figures_are_from():
     assert here["versions"]["tensorflow"].startswith("2.")
     assert set(here["versions"]) == {
         "tensorflow", "tf_keras", "tensorflow-model-optimization", "ai-edge-litert",
-        "numpy"}
+        "ai-edge-quantizer", "numpy"}
     assert re.fullmatch(r"[\w.-]+", here["commit"])
     assert re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\+00:00$", here["time"])
     assert (here["num_threads"], here["command"]) == (2, "python x.py")
