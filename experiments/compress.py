@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import tempfile
 from pathlib import Path
 
 import flags as shared
@@ -104,7 +103,7 @@ def export(recipe, task, out: Path) -> tuple[dict[str, Path], list[str], bool]:
                 graph, scheme, calibration=task.calibration, method=FLAGS.ranges))
             continue
         found = sensitivity.within(
-            graph, scheme, task.calibration, judge_on(task.guard),
+            graph, scheme, task.calibration, tasks.judge_on(task.guard),
             max_accuracy_drop=FLAGS.max_accuracy_drop, method=FLAGS.ranges)
         write_whole(file, found.contents)
         met = met and found.met
@@ -116,19 +115,6 @@ def export(recipe, task, out: Path) -> tuple[dict[str, Path], list[str], bool]:
                          f"{found.accuracy:.4f}.")
     write_whole(out / "model.tflite", files[recipe.exports[-1]].read_bytes())
     return files, notes, met
-
-
-def judge_on(part):
-    """The accuracy of a `.tflite`'s bytes on a split."""
-    def judge(contents: bytes) -> float:
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory) / "model.tflite"
-            path.write_bytes(contents)
-            logits = runners.open_artifact(path, FLAGS.num_threads).logits(
-                part.encoded.ids, part.encoded.first_lengths)
-        return quality.measure(logits, part.class_ids)["accuracy"]
-
-    return judge
 
 
 def measure(task, baseline: Path, files: dict[str, Path]) -> list[report.Row]:

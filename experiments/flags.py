@@ -36,6 +36,8 @@ def define_model() -> None:
 
 def define_data() -> None:
     """Which files, which columns."""
+    from tfopt.export import calibrate  # brings LiteRT, which not all scripts need
+
     flags.DEFINE_string(
         "train_file", None, "Labelled examples to learn from: .tsv, .csv or .jsonl. "
         "Left out: the embedded support intents, train and dev.")
@@ -51,7 +53,7 @@ def define_data() -> None:
         lower_bound=0.0, upper_bound=0.5)
     flags.DEFINE_integer("calibration_texts", 300, "Texts of the train file by which "
                          "exports with static ranges are calibrated.", lower_bound=0)
-    flags.DEFINE_enum("ranges", "min_max", ["min_max", "percentile", "mse"],
+    flags.DEFINE_enum("ranges", "min_max", calibrate.METHODS,
                       "How ranges are taken from them: all; all but the outermost "
                       "0.01 %; those that lose least in mean square.")
     define_columns()

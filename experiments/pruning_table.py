@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from pathlib import Path
 
 import flags as shared
 import seeds
+import tables
 import task as tasks
-from absl import flags, logging
+from absl import flags
 
-from tfopt import compress, model, report, train
+from tfopt import compress, report, train
 from tfopt.compress import masks
 
 FLAGS = flags.FLAGS
@@ -41,17 +41,6 @@ def cells() -> dict[str, compress.Pass]:
                     "begin_fraction": FLAGS.begin_fraction,
                     "end_fraction": FLAGS.end_fraction})
     return found
-
-
-def fine_tuned(task):
-    """The model that is pruned: from --baselines_dir, if it has one of this seed."""
-    if FLAGS.baselines_dir is None:
-        return tasks.finetune(task)[0]
-    directory = Path(FLAGS.baselines_dir) / f"seed_{FLAGS.seed}"
-    if not (directory / model.KERAS_FILE).exists():
-        model.save(tasks.finetune(task)[0], directory)
-    with train.strategy.make(FLAGS.strategy).scope():
-        return model.load(directory)
 
 
 def settings() -> train.Settings:
@@ -103,23 +92,13 @@ def summary(runs: dict[str, dict[str, dict[str, float]]]) -> dict:
 
 def main() -> None:
     """Fills the table."""
-    runs = (shared.reported_figures(FLAGS.report) or {"runs": {}})["runs"]
-    for seed in FLAGS.seeds:
-        FLAGS.seed = int(seed)
-        done = runs.setdefault(seed, {})
-        if set(done) == {DENSE, *cells()}:
-            continue
-        task = tasks.load()
-        baseline = fine_tuned(task)
-        if DENSE not in done:
-            done[DENSE] = named(seeds.accuracies(baseline, task)) | {"sparsity": 0.0}
-            shared.write_figures(FLAGS.report, summary(runs))
-        for name, step in cells().items():
-            if name not in done:
-                done[name] = run_cell(task, baseline, step)
-                logging.info("Seed %s, %s: %s", seed, name, done[name])
-                shared.write_figures(FLAGS.report, summary(runs))
-    show(summary(runs))
+    show(tables.fill(list(cells()), DENSE, begin, summary))
+
+
+def begin(task, baseline):
+    """The figures of a seed's dense model, and what fills its cells."""
+    dense = named(seeds.accuracies(baseline, task)) | {"sparsity": 0.0}
+    return dense, lambda cell: run_cell(task, baseline, cells()[cell])
 
 
 def show(found: dict) -> None:
@@ -132,8 +111,7 @@ def show(found: dict) -> None:
 def define_flags() -> None:
     """Defines the flags of this script."""
     seeds.define_flags()
-    flags.DEFINE_string("baselines_dir", None, "Where the fine-tuned models are kept "
-                        "and looked for, by seed alone.")
+    tables.define_flags()
     flags.DEFINE_integer("pruning_epochs", None, "Epochs of each cell; 0 prunes at "
                          "once, without training. Left out: --epochs.",
                          lower_bound=0)

@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import tempfile
 from pathlib import Path
 
 import flags as shared
 import numpy as np
-import pruning_table
 import seeds
+import tables
 import task as tasks
-from absl import flags, logging
+from absl import flags
 
-from tfopt import compress, model
+from tfopt import compress
 from tfopt.export import tflite
-from tfopt.measure import cost, quality, runners
+from tfopt.files import write_whole
+from tfopt.measure import cost, quality
 
 FLAGS = flags.FLAGS
 FLOAT = "float32"
@@ -52,19 +52,6 @@ def quantized(task, baseline, scheme: str):
     return outcome.model
 
 
-def logits_of(artifact, part) -> np.ndarray:
-    """Logits <float32>[N, C] of a Keras model, or of a `.tflite`'s bytes."""
-    with tempfile.TemporaryDirectory() as directory:
-        if isinstance(artifact, bytes):
-            path = Path(directory) / "model.tflite"
-            path.write_bytes(artifact)
-        else:
-            path = Path(directory)
-            model.save(artifact, path)
-        runner = runners.open_artifact(path, FLAGS.num_threads)
-        return runner.logits(part.encoded.ids, part.encoded.first_lengths)
-
-
 def run_cell(task, baseline, graphs, scheme: str, how: str) -> dict[str, float]:
     """Quantizes, exports and judges.
 
@@ -84,15 +71,14 @@ def run_cell(task, baseline, graphs, scheme: str, how: str) -> dict[str, float]:
         graph, expected = graphs
     else:
         trained = quantized(task, baseline, scheme)
-        graph, expected = tflite.float_graph(trained), logits_of(trained, part)
+        graph, expected = tflite.float_graph(trained), tasks.logits_of(trained, part)
     # Of a trained model the ranges are trained, but for what is within LayerNorm.
     contents = tflite.quantize(graph, scheme, calibration=task.calibration,
                                method=FLAGS.ranges)
-    found = logits_of(contents, part)
+    found = tasks.logits_of(contents, part)
     if FLAGS.files_dir is not None:
-        place = Path(FLAGS.files_dir) / f"{scheme}_{how}_{FLAGS.seed}.tflite"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(contents)
+        write_whole(Path(FLAGS.files_dir) / f"{scheme}_{how}_{FLAGS.seed}.tflite",
+                    contents)
     return {
         "accuracy": quality.measure(found, part.class_ids)["accuracy"],
         "keras_accuracy": quality.measure(expected, part.class_ids)["accuracy"],
@@ -117,25 +103,17 @@ def summary(runs: dict[str, dict[str, dict[str, float]]]) -> dict:
 
 def main() -> None:
     """Fills the table."""
-    runs = (shared.reported_figures(FLAGS.report) or {"runs": {}})["runs"]
-    for seed in FLAGS.seeds:
-        FLAGS.seed = int(seed)
-        done = runs.setdefault(seed, {})
-        wanted = {f"{scheme} {how}": (scheme, how) for scheme, how in cells()}
-        if set(done) == {FLOAT, *wanted}:
-            continue
-        task = tasks.load()
-        baseline = pruning_table.fine_tuned(task)
-        part = task.report["dev"]
-        graphs = tflite.float_graph(baseline), logits_of(baseline, part)
-        done[FLOAT] = {"accuracy": quality.measure(graphs[1], part.class_ids)[
-            "accuracy"], "parameters": cost.of_model(baseline)["parameters"]}
-        for name, (scheme, how) in wanted.items():
-            if name not in done:
-                done[name] = run_cell(task, baseline, graphs, scheme, how)
-                logging.info("Seed %s, %s: %s", seed, name, done[name])
-                shared.write_figures(FLAGS.report, summary(runs))
-    show(summary(runs))
+    show(tables.fill([f"{scheme} {how}" for scheme, how in cells()], FLOAT, begin,
+                     summary))
+
+
+def begin(task, baseline):
+    """The figures of a seed's model in float, and what fills its cells."""
+    part = task.report["dev"]
+    graphs = tflite.float_graph(baseline), tasks.logits_of(baseline, part)
+    return {"accuracy": quality.measure(graphs[1], part.class_ids)["accuracy"],
+            "parameters": cost.of_model(baseline)["parameters"]}, (
+        lambda cell: run_cell(task, baseline, graphs, *cell.split()))
 
 
 def show(found: dict) -> None:
@@ -148,8 +126,7 @@ def show(found: dict) -> None:
 def define_flags() -> None:
     """Defines the flags of this script."""
     seeds.define_flags()
-    flags.DEFINE_string("baselines_dir", None, "Where the fine-tuned models are kept "
-                        "and looked for, by seed alone.")
+    tables.define_flags()
     flags.DEFINE_string("files_dir", None, "Where the exported files are kept.")
     flags.DEFINE_list("ways", ["ptq", "qat"], "ptq: after training; qat: trained.")
     flags.DEFINE_integer("quantized_epochs", 1, "Epochs of each trained cell.",

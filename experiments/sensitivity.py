@@ -15,7 +15,6 @@ import dataclasses
 import math
 from pathlib import Path
 
-import compress as road
 import flags as shared
 import task as tasks
 from absl import flags, logging
@@ -50,15 +49,12 @@ def table(reference: float, found: list[sensitivity.Loss]) -> str:
 def plot(found: list[sensitivity.Loss], path: Path) -> None:
     """Bars of the logits' SQNR, in the graph's order; nothing without matplotlib."""
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError:
-        logging.info("No plot: matplotlib is not installed (pip install 'tfopt[plot]')")
+        logging.info("No plot: matplotlib is missing; install tfopt[plot].")
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 0.22 * len(found) + 1.2),
-                                   layout="constrained")
+    figure = Figure(figsize=(8, 0.22 * len(found) + 1.2), layout="constrained")
+    axes = figure.subplots()
     finite = [loss for loss in found if math.isfinite(loss.logits_sqnr_db)]
     axes.barh([short(loss.name) for loss in finite],
               [loss.logits_sqnr_db for loss in finite])
@@ -66,9 +62,7 @@ def plot(found: list[sensitivity.Loss], path: Path) -> None:
     axes.set_xlabel(f"SQNR of the logits, dB ({FLAGS.export}, {FLAGS.mode}); "
                     "short bars harm")
     axes.tick_params(axis="y", labelsize=6)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
-    pyplot.close(figure)
 
 
 def main() -> None:
@@ -82,7 +76,7 @@ def main() -> None:
                          f"file. Received: {FLAGS.model_dir} with "
                          f"{model.published_labels(FLAGS.model_dir)}")
     graph = tflite.float_graph(fine_tuned)
-    judge = road.judge_on(task.guard)
+    judge = tasks.judge_on(task.guard)
     reference = judge(graph.contents)
     found: list[sensitivity.Loss] = []
     for loss in sensitivity.losses(graph, FLAGS.export, task.calibration, judge,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from absl import flags, logging
 from tfopt import data, model, train
 from tfopt.export import calibrate
 from tfopt.files import write_whole
+from tfopt.measure import quality, runners
 
 FLAGS = flags.FLAGS
 _SMOKE_EXAMPLES = {"train": 64, "dev": 32, "test": 32}
@@ -135,6 +138,25 @@ def _calibration(encoded: data.Encoded) -> list[calibrate.Example]:
                                                     replace=False)
     return calibrate.examples_of([encoded.ids[row] for row in rows],
                                  [encoded.first_lengths[row] for row in rows])
+
+
+def logits_of(artifact, part: Split) -> np.ndarray:
+    """Logits <float32>[N, C] of a split, by a Keras model or a `.tflite`'s bytes."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory)
+        if isinstance(artifact, bytes):
+            path /= "model.tflite"
+            path.write_bytes(artifact)
+        else:
+            model.save(artifact, path)
+        runner = runners.open_artifact(path, FLAGS.num_threads)
+        return runner.logits(part.encoded.ids, part.encoded.first_lengths)
+
+
+def judge_on(part: Split) -> Callable[[bytes], float]:
+    """What tells the accuracy of a `.tflite`'s bytes on a split."""
+    return lambda contents: quality.measure(
+        logits_of(contents, part), part.class_ids)["accuracy"]
 
 
 def encode(corpus: data.Corpus, wordpiece: data.WordPiece, labels: list[str]) -> Split:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from tfopt import report
 from tfopt.files import write_whole
@@ -116,6 +116,37 @@ class Turns:
                   math.nan for name, burnt in self._burnt_s.items()}
         return {name: None if math.isnan(share) else share
                 for name, share in shares.items()}
+
+
+def seconds_in_turn(files: Mapping[str, Path], num_threads: int, rounds: int,
+                    request: Mapping) -> dict[str, list]:
+    """Times `.tflite` files against one another.
+
+    Args:
+        files: name -> path.
+        num_threads: of a request.
+        rounds: turns of each file; one more warms up.
+        request: what `latency.Worker` asks.
+
+    Returns:
+        name -> seconds [rounds, N].
+    """
+    commands = {name: latency.command(file, num_threads)
+                for name, file in files.items()}
+    seconds: dict[str, list] = {name: [] for name in files}
+    with Turns(commands, num_threads) as turns:
+        for number in range(-1, rounds):  # round -1 warms up
+            answers = turns.round(number, lambda worker: worker.ask(**request))
+            if number >= 0:
+                for name, answer in answers.items():
+                    seconds[name].append(answer["seconds"])
+    logging.info("Timed %d rounds", rounds)
+    return seconds
+
+
+def over(seconds, reference) -> float:
+    """The ratio of two programs' times [rounds, N], of a round: machines drift."""
+    return float(np.median(np.median(seconds, axis=1) / np.median(reference, axis=1)))
 
 
 def write_hugging_face(model, directory: Path) -> Path:

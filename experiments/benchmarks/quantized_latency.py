@@ -18,12 +18,11 @@ import common
 import flags as shared
 import numpy as np
 import task as tasks
-from absl import flags, logging
+from absl import flags
 
 from tfopt import model
 from tfopt.export import tflite
 from tfopt.files import write_whole
-from tfopt.measure import latency
 
 FLAGS = flags.FLAGS
 REFERENCE = "dynamic_wi8_afp32"
@@ -38,7 +37,6 @@ def main() -> None:
     request = {"ids": [dev.ids[row] for row in rows],
                "first_lengths": [dev.first_lengths[row] for row in rows]}
     rounds = 2 if FLAGS.smoke else FLAGS.rounds
-    seconds: dict[str, list] = {}
     with tempfile.TemporaryDirectory() as directory:
         files = {"float32": Path(directory) / "float32.tflite"}
         write_whole(files["float32"], graph.contents)
@@ -47,18 +45,9 @@ def main() -> None:
             write_whole(files[scheme], tflite.quantize(
                 graph, scheme, calibration=task.calibration, method=FLAGS.ranges))
         sizes = {name: float(file.stat().st_size) for name, file in files.items()}
-        commands = {name: latency.command(file, FLAGS.num_threads)
-                    for name, file in files.items()}
-        with common.Turns(commands, FLAGS.num_threads) as turns:
-            for number in range(-1, rounds):  # round -1 warms up
-                answers = turns.round(number, lambda worker: worker.ask(**request))
-                if number >= 0:
-                    for name, answer in answers.items():
-                        seconds.setdefault(name, []).append(answer["seconds"])
-    logging.info("Timed %d rounds", rounds)
-    reference = np.median(seconds[REFERENCE], axis=1)
+        seconds = common.seconds_in_turn(files, FLAGS.num_threads, rounds, request)
     common.write_report({name: common.spread(times) | {
-        "p50_over_dynamic": float(np.median(np.median(times, axis=1) / reference)),
+        "p50_over_dynamic": common.over(times, seconds[REFERENCE]),
         "file_bytes": sizes[name]} for name, times in seconds.items()},
         num_threads=FLAGS.num_threads, mean_tokens=float(np.mean(
             [len(ids) for ids in request["ids"]])))

@@ -15,13 +15,13 @@ from pathlib import Path
 import common
 import flags as shared
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
 from tfopt import compress, model
 from tfopt.compress.base import Context
 from tfopt.export import tflite
 from tfopt.files import write_whole
-from tfopt.measure import cost, latency
+from tfopt.measure import cost
 
 FLAGS = flags.FLAGS
 DENSE = "dense"
@@ -59,7 +59,6 @@ def main() -> None:
                "first_lengths": [len(ids)] * (_REPEATS + 1)}
     rounds = 2 if FLAGS.smoke else FLAGS.rounds
     figures: dict[str, dict] = {}
-    seconds: dict[str, list] = {}
     with tempfile.TemporaryDirectory() as directory:
         files = {}
         for name, variant in variants(keras_model):
@@ -69,21 +68,12 @@ def main() -> None:
                 write_whole(files[label], tflite.convert(variant, scheme))
                 figures[label] = cost.of_file(files[label]) | cost.of_tflite(
                     files[label])
-        commands = {label: latency.command(file, FLAGS.num_threads)
-                    for label, file in files.items()}
-        with common.Turns(commands, FLAGS.num_threads) as turns:
-            for number in range(-1, rounds):  # round -1 warms up
-                answers = turns.round(number, lambda worker: worker.ask(**request))
-                if number >= 0:
-                    for label, answer in answers.items():
-                        seconds.setdefault(label, []).append(answer["seconds"][1:])
-    logging.info("Timed %d rounds", rounds)
+        seconds = {label: np.array(times)[:, 1:] for label, times in
+                   common.seconds_in_turn(files, FLAGS.num_threads, rounds,
+                                          request).items()}
     for label, figure in figures.items():
-        # A round at a time: machines drift.
-        dense = np.median(seconds[f"{DENSE} {label.split()[1]}"], axis=1)
-        figure |= common.spread(seconds[label]) | {
-            "time_over_dense": float(np.median(
-                np.median(seconds[label], axis=1) / dense))}
+        figure |= common.spread(seconds[label]) | {"time_over_dense": common.over(
+            seconds[label], seconds[f"{DENSE} {label.split()[1]}"])}
     common.write_report(figures, num_threads=FLAGS.num_threads, tokens=FLAGS.tokens)
 
 

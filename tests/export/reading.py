@@ -84,9 +84,13 @@ def weights(contents: bytes, layer: str) -> Weights:
     """The kernel or table of a layer, named in the constant's name or the output's."""
     model = flatbuffer.parse(contents)
     graph = model.subgraphs[0]
+    # Weights kept small for their size alone are widened by an operation of their own.
+    widened = {operation.outputs[0]: operation.inputs[0]
+               for operation in flatbuffer.operations(model, "DEQUANTIZE")}
     for name in ("FULLY_CONNECTED", "EMBEDDING_LOOKUP", "GATHER"):
         for operation in flatbuffer.operations(model, name):
-            tensor = graph.tensors[operation.inputs[0 if name == "GATHER" else 1]]
+            place = operation.inputs[0 if name == "GATHER" else 1]
+            tensor = graph.tensors[widened.get(place, place)]
             named = f"{tensor.name.decode()};{flatbuffer.output_name(graph, operation)}"
             if f"/{layer}/" in named and flatbuffer.stored(model, tensor) is not None:
                 return _read(model, graph, tensor)

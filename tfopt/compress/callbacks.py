@@ -8,7 +8,7 @@ from absl import logging
 from tfopt.backend import keras, tf
 from tfopt.compress import quantization, quantizers
 from tfopt.compress.schedules import Schedule
-from tfopt.compress.wrapper import Chooser, set_masks, wrappers_of
+from tfopt.compress.wrapper import Chooser, check_wrapped, set_masks, wrappers_of
 from tfopt.train.callbacks import steps_done
 from tfopt.types import PathLike
 
@@ -34,9 +34,7 @@ class PruningStep(keras.callbacks.Callback):
             ValueError: the model has no wrapped layer.
         """
         self._wrappers = wrappers_of(self.model)
-        if not self._wrappers:
-            raise ValueError("Only a model from `wrap` can be pruned. Received: layers "
-                             f"{[layer.name for layer in self.model.layers][:8]}")
+        check_wrapped(self._wrappers, self.model, "can be pruned")
         done = steps_done(self.model)
         # A resumed run has the masks of its last choice.
         self._chosen_at = (None if self._schedule.due(done)
@@ -117,10 +115,7 @@ class QuantizationStep(keras.callbacks.Callback):
             ValueError: the model has no wrapped layer.
         """
         self._wrappers = quantization.wrappers_of(self.model)
-        if not self._wrappers:
-            raise ValueError("Only a model from `wrap` trains with quantization. "
-                             "Received: layers "
-                             f"{[layer.name for layer in self.model.layers][:8]}")
+        check_wrapped(self._wrappers, self.model, "trains with quantization")
         self._phase = None
         self._update()
 

@@ -20,7 +20,7 @@ from tfopt.compress.callbacks import PruningStep
 from tfopt.compress.schedules import Schedule
 from tfopt.compress.scores import SCORES
 from tfopt.compress.select import choose_layers, kernel_name, skipped
-from tfopt.compress.wrapper import Pruned, set_masks, wrappers_of
+from tfopt.compress.wrapper import Pruned, check_wrapped, set_masks, wrappers_of
 from tfopt.types import check_fields
 
 
@@ -216,9 +216,7 @@ class Pruning(Pass):
             ValueError: the model was not wrapped.
         """
         wrappers = wrappers_of(model)
-        if not wrappers:
-            raise ValueError("Only a model from `wrap` can be stripped. Received: "
-                             f"layers {[layer.name for layer in model.layers][:8]}")
+        check_wrapped(wrappers, model, "can be stripped")
         for wrapper in wrappers.values():
             wrapper.kernel.assign(wrapper.kernel * wrapper.mask)
         return copy_model(tfmot.sparsity.keras.strip_pruning(model))

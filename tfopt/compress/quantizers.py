@@ -7,12 +7,11 @@ import numpy as np
 from tfopt.backend import keras, tf, tfmot
 from tfopt.compress.wrapper import uncast
 from tfopt.model import fake_quant
+from tfopt.model.anatomy import MASSIVE_TIMES
 from tfopt.model.quantized import Grid
 
 # Weight of the old ranges in their moving averages; half is of the last 70 steps.
 _DECAY = 0.99
-# A channel whose range is so many times the mean of all has a range of its own.
-_MASSIVE = 8.0
 # Phases of a wrapper's ranges.
 WATCH, TRAIN, FROZEN = 0, 1, 2
 
@@ -162,4 +161,4 @@ class Ranged(Quantizer):
 def massive_channels(low, high):
     """Which of N channels have a range many times the mean: <bool>[N]."""
     reach = tf.maximum(tf.abs(low), tf.abs(high))
-    return reach > _MASSIVE * tf.reduce_mean(reach)
+    return reach > MASSIVE_TIMES * tf.reduce_mean(reach)

@@ -33,23 +33,33 @@ def choose_layers(model: keras.Model, only: Sequence[str] = (),
     """
     able = [layer for layer in model.layers
             if isinstance(layer, (*_WITH_KERNEL, keras.layers.Embedding))]
-    for expression in (*only, *leave, *others):
-        if not any(re.search(expression, layer.name) for layer in able):
-            raise ValueError(
-                "An expression must match a layer, Dense, Conv or Embedding. Received: "
-                f"{expression!r}, of layers {[layer.name for layer in able][:8]}")
+    check_expressions((*only, *leave, *others), able, ", Dense, Conv or Embedding")
     if only:
-        chosen = [layer for layer in able if _matches(only, layer.name)]
+        chosen = [layer for layer in able if matches(only, layer.name)]
     elif anatomy.is_bert(model):
         chosen = [layer for layer in anatomy.encoder_dense(model) if layer in able]
     else:
         chosen = [layer for layer in able if isinstance(layer, _WITH_KERNEL)]
-    chosen = [layer for layer in chosen if not _matches(leave, layer.name)]
+    chosen = [layer for layer in chosen if not matches(leave, layer.name)]
     if not chosen:
         names = [layer.name for layer in model.layers]
         raise ValueError("The model must have a Dense or Conv layer to work on. "
                          f"Received: layers {names[:8]}")
     return chosen
+
+
+def check_expressions(expressions: Sequence[str], able: Sequence[keras.layers.Layer],
+                      which: str) -> None:
+    """Checks that each expression matches the name of a layer.
+
+    Raises:
+        ValueError: one does not; `which` says of what layers.
+    """
+    names = [layer.name for layer in able]
+    for expression in expressions:
+        if not any(matches([expression], name) for name in names):
+            raise ValueError(f"An expression must match a layer{which}. Received: "
+                             f"{expression!r}, of layers {names[:8]}")
 
 
 def kernel_name(layer: keras.layers.Layer) -> str:
@@ -63,5 +73,6 @@ def skipped(model: keras.Model, touched: Sequence[str]) -> dict[str, str]:
             for layer in model.layers if layer.name not in touched and layer.weights}
 
 
-def _matches(expressions: Sequence[str], name: str) -> bool:
+def matches(expressions: Sequence[str], name: str) -> bool:
+    """Whether one of the regular expressions is found in a name."""
     return any(re.search(expression, name) for expression in expressions)

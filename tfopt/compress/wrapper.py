@@ -99,6 +99,17 @@ def wrappers_of(model: keras.Model) -> dict[str, Pruned]:
             if isinstance(layer, Pruned)}
 
 
+def check_wrapped(wrappers: Mapping, model: keras.Model, what: str) -> None:
+    """Refuses a model without wrappers; `what` says what only a wrapped one can.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not wrappers:
+        raise ValueError(f"Only a model from `wrap` {what}. Received: layers "
+                         f"{[layer.name for layer in model.layers][:8]}")
+
+
 def set_masks(wrappers: Mapping[str, Pruned], choose: Chooser, step: int) -> None:
     """Chooses the masks by the scores as they are now."""
     scores = {name: wrapper.scores() for name, wrapper in wrappers.items()}

@@ -16,6 +16,7 @@ import numpy as np
 from ai_edge_litert import interpreter as litert
 
 from tfopt.export import flatbuffer
+from tfopt.export.interpreter import widened
 from tfopt.types import INPUT_NAMES
 
 Example = Mapping[str, np.ndarray]
@@ -51,8 +52,8 @@ class Observed:
     highest: float
     channels: np.ndarray
 
-    def range(self, method: str, levels: int = 255) -> tuple[float, float]:
-        """The range to quantize, by one of `METHODS`, to so many steps."""
+    def range(self, method: str) -> tuple[float, float]:
+        """The range to quantize, by one of `METHODS`."""
         if method == "min_max" or self.highest <= self.lowest:
             return self.lowest, self.highest
         edges = np.linspace(self.lowest, self.highest, _BINS + 1)
@@ -61,14 +62,14 @@ class Observed:
             first = np.searchsorted(shares, _OUTERMOST)
             last = np.searchsorted(shares, 1 - _OUTERMOST)
             return float(min(edges[first], 0.0)), float(max(edges[last + 1], 0.0))
-        return self._least_error(edges, levels)
+        return self._least_error(edges)
 
-    def _least_error(self, edges, levels):
+    def _least_error(self, edges):
         """One end after the other, for it is the outliers of one that matter."""
         values = (edges[:-1] + edges[1:]) / 2
 
         def error(low, high):
-            step = (high - low) / levels
+            step = (high - low) / 255
             clipped = np.clip(values, low, high)
             # Within the range, rounding is uniform: step^2 / 12.
             return float(self.counts @ ((values - clipped) ** 2 + step * step / 12))
@@ -170,6 +171,5 @@ class _Graph:
 
     def logits(self) -> np.ndarray:
         """What the last run gave <float32>[1, C]."""
-        value = self._interpreter.get_tensor(self._output["index"])
-        scale, zero_point = self._output["quantization"]
-        return scale * (value.astype(np.float32) - zero_point) if scale else value
+        return widened(self._interpreter.get_tensor(self._output["index"]),
+                       self._output["quantization"])

@@ -65,7 +65,7 @@ class Interpreter:
         self._inputs = [details[name]["index"] for name in INPUT_NAMES]
         output = runner.get_output_details()["logits"]
         self._output = output["index"]
-        self._scale, self._zero_point = output["quantization"]  # 0.0 where it is float
+        self._quantization = output["quantization"]
         shape = details[INPUT_NAMES[0]]["shape_signature"]
         self.fixed_length = None if shape[1] < 0 else int(shape[1])
         self._length: int | None = None
@@ -115,11 +115,8 @@ class Interpreter:
                 "The model refuses the input; it may be longer than its positions, or "
                 f"hold ids outside of its vocabulary. Received: {count} tokens, ids "
                 f"{min(ids)} to {max(ids)}: {error}") from error
-        logits = self._interpreter.get_tensor(self._output)[0]
-        if self._scale:
-            logits = np.float32(self._scale) * (logits.astype(np.float32)
-                                                - self._zero_point)
-        return logits
+        return widened(self._interpreter.get_tensor(self._output)[0],
+                       self._quantization)
 
     def logits(self, ids: Sequence[Sequence[int]],
                first_lengths: Sequence[int]) -> np.ndarray:
@@ -146,6 +143,17 @@ class Interpreter:
                              "WordPiece.from_directory(...)). Received: encoder=None")
         encoded = self._encoder.encode(texts, pairs, max_length=self._max_length)
         return self.logits(encoded.ids, encoded.first_lengths)
+
+
+def widened(values: np.ndarray, quantization: tuple[float, int]) -> np.ndarray:
+    """Numbers of a tensor as floats, by its scale and zero point, as LiteRT has them.
+
+    A scale of 0 is that of a tensor of floats.
+    """
+    scale, zero_point = quantization
+    if not scale:
+        return values
+    return np.float32(scale) * (values.astype(np.float32) - zero_point)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -12,10 +13,9 @@ from tfopt.backend import keras
 from tfopt.export import calibrate, converter, flatbuffer, trained
 from tfopt.export.calibrate import Example, Observed
 from tfopt.export.trained import Range
-from tfopt.model.anatomy import MASSIVE_OUTPUT
+from tfopt.model.anatomy import MASSIVE_OUTPUT, MASSIVE_TIMES
 from tfopt.model.quantized import Quantized
 
-_MASSIVE_TIMES = 8.0  # the mean range of the channels
 # By how much a hidden position's score lies below the lowest visible one, where scores
 # are integers: exp(-10) is 0 beside 1/256.
 _HIDDEN_MARGIN = 10.0
@@ -38,6 +38,11 @@ class Graph:
     contents: bytes
     trained: Mapping[str, Quantized]
     seen: dict = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def looked_up(self) -> bytes:
+        """The contents with their embeddings looked up (`flatbuffer`), made once."""
+        return flatbuffer.look_embeddings_up(self.contents)
 
 
 def of_products(graph: Graph, calibration: Sequence[Example] | None, method: str
@@ -123,7 +128,7 @@ def _massive(contents: bytes, seen) -> dict[str, tuple[int, ...]]:
         layer = re.search(MASSIVE_OUTPUT, name)
         if layer and name in seen:
             reach = seen[name].channels
-            channels = np.flatnonzero(reach > _MASSIVE_TIMES * reach.mean())
+            channels = np.flatnonzero(reach > MASSIVE_TIMES * reach.mean())
             if len(channels):
                 found[layer[0].strip("/")] = tuple(channels.tolist())
     return found

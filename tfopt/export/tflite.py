@@ -204,13 +204,12 @@ def quantize(
     if not chosen.rules:
         raise ValueError("A quantized export is asked for; `convert` makes the others. "
                          f"Received: {scheme!r}")
-    contents, found = graph.contents, None
     if chosen.integer:
         contents, found = ranges.of_all(graph, calibration, method)
-    elif chosen.static:
-        found = ranges.of_products(graph, calibration, method)
-    if not chosen.integer:
-        contents = flatbuffer.look_embeddings_up(contents)
+    else:
+        contents = graph.looked_up
+        found = (ranges.of_products(graph, calibration, method) if chosen.static
+                 else None)
     rules = [*chosen.rules, *_in_8_bits(contents, chosen.rules)]
     known = operations(graph, scheme) if leave or alone is not None else {}
     unknown = sorted({*leave, *(alone or ())} - set(known))
@@ -228,9 +227,8 @@ def quantize(
 def operations(graph: Graph, scheme: str) -> dict[str, str]:
     """The operations that a scheme quantizes: name of the output -> kind."""
     check_scheme(scheme)
-    contents = (graph.contents if _SCHEMES[scheme].integer
-                else flatbuffer.look_embeddings_up(graph.contents))
-    model = flatbuffer.parse(contents)
+    model = flatbuffer.parse(graph.contents if _SCHEMES[scheme].integer
+                             else graph.looked_up)
     kinds = {rule.operation for rule in _SCHEMES[scheme].rules}
     return {flatbuffer.output_name(part, operation): flatbuffer.kind(model, operation)
             for part in model.subgraphs for operation in part.operators
@@ -244,11 +242,11 @@ def _only(name: str) -> str:
 
 def _in_8_bits(contents: bytes, rules: Sequence[Rule]) -> list[Rule]:
     """Rules for the weights that do not come in whole blocks."""
-    model = flatbuffer.parse(contents)
-    found = []
-    for rule in rules:
-        if rule.block is None:
-            continue
+    in_blocks = [rule for rule in rules if rule.block is not None]
+    if not in_blocks:
+        return []
+    model, found = flatbuffer.parse(contents), []
+    for rule in in_blocks:
         for operation in flatbuffer.operations(model, rule.operation):
             # The weights are the second operand of a product, and of a lookup.
             width = model.subgraphs[0].tensors[operation.inputs[1]].shape[-1]

@@ -12,9 +12,22 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfopt.export import flatbuffer
-from tfopt.model.quantized import Grid, Quantized
+from tfopt.model.quantized import (
+    Grid,
+    Quantized,
+    QuantizedAdd,
+    QuantizedAttention,
+    QuantizedNorm,
+)
 
 Range = tuple[float, float]
+_POINTS = {  # layer and point -> the operation there, and how its output is called
+    (QuantizedAttention, "scores"): ("BATCH_MATMUL", "MatMul"),
+    (QuantizedAttention, "probabilities"): ("SOFTMAX", "Softmax"),
+    (QuantizedAttention, "output"): ("RESHAPE", "Reshape_3"),
+    (QuantizedAdd, "output"): ("ADD", "add"),
+    (QuantizedNorm, "output"): ("ADD", "normalized"),
+}
 # What these give are the numbers that they take.
 _VIEWS = ("RESHAPE", "TRANSPOSE", "STRIDED_SLICE")
 
@@ -59,17 +72,13 @@ class _Graph:
     def tensors_at(self, name: str, layer: Quantized, point: str,
                    grid: Grid) -> dict[str, Range]:
         """Tensor name -> range of one point."""
-        own = grid.low, grid.high
         if hasattr(layer, "kernel"):
             return self._of_dense(name, layer, point, grid)
-        kind, label = {
-            "scores": ("BATCH_MATMUL", "MatMul"),
-            "probabilities": ("SOFTMAX", "Softmax"),
-            "output": ("RESHAPE", "Reshape_3"),
-        }[point] if "scores" in layer.points else ("ADD", {
-            "QuantizedAdd": "add", "QuantizedNorm": "normalized"}.get(
-                type(layer).__name__, "embedding_lookup"))
-        return {self._output(operation): own for operation in self._named.get(kind, ())
+        if (type(layer), point) not in _POINTS:  # a table's own numbers tell its range
+            return {}
+        kind, label = _POINTS[type(layer), point]
+        return {self._output(operation): (grid.low, grid.high)
+                for operation in self._named.get(kind, ())
                 if re.search(rf"/{name}/{label}\d*(;|$)",
                              _last(self._output(operation)))}
 

@@ -31,6 +31,8 @@ DENSE_ROLES = ("query", "key", "value", "attention_output", "intermediate",
 # hundred times all others ("massive activations", Sun et al. 2024, arXiv:2402.17762),
 # and one int8 range for all would leave nothing of these. As names of tensors have it.
 MASSIVE_OUTPUT = rf"/layer_\d+_{DENSE_ROLES[-1]}/"
+# A channel is massive whose largest |value| is so many times the mean of all channels'.
+MASSIVE_TIMES = 8.0
 ATTENTION = "attention"
 ATTENTION_NORM = "attention_norm"
 FFN_NORM = "ffn_norm"

@@ -204,7 +204,7 @@ class SplitDense(keras.layers.Layer):
 
     def call(self, inputs):
         """Maps <float>[..., K] to <float>[..., N], zero there, and <float>[..., k]."""
-        kept = 1.0 - _members(self.channels, self.dense.units)
+        kept = 1.0 - members(self.channels, self.dense.units)
         main = tf.nn.bias_add(tf.matmul(inputs, self.dense.kernel * kept),
                               self.dense.bias * kept)
         with tf.name_scope("massive"):
@@ -249,7 +249,7 @@ class SplitNorm(keras.layers.Layer):
             missing, tf.fill([len(self.channels), 1], 1.0 / width))
         x -= mean
         own = missing + tf.matmul(x, places, transpose_b=True)  # [..., k]
-        x *= 1.0 - _members(self.channels, width)
+        x *= 1.0 - members(self.channels, width)
         variance = tf.reduce_mean(x * x, -1, keepdims=True) + tf.matmul(
             own * own, tf.fill([len(self.channels), 1], 1.0 / width))
         inverse = tf.math.rsqrt(variance + self.norm.epsilon)
@@ -258,7 +258,7 @@ class SplitNorm(keras.layers.Layer):
                       name="normalized")
 
 
-def _members(channels, width: int):
+def members(channels, width: int):
     """<float>[width], 1 at the channels and 0 elsewhere."""
     return tf.reduce_max(tf.one_hot(channels, width), axis=0)
 

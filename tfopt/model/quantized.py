@@ -14,7 +14,7 @@ from typing import Any
 from tfopt.backend import keras, tf
 from tfopt.model import fake_quant
 from tfopt.model.attention import SelfAttention
-from tfopt.model.layers import LayerNorm, PositionEmbedding
+from tfopt.model.layers import LayerNorm, PositionEmbedding, members
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Grid:
             return fake_quant.symmetric(x, self.bits, -1, self.block)
         low, high = self.low, self.high
         if self.channels:
-            own = tf.reduce_max(tf.one_hot(self.channels, x.shape[-1]), axis=0) > 0
+            own = members(self.channels, x.shape[-1]) > 0
             low = tf.where(own, self.channels_low, low)
             high = tf.where(own, self.channels_high, high)
         return fake_quant.between(x, low, high)

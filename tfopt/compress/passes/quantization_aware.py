@@ -8,14 +8,14 @@ kernel and each row of a table, on tfmot's `quantize_annotate_layer` and
 from __future__ import annotations
 
 import dataclasses
-import re
 
 from tfopt.backend import keras
 from tfopt.compress import quantization
 from tfopt.compress.base import Context, Outcome, Pass, Stage, copy_model
 from tfopt.compress.callbacks import KeepMask, QuantizationStep
 from tfopt.compress.quantization import PointsConfig
-from tfopt.compress.select import skipped
+from tfopt.compress.select import check_expressions, matches, skipped
+from tfopt.compress.wrapper import check_wrapped
 from tfopt.model import anatomy, quantized_layers
 from tfopt.model.attention import SelfAttention
 from tfopt.model.layers import LayerNorm, PositionEmbedding
@@ -24,8 +24,6 @@ from tfopt.types import check_fields
 
 _BLOCK = 32
 _TABLES = (keras.layers.Embedding, PositionEmbedding)
-
-Configs = dict[str, PointsConfig]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,9 +133,7 @@ class QuantizationAware(Pass):
         Raises:
             ValueError: the model was not wrapped.
         """
-        if not quantization.wrappers_of(model):
-            raise ValueError("Only a model from `wrap` can be stripped. Received: "
-                             f"layers {[layer.name for layer in model.layers][:8]}")
+        check_wrapped(quantization.wrappers_of(model), model, "can be stripped")
         return quantization.settle(model)
 
     def settle_step(self) -> int:
@@ -149,29 +145,21 @@ class QuantizationAware(Pass):
         touched = tuple(quantized_layers(after))
         return Outcome(model=after, touched=touched, skipped=skipped(before, touched))
 
-    def _configs(self, model: keras.Model) -> Configs:
+    def _configs(self, model: keras.Model) -> dict[str, PointsConfig]:
         """The layers to quantize -> what is rounded in each."""
         able = [layer for layer in model.layers if type(layer) in QUANTIZED]
-        for expression in (*self.only, *self.leave):
-            if not any(re.search(expression, layer.name) for layer in able):
-                raise ValueError(
-                    "An expression must match a layer that can be quantized. Received: "
-                    f"{expression!r}, of layers {[layer.name for layer in able][:8]}")
+        check_expressions((*self.only, *self.leave), able, " that can be quantized")
         found = {}
         for layer in able:
             config = SCHEMES[self.scheme](layer)
-            if (config is not None and not _matches(self.leave, layer.name)
-                    and (not self.only or _matches(self.only, layer.name))):
+            if (config is not None and not matches(self.leave, layer.name)
+                    and (not self.only or matches(self.only, layer.name))):
                 found[layer.name] = config
         if not found:
             raise ValueError("The model must have a Dense or Embedding layer to "
                              "quantize. Received: layers "
                              f"{[layer.name for layer in model.layers][:8]}")
         return found
-
-
-def _matches(expressions, name: str) -> bool:
-    return any(re.search(expression, name) for expression in expressions)
 
 
 def _in_8_bits(layer) -> PointsConfig | None:

@@ -1,0 +1,66 @@
+"""What the tables of several seeds share: fine-tuned models, and filling cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import flags as shared
+import task as tasks
+from absl import flags, logging
+
+from tfopt import model, train
+
+FLAGS = flags.FLAGS
+# The flags count as those of the script that asks for them: --help lists them.
+flags.disclaim_key_flags()
+
+Figures = dict[str, float]
+Runs = dict[str, dict[str, Figures]]  # seed -> cell -> figures
+
+
+def define_flags() -> None:
+    """Where fine-tuned models are."""
+    flags.DEFINE_string("baselines_dir", None, "Where the fine-tuned models are kept "
+                        "and looked for, by seed alone.")
+
+
+def fill(cells: Sequence[str], first: str, begin: Callable,
+         summary: Callable[[Runs], dict]) -> dict:
+    """Fills what a killed run of the same command has left, and reports each cell.
+
+    Args:
+        cells: names of the cells of a seed.
+        first: name of the cell of the fine-tuned model itself.
+        begin: (task, model) -> that cell's figures, and name of another -> its figures.
+        summary: what the report holds.
+
+    Returns:
+        The summary of the whole table.
+    """
+    runs: Runs = (shared.reported_figures(FLAGS.report) or {"runs": {}})["runs"]
+    for seed in FLAGS.seeds:
+        FLAGS.seed = int(seed)
+        done = runs.setdefault(seed, {})
+        if set(done) == {first, *cells}:
+            continue
+        task = tasks.load()
+        done[first], run_cell = begin(task, fine_tuned(task))
+        shared.write_figures(FLAGS.report, summary(runs))
+        for name in cells:
+            if name not in done:
+                done[name] = run_cell(name)
+                logging.info("Seed %s, %s: %s", seed, name, done[name])
+                shared.write_figures(FLAGS.report, summary(runs))
+    return summary(runs)
+
+
+def fine_tuned(task):
+    """The model that cells begin with: of --baselines_dir, if it has this seed's."""
+    if FLAGS.baselines_dir is None:
+        return tasks.finetune(task)[0]
+    directory = Path(FLAGS.baselines_dir) / f"seed_{FLAGS.seed}"
+    if not (directory / model.KERAS_FILE).exists():
+        model.save(tasks.finetune(task)[0], directory)
+    with train.strategy.make(FLAGS.strategy).scope():
+        return model.load(directory)
