@@ -267,7 +267,7 @@ def test_the_file_has_the_ranges_of_every_product(scheme, run_of):
             # The queries are scaled by sqrt(1 / 16) before they are multiplied.
             expected[name] = (grid.high - grid.low) / 255 / (
                 4 if name.endswith("query") else 1)
-    assert len(expected) == {"static_wi8_ai8": 11, "integer_wi8_ai8": 13}[scheme]
+    assert len(expected) == {"static_wi8_ai8": 9, "integer_wi8_ai8": 13}[scheme]
     assert found == pytest.approx(expected, rel=1e-5)
 
 

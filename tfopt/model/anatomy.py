@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 
 from tfopt.backend import keras
-from tfopt.model.attention import SelfAttention
 from tfopt.model.config import BertConfig
 from tfopt.types import INPUT_NAMES
 
@@ -33,6 +32,8 @@ DENSE_ROLES = ("query", "key", "value", "attention_output", "intermediate",
 MASSIVE_OUTPUT = rf"/layer_\d+_{DENSE_ROLES[-1]}/"
 # A channel is massive whose largest |value| is so many times the mean of all channels'.
 MASSIVE_TIMES = 8.0
+# Both products of an ffn: at these tokens the first takes and gives a few such numbers.
+FFN_OUTPUT = rf"/layer_\d+_({'|'.join(DENSE_ROLES[-2:])})/"
 ATTENTION = "attention"
 ATTENTION_NORM = "attention_norm"
 FFN_NORM = "ffn_norm"
@@ -46,6 +47,11 @@ def layer_name(index: int, role: str) -> str:
 def gives_massive(name: str) -> bool:
     """Whether a layer of this name gives a few channels that dwarf all others."""
     return re.search(MASSIVE_OUTPUT, f"/{name}/") is not None
+
+
+def is_in_ffn(name: str) -> bool:
+    """Whether a layer of this name is a product of an ffn."""
+    return re.search(FFN_OUTPUT, f"/{name}/") is not None
 
 
 def layer_names(model: keras.Model) -> set[str]:
@@ -62,22 +68,27 @@ def layer_names(model: keras.Model) -> set[str]:
 def is_bert(model: keras.Model) -> bool:
     """Whether the model has the layers `bert.build` makes."""
     names = {layer.name for layer in model.layers}
-    return {TOKEN_EMBEDDING, layer_name(0, ATTENTION), CLASSIFIER} <= names
+    return {TOKEN_EMBEDDING, layer_name(0, FFN_NORM), CLASSIFIER} <= names
 
 
 def num_layers(model: keras.Model) -> int:
     """Number of encoder layers."""
     names = {layer.name for layer in model.layers}
     count = 0
-    while layer_name(count, ATTENTION) in names:
+    while layer_name(count, FFN_NORM) in names:
         count += 1
     return count
 
 
 def encoder_dense(model: keras.Model) -> list[keras.layers.Layer]:
-    """The six projections of every encoder layer, in the order of computation."""
-    return [model.get_layer(layer_name(i, role))
-            for i in range(num_layers(model)) for role in DENSE_ROLES]
+    """The six projections of every encoder layer, in the order of computation.
+
+    A layer without attention or ffn block has not those.
+    """
+    made = {layer.name: layer for layer in model.layers}
+    names = (layer_name(i, role)
+             for i in range(num_layers(model)) for role in DENSE_ROLES)
+    return [made[name] for name in names if name in made]
 
 
 def hidden_states(model: keras.Model) -> list:
@@ -102,30 +113,35 @@ def config_of(model: keras.Model) -> BertConfig:
     if not is_bert(model):
         raise ValueError("The model must be a BERT made by tfopt. Received: layers "
                          f"{[layer.name for layer in model.layers[:5]]}...")
-    layers = range(num_layers(model))
+    # A layer, or the one in a wrapper that trains it.
+    made = {layer.name: getattr(layer, "layer", layer) for layer in model.layers}
 
-    def get(name):  # a layer, or the one in a wrapper that trains it
-        layer = model.get_layer(name)
-        return getattr(layer, "layer", layer)
+    def roles(role):  # that of each layer; None where the layer has not its block
+        return [made.get(layer_name(i, role)) for i in range(num_layers(model))]
 
+    get = made.__getitem__
     tokens = get(TOKEN_EMBEDDING)
     positions = get(POSITION_EMBEDDING)
-    attention: list[SelfAttention] = [get(layer_name(i, ATTENTION)) for i in layers]
-    intermediate = [get(layer_name(i, "intermediate")) for i in layers]
-    heads = [layer.num_heads for layer in attention]
+    attention, intermediate = roles(ATTENTION), roles("intermediate")
+    # What no layer tells is of no consequence.
+    told = {"head_size": tokens.output_dim}
+    for layer, query in zip(attention, roles("query"), strict=True):
+        if layer:
+            told |= {"head_size": query.units // layer.num_heads,
+                     "attention_dropout": layer.dropout}
+    for layer in filter(None, intermediate):
+        told["activation"] = layer.activation.__name__
     return BertConfig(
         vocab_size=tokens.input_dim,
         hidden_size=tokens.output_dim,
-        num_heads=heads,
-        intermediate_sizes=[layer.units for layer in intermediate],
-        head_size=get(layer_name(0, "query")).units // heads[0],
+        num_heads=[layer.num_heads if layer else 0 for layer in attention],
+        intermediate_sizes=[layer.units if layer else 0 for layer in intermediate],
         max_positions=positions.max_positions,
         type_vocab_size=get(SEGMENT_EMBEDDING).input_dim,
-        activation=intermediate[0].activation.__name__,
         layer_norm_epsilon=get(EMBEDDING_NORM).epsilon,
         hidden_dropout=get(EMBEDDING_DROPOUT).rate,
-        attention_dropout=attention[0].dropout,
         classifier_dropout=get(CLASSIFIER_DROPOUT).rate,
         initializer_range=positions.initializer_range,
         num_labels=get(CLASSIFIER).units,
+        **told,
     )

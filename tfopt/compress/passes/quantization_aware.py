@@ -32,7 +32,7 @@ class QuantizationAware(Pass):
 
     What is rounded follows the export: kernels and tables in all; of activations, with
     "dynamic_..." each token's row as a product takes it, with "static_wi8_ai8" what
-    products take and give (of an ffn's second one each token's row), with
+    products take and give (of those of an ffn each token's row), with
     "integer_wi8_ai8" also what additions, LayerNorm, GELU, softmax and attention give.
 
     Attributes:
@@ -193,7 +193,7 @@ def _dynamic_in_4_bits_by_channel(layer) -> PointsConfig | None:
 
 
 def _static(layer) -> PointsConfig | None:
-    if isinstance(layer, keras.layers.Dense) and not anatomy.gives_massive(layer.name):
+    if isinstance(layer, keras.layers.Dense) and not anatomy.is_in_ffn(layer.name):
         return PointsConfig({"input": "range", "output": "range"}, 8)
     return _dynamic(layer)
 
