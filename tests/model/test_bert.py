@@ -18,6 +18,8 @@ UNEQUAL = model.BertConfig(
     head_size=8, max_positions=32, type_vocab_size=3, activation="gelu_tanh",
     layer_norm_epsilon=1e-6, hidden_dropout=0.2, attention_dropout=0.3,
     classifier_dropout=0.4, initializer_range=0.05, num_labels=4)
+# A layer without attention, one without ffn, one with neither.
+HOLLOW = UNEQUAL.replace(num_heads=(0, 2, 0), intermediate_sizes=(16, 0, 0))
 SMALL = model.BertConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, vocab_size=60)
 
@@ -97,11 +99,12 @@ def test_the_signature_is_three_inputs_and_logits(tiny):
 
 
 @pytest.mark.parametrize("config", [
-    SMALL, UNEQUAL,
+    SMALL, UNEQUAL, HOLLOW,
     *(SMALL.replace(activation=name) for name in ("gelu_tanh", "relu", "silu")),
     SMALL.replace(num_heads=(2,), intermediate_sizes=(5,), hidden_dropout=0.0),
     SMALL.replace(head_size=3),
-], ids=["small", "unequal", "gelu_tanh", "relu", "silu", "one_layer", "head_size"])
+], ids=["small", "unequal", "hollow", "gelu_tanh", "relu", "silu", "one_layer",
+        "head_size"])
 def test_the_config_is_read_back_from_the_layers(config):
     bert = built(config)
     assert model.config_of(bert) == config
@@ -131,7 +134,8 @@ def test_activations_are_their_formulas(name, function):
         activation(tf.constant(x)), [function(v) for v in x], atol=1e-6)
 
 
-@pytest.mark.parametrize("config", [SMALL, UNEQUAL], ids=["small", "unequal"])
+@pytest.mark.parametrize("config", [SMALL, UNEQUAL, HOLLOW],
+                         ids=["small", "unequal", "hollow"])
 @pytest.mark.parametrize("batch, tokens, lengths", [
     (1, 1, None), (1, 7, None), (2, 32, None), (3, 24, [24, 5, 1])])
 def test_the_inference_wiring_gives_the_same_logits(config, batch, tokens, lengths):
@@ -199,6 +203,21 @@ def test_fresh_weights_differ_between_layers_and_have_the_asked_spread():
 
 
 @pytest.mark.parametrize("tokens", [12, 16, 32])
+def test_an_absent_block_adds_nothing():
+    """As if its output were 0, but for the weights that are not there."""
+    hollow = built(UNEQUAL.replace(num_heads=(0, 1, 0), intermediate_sizes=(40, 0, 0)))
+    muted = model.build(UNEQUAL)
+    there = {layer.name for layer in hollow.layers}
+    for layer in muted.layers:
+        if layer.name in there:
+            layer.set_weights(hollow.get_layer(layer.name).get_weights())
+        elif layer.name.endswith("_output"):
+            layer.set_weights([np.zeros_like(w) for w in layer.get_weights()])
+    inputs = inputs_of(2, 10, [10, 7])
+    assert difference(hollow(inputs), muted(inputs)) < 1e-6
+    assert len(anatomy.encoder_dense(hollow)) == 4 + 2
+
+
 def test_padding_does_not_change_logits(tokens):
     bert = built(UNEQUAL.replace(initializer_range=0.3))
     short = inputs_of(2, 10)

@@ -58,8 +58,8 @@ def test_uniform_needs_a_layer():
     *({name: value} for value in (0, -1, 1.5, "8", None, True) for name in (
         "vocab_size", "hidden_size", "head_size", "max_positions", "type_vocab_size",
         "num_labels")),
-    {"num_heads": (4, 0)}, {"num_heads": (4, -2)}, {"num_heads": (4, 2.0)},
-    {"intermediate_sizes": (64, 0)}, {"intermediate_sizes": ("64", 48)},
+    {"num_heads": (4, -2)}, {"num_heads": (4, 2.0)},
+    {"intermediate_sizes": (64, -1)}, {"intermediate_sizes": ("64", 48)},
     *({name: value} for value in (-0.1, 1, 1.0, 2.5, None, "0.1") for name in (
         "hidden_dropout", "attention_dropout", "classifier_dropout")),
     *({name: value} for value in (-1e-12, None, "1e-12") for name in (

@@ -7,7 +7,7 @@ since tfmot refuses EinsumDense, MultiHeadAttention and subclassed models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import logging
 
@@ -34,11 +34,10 @@ def build(config: BertConfig, seed: int = 0) -> keras.Model:
     """
     made = _layers(config, seed)
     inputs = _inputs()
-    x = _embed(made.__getitem__, inputs["input_ids"], inputs["token_type_ids"])
+    x = _embed(made, inputs["input_ids"], inputs["token_type_ids"])
     x = made[anatomy.EMBEDDING_DROPOUT](x)
     for i in range(config.num_layers):
-        x = _encoder_layer(made.__getitem__, i, x, x, inputs["attention_mask"],
-                           dropout=True)
+        x = _encoder_layer(made, i, x, x, inputs["attention_mask"], dropout=True)
     x = made[anatomy.FIRST_TOKEN]([x, inputs["attention_mask"]])
     x = made[anatomy.CLASSIFIER_DROPOUT](made[anatomy.POOLER](x))
     return keras.Model(inputs, made[anatomy.CLASSIFIER](x), name="bert")
@@ -70,20 +69,20 @@ def for_inference(model: keras.Model,
         logging.info("Exported as it is wired; layers unknown to the inference "
                      "wiring: %s", sorted(unknown))
         return model
-    get = model.get_layer
+    made = {layer.name: layer for layer in model.layers}
     inputs = _inputs()
     mask = inputs["attention_mask"]
     merge = layers.MergeTokens(name="merge_tokens")
-    x = _embed(get, merge(inputs["input_ids"]), merge(inputs["token_type_ids"]),
+    x = _embed(made, merge(inputs["input_ids"]), merge(inputs["token_type_ids"]),
                layers.Positions(name="positions")(inputs["input_ids"]))  # [B*T, D]
     last = anatomy.num_layers(model) - 1
     for i in range(last):
-        x = _encoder_layer(get, i, x, x, mask, massive=massive)
+        x = _encoder_layer(made, i, x, x, mask, massive=massive)
     first = layers.FirstToken(name=anatomy.FIRST_TOKEN)([x, mask])  # [B, D]
-    x = _encoder_layer(get, last, first, x, mask, massive=massive)
+    x = _encoder_layer(made, last, first, x, mask, massive=massive)
     if massive is not None:
         x = layers.KeepApart()(x)
-    return keras.Model(inputs, get(anatomy.CLASSIFIER)(get(anatomy.POOLER)(x)),
+    return keras.Model(inputs, made[anatomy.CLASSIFIER](made[anatomy.POOLER](x)),
                        name="bert")
 
 
@@ -92,11 +91,11 @@ def _inputs() -> dict:
             for name in INPUT_NAMES}
 
 
-def _embed(get: Callable[[str], keras.layers.Layer], ids, segments, positions=None):
+def _embed(made: Mapping[str, keras.layers.Layer], ids, segments, positions=None):
     """Sums and normalizes the three embeddings.
 
     Args:
-        get: name -> layer.
+        made: name -> layer.
         ids: <int32>[B, T], or [B*T] with their positions.
         segments: of the same shape.
         positions: <int32>[B*T]; None where the shape tells them.
@@ -105,18 +104,20 @@ def _embed(get: Callable[[str], keras.layers.Layer], ids, segments, positions=No
         <float>[B, T, D], or [B*T, D].
     """
     x = keras.layers.Add(name="embedding_sum")([
-        get(anatomy.TOKEN_EMBEDDING)(ids), get(anatomy.SEGMENT_EMBEDDING)(segments)])
-    add_positions = get(anatomy.POSITION_EMBEDDING)
+        made[anatomy.TOKEN_EMBEDDING](ids),
+        made[anatomy.SEGMENT_EMBEDDING](segments)])
+    add_positions = made[anatomy.POSITION_EMBEDDING]
     x = add_positions(x if positions is None else [x, positions])
-    return get(anatomy.EMBEDDING_NORM)(x)
+    return made[anatomy.EMBEDDING_NORM](x)
 
 
-def _encoder_layer(get, index: int, x, memory, mask, dropout: bool = False,
+def _encoder_layer(made: Mapping[str, keras.layers.Layer], index: int, x, memory,
+                   mask, dropout: bool = False,
                    massive: Mapping[str, Sequence[int]] | None = None):
     """One post-norm layer: x attends to memory, then the ffn.
 
     Args:
-        get: name -> layer.
+        made: name -> layer; a block that is not there adds nothing.
         index: of the layer.
         x: <float>[..., D], the positions to compute.
         memory: <float>[..., D], the positions attended to.
@@ -129,7 +130,7 @@ def _encoder_layer(get, index: int, x, memory, mask, dropout: bool = False,
         <float>[..., D], of x's shape.
     """
     def role(name):
-        return get(layer_name(index, name))
+        return made[layer_name(index, name)]
 
     def drop(name, y):
         return role(name)(y) if dropout else y
@@ -137,13 +138,16 @@ def _encoder_layer(get, index: int, x, memory, mask, dropout: bool = False,
     def operand(y):
         return y if massive is None else layers.KeepApart()(y)
 
-    attended = operand(memory)
-    y = role(anatomy.ATTENTION)([
-        role("query")(attended if x is memory else operand(x)), role("key")(attended),
-        role("value")(attended), mask])
-    y = drop("attention_dropout", role("attention_output")(y))
-    x = keras.layers.Add(name=layer_name(index, "attention_sum"))([x, y])
+    if layer_name(index, anatomy.ATTENTION) in made:
+        attended = operand(memory)
+        y = role(anatomy.ATTENTION)([
+            role("query")(attended if x is memory else operand(x)),
+            role("key")(attended), role("value")(attended), mask])
+        y = drop("attention_dropout", role("attention_output")(y))
+        x = keras.layers.Add(name=layer_name(index, "attention_sum"))([x, y])
     x = role(anatomy.ATTENTION_NORM)(x)
+    if layer_name(index, "intermediate") not in made:
+        return role(anatomy.FFN_NORM)(x)
     y = role("intermediate")(operand(x))
     add = keras.layers.Add(name=layer_name(index, "ffn_sum"))
     last, norm = role("ffn_output"), role(anatomy.FFN_NORM)
@@ -188,18 +192,19 @@ def _layers(config: BertConfig, seed: int) -> dict[str, keras.layers.Layer]:
     norm(anatomy.EMBEDDING_NORM)
     dropout(anatomy.EMBEDDING_DROPOUT, config.hidden_dropout)
     for i in range(config.num_layers):
-        heads = config.num_heads[i]
-        for role in ("query", "key", "value"):
-            dense(layer_name(i, role), heads * config.head_size)
-        made.append(SelfAttention(heads, config.attention_dropout,
-                                  name=layer_name(i, anatomy.ATTENTION)))
-        dense(layer_name(i, "attention_output"), config.hidden_size)
-        dropout(layer_name(i, "attention_dropout"), config.hidden_dropout)
+        heads, neurons = config.num_heads[i], config.intermediate_sizes[i]
+        if heads:
+            for role in ("query", "key", "value"):
+                dense(layer_name(i, role), heads * config.head_size)
+            made.append(SelfAttention(heads, config.attention_dropout,
+                                      name=layer_name(i, anatomy.ATTENTION)))
+            dense(layer_name(i, "attention_output"), config.hidden_size)
+            dropout(layer_name(i, "attention_dropout"), config.hidden_dropout)
         norm(layer_name(i, anatomy.ATTENTION_NORM))
-        dense(layer_name(i, "intermediate"), config.intermediate_sizes[i],
-              config.activation)
-        dense(layer_name(i, "ffn_output"), config.hidden_size)
-        dropout(layer_name(i, "ffn_dropout"), config.hidden_dropout)
+        if neurons:
+            dense(layer_name(i, "intermediate"), neurons, config.activation)
+            dense(layer_name(i, "ffn_output"), config.hidden_size)
+            dropout(layer_name(i, "ffn_dropout"), config.hidden_dropout)
         norm(layer_name(i, anatomy.FFN_NORM))
     made.append(layers.FirstToken(name=anatomy.FIRST_TOKEN))
     dense(anatomy.POOLER, config.hidden_size, "tanh")

@@ -29,8 +29,9 @@ class BertConfig:
     Attributes:
         vocab_size: V, rows of the token embedding.
         hidden_size: D, width of the residual stream.
-        num_heads: H of each layer; its length is the number of layers.
-        intermediate_sizes: F of each layer.
+        num_heads: H of each layer; its length is the number of layers. 0 where a layer
+            has no attention block, but its LayerNorm.
+        intermediate_sizes: F of each layer; 0 where it has no ffn block.
         head_size: K, width of one head.
         max_positions: longest input, in tokens.
         type_vocab_size: number of segments.
@@ -74,8 +75,8 @@ class BertConfig:
             _require(_is_size(getattr(self, name)), "a positive whole number", self,
                      name)
         for name in ("num_heads", "intermediate_sizes"):
-            _require(all(map(_is_size, getattr(self, name))),
-                     "positive whole numbers, one a layer", self, name)
+            _require(all(size == 0 or _is_size(size) for size in getattr(self, name)),
+                     "whole numbers from 0, one a layer", self, name)
         _require(self.num_heads, "at least one layer", self, "num_heads")
         if len(self.num_heads) != len(self.intermediate_sizes):
             raise ValueError(
