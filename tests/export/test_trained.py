@@ -95,7 +95,7 @@ def test_static_products_have_the_trained_ranges(settled, exported):
         assert scale == pytest.approx(factor * (high - low) / 255, rel=1e-5), name
         assert zero == round(-128 - low / (high - low) * 255)
         checked += 1
-    assert checked == 2 * 5 + 2
+    assert checked == 2 * 4 + 2
 
 
 def test_integer_points_have_the_trained_ranges(settled, exported):
@@ -122,9 +122,9 @@ def test_trained_ranges_are_found_by_layer_and_point(settled):
     names = {tensor.name.decode()
              for tensor in flatbuffer.parse(graph.contents).subgraphs[0].tensors}
     assert set(found) <= names
-    grids = graph.trained["layer_0_intermediate"].grids
+    grids = graph.trained["layer_0_value"].grids
     product, = (o for o in operations(graph.contents, "FULLY_CONNECTED")
-                if "/layer_0_intermediate/" in o.name)
+                if "/layer_0_value/" in o.name)
     assert found[product.name] == (grids["output"].low, grids["output"].high)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from tfopt.backend import keras, tf
 from tfopt.export import flatbuffer
 from tfopt.model import for_inference
-from tfopt.model.layers import LOWEST
+from tfopt.model.lean import LOWEST
 
 
 def to_bytes(
@@ -18,6 +18,7 @@ def to_bytes(
     optimizations: Sequence = (),
     types: Sequence = (),
     massive: Mapping[str, Sequence[int]] | None = None,
+    integer: bool = False,
 ) -> bytes:
     """Converts a model.
 
@@ -27,6 +28,7 @@ def to_bytes(
         optimizations: of the converter.
         types: those that it may use for weights.
         massive: as of `model.for_inference`.
+        integer: the same.
 
     Returns:
         A `.tflite`.
@@ -42,7 +44,7 @@ def to_bytes(
         raise ValueError("A model must be functional, with one output. Received: "
                          f"{type(model).__name__} {model.name!r} with outputs "
                          f"{model.outputs}")
-    lean = for_inference(model, massive)
+    lean = for_inference(model, massive, integer)
     specs = {name: tf.TensorSpec([1, *(length if axis is None else axis
                                        for axis in tensor.shape[1:])],
                                  tensor.dtype, name=name)

@@ -67,7 +67,7 @@ def of_products(graph: Graph, calibration: Sequence[Example] | None, method: str
             raise ValueError("Static ranges need examples to calibrate by. Received: "
                              "calibration=None")
         return found
-    _, seen = _observed(graph, calibration, {})
+    _, seen = _observed(graph, calibration)
     return _by(method, seen) | found
 
 
@@ -89,11 +89,9 @@ def of_all(graph: Graph, calibration: Sequence[Example] | None, method: str
     if calibration is None:
         raise ValueError("A graph of integers needs examples to calibrate by: not "
                          "all of its ranges are trained. Received: calibration=None")
-    contents, seen = _observed(graph, calibration, {})
     massive = (trained.massive(graph.trained) if graph.trained
-               else _massive(contents, seen))
-    if massive:
-        contents, seen = _observed(graph, calibration, massive)
+               else _massive(*_observed(graph, calibration)))
+    contents, seen = _observed(graph, calibration, massive)
     ranges = _by(method, seen) | trained.ranges(contents, graph.trained)
     return contents, {name: _with_room(name, limits) if graph.length else limits
                       for name, limits in ranges.items()}
@@ -104,16 +102,20 @@ def _by(method: str, seen: Mapping[str, Observed]) -> dict[str, Range]:
 
 
 def _observed(graph: Graph, calibration: Sequence[Example],
-              massive: Mapping[str, Sequence[int]]
+              massive: Mapping[str, Sequence[int]] | None = None
               ) -> tuple[bytes, dict[str, Observed]]:
-    """The float graph with such channels apart, and what examples showed of it."""
-    key = id(calibration), tuple(massive.items())
+    """A float graph and what examples showed of it.
+
+    It is the one given; or that for integers, where channels to be kept apart are.
+    """
+    key = id(calibration), None if massive is None else tuple(massive.items())
     if key not in graph.seen:
-        contents = graph.contents if not massive else converter.to_bytes(
-            graph.model, length=graph.length, massive=massive)
+        wiring = {"massive": massive or {}, "integer": massive is not None}
+        contents = graph.contents if massive is None else converter.to_bytes(
+            graph.model, length=graph.length, **wiring)
         # Examples run at their own lengths.
         opened = contents if graph.length is None else converter.to_bytes(
-            graph.model, massive=massive)
+            graph.model, **wiring)
         # The examples are kept, too, so that no others get their id.
         graph.seen[key] = calibration, contents, calibrate.observe(opened, calibration)
     return graph.seen[key][1:]

@@ -49,6 +49,11 @@ def gives_massive(name: str) -> bool:
     return re.search(MASSIVE_OUTPUT, f"/{name}/") is not None
 
 
+def norm_behind(name: str) -> str:
+    """Name of the LayerNorm behind an ffn's second product."""
+    return name.replace(DENSE_ROLES[-1], FFN_NORM)
+
+
 def is_in_ffn(name: str) -> bool:
     """Whether a layer of this name is a product of an ffn."""
     return re.search(FFN_OUTPUT, f"/{name}/") is not None

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from absl import logging
 
 from tfopt.backend import keras, tf
-from tfopt.model import anatomy, layers
+from tfopt.model import anatomy, layers, lean
 from tfopt.model.anatomy import layer_name
 from tfopt.model.attention import SelfAttention
 from tfopt.model.config import BertConfig
@@ -44,7 +44,8 @@ def build(config: BertConfig, seed: int = 0) -> keras.Model:
 
 
 def for_inference(model: keras.Model,
-                  massive: Mapping[str, Sequence[int]] | None = None) -> keras.Model:
+                  massive: Mapping[str, Sequence[int]] | None = None,
+                  integer: bool = False) -> keras.Model:
     """Wires a BERT's layers anew, for speed: the same logits from fewer operations.
 
     Batch and tokens share one axis, so that a Dense is one matrix product without
@@ -57,6 +58,8 @@ def for_inference(model: keras.Model,
             an ffn's second Dense -> the channels of its output that are to be kept
             apart from the others, up to where they are normalized. The converter is
             then kept from folding LayerNorm into kernels; None lets it.
+        integer: whether LayerNorm is to be of operations that bear int8; must be, where
+            channels are kept apart.
 
     Returns:
         The rewired model, of the same inputs and output; `model` itself where it is
@@ -70,18 +73,23 @@ def for_inference(model: keras.Model,
                      "wiring: %s", sorted(unknown))
         return model
     made = {layer.name: layer for layer in model.layers}
+    if integer:
+        apart = {anatomy.norm_behind(name): channels
+                 for name, channels in (massive or {}).items()}
+        made |= {name: lean.IntegerNorm(layer, apart.get(name, ()), name=name)
+                 for name, layer in made.items() if isinstance(layer, layers.LayerNorm)}
     inputs = _inputs()
     mask = inputs["attention_mask"]
-    merge = layers.MergeTokens(name="merge_tokens")
+    merge = lean.MergeTokens(name="merge_tokens")
     x = _embed(made, merge(inputs["input_ids"]), merge(inputs["token_type_ids"]),
-               layers.Positions(name="positions")(inputs["input_ids"]))  # [B*T, D]
+               lean.Positions(name="positions")(inputs["input_ids"]))  # [B*T, D]
     last = anatomy.num_layers(model) - 1
     for i in range(last):
         x = _encoder_layer(made, i, x, x, mask, massive=massive)
     first = layers.FirstToken(name=anatomy.FIRST_TOKEN)([x, mask])  # [B, D]
     x = _encoder_layer(made, last, first, x, mask, massive=massive)
     if massive is not None:
-        x = layers.KeepApart()(x)
+        x = lean.KeepApart()(x)
     return keras.Model(inputs, made[anatomy.CLASSIFIER](made[anatomy.POOLER](x)),
                        name="bert")
 
@@ -136,7 +144,7 @@ def _encoder_layer(made: Mapping[str, keras.layers.Layer], index: int, x, memory
         return role(name)(y) if dropout else y
 
     def operand(y):
-        return y if massive is None else layers.KeepApart()(y)
+        return y if massive is None else lean.KeepApart()(y)
 
     if layer_name(index, anatomy.ATTENTION) in made:
         attended = operand(memory)
@@ -153,8 +161,8 @@ def _encoder_layer(made: Mapping[str, keras.layers.Layer], index: int, x, memory
     last, norm = role("ffn_output"), role(anatomy.FFN_NORM)
     channels = (massive or {}).get(last.name)
     if channels:
-        main, own = layers.SplitDense(last, channels, name=last.name)(y)
-        return layers.SplitNorm(norm, channels, name=norm.name)([add([x, main]), own])
+        main, own = lean.SplitDense(last, channels, name=last.name)(y)
+        return norm([add([x, main]), own])
     return norm(add([x, drop("ffn_dropout", last(y))]))
 
 

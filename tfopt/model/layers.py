@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from tfopt.backend import keras, tf
 
-# Below every number of a model, above float32's infinity.
-LOWEST = -3e38
-
 
 @keras.utils.register_keras_serializable(package="tfopt")
 class Dropout(keras.layers.Dropout):
@@ -150,117 +147,6 @@ class LowRankDense(keras.layers.Layer):
         return {**super().get_config(), "units": self.units, "rank": self.rank,
                 "activation": keras.activations.serialize(self.activation),
                 "use_bias": self.use_bias}
-
-
-@keras.utils.register_keras_serializable(package="tfopt")
-class MergeTokens(keras.layers.Layer):
-    """Puts batch and tokens into one axis: <...>[B, T] -> <...>[B*T]."""
-
-    def call(self, inputs):
-        """Reshapes."""
-        return tf.reshape(inputs, [-1])
-
-
-@keras.utils.register_keras_serializable(package="tfopt")
-class Positions(keras.layers.Layer):
-    """The position of each token: <...>[B, T] -> <int32>[B*T]."""
-
-    def call(self, inputs):
-        """Counts."""
-        positions = tf.range(tf.shape(inputs)[1])
-        return positions if inputs.shape[0] == 1 else tf.tile(
-            positions, [tf.shape(inputs)[0]])
-
-
-@keras.utils.register_keras_serializable(package="tfopt")
-class KeepApart(keras.layers.Layer):
-    """Keeps the TFLite converter from folding what is before into what comes after.
-
-    It would fold the gamma and beta of a LayerNorm into the kernels that follow, and
-    quantize other numbers than those that were trained. `export.flatbuffer.join` takes
-    the operation out of the converted file again.
-    """
-
-    def call(self, inputs):
-        """Maps x to x, in a way that the converter does not see through."""
-        return tf.maximum(inputs, LOWEST)
-
-
-class SplitDense(keras.layers.Layer):
-    """A Dense whose output comes in two: without a few channels, and these alone.
-
-    Where a few channels are a hundred times the others, one int8 range holds not both.
-
-    Args:
-        dense: its weights are shared; must have a bias and no activation.
-        channels: those to split off, in [0, N).
-        **kwargs: of `keras.layers.Layer`.
-    """
-
-    def __init__(self, dense, channels, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = dense
-        self.channels = list(channels)
-
-    def call(self, inputs):
-        """Maps <float>[..., K] to <float>[..., N], zero there, and <float>[..., k]."""
-        kept = 1.0 - members(self.channels, self.dense.units)
-        main = tf.nn.bias_add(tf.matmul(inputs, self.dense.kernel * kept),
-                              self.dense.bias * kept)
-        with tf.name_scope("massive"):
-            own = tf.nn.bias_add(
-                tf.matmul(inputs, tf.gather(self.dense.kernel, self.channels, axis=1)),
-                tf.gather(self.dense.bias, self.channels))
-        return main, own
-
-
-class SplitNorm(keras.layers.Layer):
-    """A LayerNorm of a sum whose few largest channels are added within.
-
-    The same function as `LayerNorm` of the whole sum; no tensor in it holds the large
-    channels beside the others but its output, where they are normalized.
-
-    Args:
-        norm: its weights are shared.
-        channels: those that `SplitDense` split off.
-        **kwargs: of `keras.layers.Layer`.
-    """
-
-    def __init__(self, norm, channels, **kwargs):
-        super().__init__(**kwargs)
-        self.norm = norm
-        self.channels = list(channels)
-
-    def call(self, inputs):
-        """Normalizes.
-
-        Args:
-            inputs: x <float>[..., D], and what is missing of k channels of it
-                <float>[..., k].
-
-        Returns:
-            <float>[..., D].
-        """
-        x, missing = inputs
-        width = x.shape[-1]
-        places = tf.one_hot(self.channels, width)  # [k, D]
-        # A product with a constant, as is `missing` with its sum, for integer code.
-        mean = tf.reduce_mean(x, -1, keepdims=True) + tf.matmul(
-            missing, tf.fill([len(self.channels), 1], 1.0 / width))
-        x -= mean
-        own = missing + tf.matmul(x, places, transpose_b=True)  # [..., k]
-        x *= 1.0 - members(self.channels, width)
-        variance = tf.reduce_mean(x * x, -1, keepdims=True) + tf.matmul(
-            own * own, tf.fill([len(self.channels), 1], 1.0 / width))
-        inverse = tf.math.rsqrt(variance + self.norm.epsilon)
-        own = tf.matmul(own * inverse, places * self.norm.gamma)
-        return tf.add(x * inverse * self.norm.gamma + own, self.norm.beta,
-                      name="normalized")
-
-
-def members(channels, width: int):
-    """<float>[width], 1 at the channels and 0 elsewhere."""
-    return tf.reduce_max(tf.one_hot(channels, width), axis=0)
 
 
 @keras.utils.register_keras_serializable(package="tfopt")

@@ -14,7 +14,8 @@ from typing import Any
 from tfopt.backend import keras, tf
 from tfopt.model import fake_quant
 from tfopt.model.attention import SelfAttention
-from tfopt.model.layers import LayerNorm, PositionEmbedding, members
+from tfopt.model.layers import LayerNorm, PositionEmbedding
+from tfopt.model.lean import members
 
 
 @dataclasses.dataclass(frozen=True)
