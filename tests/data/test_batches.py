@@ -199,3 +199,52 @@ def test_class_numbers_of_another_count_are_refused(count):
     with pytest.raises(ValueError,
                        match=f"Received: {count} class numbers, 2 examples$"):
         data.Batches(encoded_of([3, 4]), [0] * count)
+
+
+def test_logits_travel_with_their_examples():
+    logits = np.arange(2 * len(LENGTHS)).reshape(-1, 2)
+    batches = batches_of()
+    carrying = batches.with_teacher_logits(logits)
+    seen = {}
+    for inputs, (class_ids, rows) in carrying.dataset(epochs=1):
+        assert rows.dtype.name == "float32"
+        for ids, class_id, row in zip(inputs["input_ids"].numpy(), class_ids.numpy(),
+                                      rows.numpy(), strict=True):
+            assert ids[0] == class_id + 1
+            seen[int(class_id)] = row.tolist()
+    assert seen == dict(enumerate(logits.tolist()))
+    assert labels(batches.dataset())  # those given are left without
+
+
+def test_logits_without_labels_come_with_class_ids_below_zero():
+    batches = data.Batches(encoded_of([3, 4]), batch_size=2).with_teacher_logits(
+        [[1.0, 2.0], [3.0, 4.0]])
+    (_, (class_ids, logits)), = batches.dataset()
+    assert class_ids.numpy().tolist() == [-1, -1]
+    assert logits.numpy().tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2), (1, 2)])
+def test_logits_of_other_examples_are_refused(shape):
+    with pytest.raises(ValueError, match="Received: logits of shape.*2 examples$"):
+        data.Batches(encoded_of([3, 4])).with_teacher_logits(np.zeros(shape))
+
+
+def test_each_once_leaves_no_example_out():
+    batches = batches_of(drop_remainder=True)
+    found = {}
+    for index, inputs in batches.each_once():
+        assert len(index) <= 5
+        for number, ids in zip(index, inputs["input_ids"].numpy(), strict=True):
+            assert number not in found
+            found[number] = [i for i in ids.tolist() if i]
+    assert found == dict(enumerate(encoded_of(LENGTHS).ids))
+
+
+def test_the_fingerprint_tells_examples_apart_and_nothing_else():
+    assert batches_of([3, 4]).fingerprint() == batches_of(
+        [3, 4], batch_size=1, seed=5, pad_to=8).fingerprint()
+    pairs = [data.Encoded(ids=ids, first_lengths=lengths) for ids, lengths in (
+        ([[1, 2], [3]], [2, 1]), ([[1, 2], [4]], [2, 1]), ([[1], [2, 3]], [1, 2]),
+        ([[1, 2], [3]], [1, 1]), ([[3], [1, 2]], [1, 2]))]
+    assert len({data.Batches(pair).fingerprint() for pair in pairs}) == len(pairs)

@@ -11,6 +11,7 @@ server that tokenizes for LiteRT does without.
 
 from typing import Any
 
+from tfopt.data.augment import Augmentation
 from tfopt.data.corpus import (
     DEMO_DEV_FILE,
     DEMO_TRAIN_FILE,
@@ -21,20 +22,25 @@ from tfopt.data.corpus import (
     read,
     read_labels,
 )
+from tfopt.data.unlabelled import Texts, join, read_texts
 from tfopt.data.wordpiece import Encoded, WordPiece
 
 __all__ = [
     "DEMO_DEV_FILE",
     "DEMO_TRAIN_FILE",
     "LABELS_FILE",
+    "Augmentation",
     "Batches",
     "Columns",
     "Corpus",
     "Encoded",
+    "Texts",
     "WordPiece",
+    "join",
     "labels_text",
     "read",
     "read_labels",
+    "read_texts",
 ]
 
 

@@ -8,6 +8,10 @@ pipeline wastes most on.
 
 from __future__ import annotations
 
+import copy
+import hashlib
+from collections.abc import Iterator
+
 import numpy as np
 
 from tfopt.backend import tf
@@ -51,7 +55,8 @@ class Batches:
 
     Args:
         encoded: token ids of N examples.
-        class_ids: N class numbers; None for texts without labels.
+        class_ids: N class numbers, below 0 for texts without a label; None if all are
+            without.
         batch_size: B.
         shuffle_seed: of the order; None keeps like lengths together in one fixed
             order, for evaluation.
@@ -99,6 +104,7 @@ class Batches:
             np.concatenate([np.asarray(ids, np.int32) for ids in encoded.ids]),
             self.lengths)
         self._first_lengths = tf.constant(encoded.first_lengths, tf.int32)
+        self._teacher_logits = None
 
     def __len__(self) -> int:
         """N."""
@@ -131,7 +137,8 @@ class Batches:
         Returns:
             A dataset of ({input_ids, attention_mask, token_type_ids}, class id), of
             shapes <int32>[B, T] and <int32>[B], or of the inputs alone where there
-            are no labels; prefetched.
+            are no labels; prefetched. From `with_teacher_logits` on, in the class
+            id's place there is (class id, logits <float32>[B, C]).
         """
         batches = [b for epoch in range(epochs) for b in self.epoch_plan(epoch)]
         batches = batches[first_step:]
@@ -144,7 +151,52 @@ class Batches:
             num_parallel_calls=2)
         return dataset.prefetch(4)
 
+    def with_teacher_logits(self, logits) -> Batches:
+        """The same batches, which carry a teacher's logits for `train.Distillation`.
+
+        Args:
+            logits: <float>[N, C].
+
+        Raises:
+            ValueError: they are not of N examples.
+        """
+        logits = np.asarray(logits, np.float32)
+        if logits.ndim != 2 or len(logits) != len(self):
+            raise ValueError("There must be a row of logits an example. Received: "
+                             f"logits of shape {logits.shape}, {len(self)} examples")
+        carrying = copy.copy(self)
+        carrying._teacher_logits = tf.constant(logits)
+        return carrying
+
+    def fingerprint(self) -> str:
+        """A hash of the examples: their token ids and segments, in their order."""
+        digest = hashlib.sha256()
+        for array in (self._ids.values, self.lengths, self._first_lengths):
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+    def each_once(self) -> Iterator[tuple[np.ndarray, dict[str, tf.Tensor]]]:
+        """Each example once, whatever the order and remainder of training.
+
+        Yields:
+            The numbers of a batch's examples <int>[B], and their inputs.
+        """
+        order = np.argsort(self.lengths, kind="stable")
+        for start in range(0, len(order), self.batch_size):
+            index = order[start:start + self.batch_size]
+            yield index, self._inputs(tf.constant(index))
+
     def _batch(self, index):
+        inputs = self._inputs(index)
+        if self.class_ids is None and self._teacher_logits is None:
+            return inputs
+        class_ids = (tf.fill(tf.shape(index), -1) if self.class_ids is None
+                     else tf.gather(self.class_ids, index))
+        if self._teacher_logits is None:
+            return inputs, class_ids
+        return inputs, (class_ids, tf.gather(self._teacher_logits, index))
+
+    def _inputs(self, index):
         ids = tf.gather(self._ids, index)
         # Not ids.row_lengths(), which forgets a static batch size.
         lengths = tf.cast(tf.gather(self.lengths, index), tf.int32)
@@ -154,11 +206,8 @@ class Batches:
         positions = tf.range(tokens)[tf.newaxis]
         first = tf.gather(self._first_lengths, index)[:, tf.newaxis]
         visible = positions < lengths[:, tf.newaxis]
-        inputs = {
+        return {
             "input_ids": tf.ensure_shape(ids, [index.shape[0], self.pad_to]),
             "attention_mask": tf.cast(visible, tf.int32),
             "token_type_ids": tf.cast(visible & (positions >= first), tf.int32),
         }
-        if self.class_ids is None:
-            return inputs
-        return inputs, tf.gather(self.class_ids, index)

@@ -133,13 +133,12 @@ def read(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
             lacks a field; the message names file and line.
     """
     path = Path(path)
-    readers = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl}
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"A data file must end in {', '.join(readers)}. "
+    if path.suffix.lower() not in READERS:
+        raise ValueError(f"A data file must end in {', '.join(READERS)}. "
                          f"Received: {path}")
     wanted = [name for name in (columns.text, columns.pair, columns.label) if name]
     texts, pairs, labels, lines = [], [], [], []
-    for line, row in readers[path.suffix.lower()](path, _decode(path), wanted):
+    for line, row in READERS[path.suffix.lower()](path, decode(path), wanted):
         label = row[columns.label].strip()
         if not label or "\n" in label or "\r" in label:  # label lists have lines
             raise ValueError(f"{path}:{line}: a label must be one line, not empty. "
@@ -166,7 +165,7 @@ def read_labels(path: PathLike) -> list[str]:
         raise ValueError(f"A label list is needed. Received: {path}")
     labels = []
     # Not splitlines(): a label may hold U+2028 and its like.
-    for number, line in enumerate(_decode(path).split("\n"), start=1):
+    for number, line in enumerate(decode(path).split("\n"), start=1):
         label = line.rstrip("\r")
         if label in labels:
             raise ValueError(f"{path}:{number}: a label list must name each label "
@@ -183,7 +182,12 @@ def labels_text(labels: Sequence[str]) -> str:
     return "".join(f"{label}\n" for label in labels)
 
 
-def _decode(path: Path) -> str:
+def decode(path: Path) -> str:
+    """Reads a text file in UTF-8.
+
+    Raises:
+        ValueError: it is missing, or in another encoding; names file and line.
+    """
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -268,3 +272,7 @@ def _few(items) -> str:
     items = [str(item)[:40] for item in items]
     more = f", ... ({len(items)} in all)" if len(items) > 8 else ""
     return ", ".join(items[:8]) + more
+
+
+# By a file's ending: (path, its text, wanted columns) -> line and fields of each row.
+READERS = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl}

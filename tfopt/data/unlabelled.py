@@ -1,0 +1,84 @@
+"""Files -> texts without labels, from which a student learns by its teacher alone.
+
+One text a line, or a column of a .tsv, .csv or .jsonl. Every mistake is reported with
+its file and line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tfopt.data.corpus import READERS, Columns, decode
+from tfopt.data.wordpiece import Encoded
+from tfopt.types import PathLike
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Texts:
+    """Texts, or pairs of texts.
+
+    Attributes:
+        texts: N texts.
+        pairs: N second texts, or None.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None = None
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.texts)
+
+
+def read_texts(path: PathLike, columns: Columns = Columns()) -> Texts:  # noqa: B008
+    """Reads a file of texts.
+
+    Args:
+        path: ends in .txt (one text a line), .tsv, .csv or .jsonl.
+        columns: where the texts are; its label is not asked for.
+
+    Returns:
+        The texts; blank lines are passed over.
+
+    Raises:
+        ValueError: the file is missing, empty, of another kind, not UTF-8, or a row
+            lacks a text; the message names file and line.
+    """
+    path = Path(path)
+    readers = {".txt": _lines, **READERS}
+    if path.suffix.lower() not in readers:
+        raise ValueError("A file of unlabelled texts must end in "
+                         f"{', '.join(readers)}. Received: {path}")
+    wanted = [name for name in (columns.text, columns.pair) if name]
+    rows = []
+    for line, row in readers[path.suffix.lower()](path, decode(path), wanted):
+        for name in wanted:
+            if not row[name].strip():
+                raise ValueError(f"{path}:{line}: a text must not be empty. Received: "
+                                 f"{name}={row[name]!r}")
+        rows.append(row)
+    if not rows:
+        raise ValueError("A file of unlabelled texts must hold at least one. Received: "
+                         f"{path}")
+    return Texts(texts=[row[columns.text] for row in rows],
+                 pairs=[row[columns.pair] for row in rows] if columns.pair else None)
+
+
+def join(parts: Sequence[Encoded]) -> Encoded:
+    """The examples of several parts, one after the other."""
+    return Encoded(ids=[ids for part in parts for ids in part.ids],
+                   first_lengths=[n for part in parts for n in part.first_lengths],
+                   truncated=sum(part.truncated for part in parts))
+
+
+def _lines(path: Path, text: str, wanted: Sequence[str],
+           ) -> Iterator[tuple[int, dict[str, str]]]:
+    if len(wanted) > 1:
+        raise ValueError(f"{path}:1: a line holds one text, no pair; pairs come in "
+                         f".tsv, .csv or .jsonl. Received: columns {', '.join(wanted)}")
+    # Not splitlines(): a text may hold U+2028 and its like.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, {wanted[0]: line.strip()}
