@@ -103,7 +103,7 @@ def fit(
         state_dir: where the run's state is kept; a second call with the same directory
             goes on where the first was killed.
         log_dir: where TensorBoard's event files go.
-        goal: what to minimize; default cross-entropy.
+        goal: what to minimize, such as `Distillation.goal`; default cross-entropy.
         settle_step: step before which no epoch counts as the best, since the model is
             not in its final form yet (a pruning ramp still rises).
 
@@ -120,8 +120,9 @@ def fit(
         working = keras.Model(model.inputs, model.outputs, name=model.name)
         if settings.mixed_precision != "float32":
             working = precision.retype(working, settings.mixed_precision)
-        progress = _compile(working, train, settings, goal or objective.cross_entropy(),
-                            state_dir)
+        goal = goal or objective.cross_entropy()
+        working = goal.prepare(working, settings.mixed_precision)
+        progress = _compile(working, train, settings, goal, state_dir)
     if progress.restore():
         logging.info("Resumed at step %d from %s", progress.step, state_dir)
     else:
@@ -158,8 +159,8 @@ def _compile(model, train, settings, goal, state_dir) -> Progress:
         WarmupLinearDecay(settings.learning_rate, int(settings.warmup * total), total),
         weight_decay=settings.weight_decay, global_clipnorm=settings.clip_norm)
     optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
-    optimizer.build(model.trainable_variables)
-    model.compile(optimizer, goal.loss(), goal.metrics(),
+    optimizer.build(goal.learned(model))
+    model.compile(optimizer, goal.loss(), weighted_metrics=goal.metrics(),
                   jit_compile=settings.jit_compile)
     return Progress(model, state_dir)
 

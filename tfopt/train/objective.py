@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from tfopt.backend import keras
+from tfopt.backend import keras, tf
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,22 @@ class Objective:
 
     loss: Callable[[], keras.losses.Loss]
     metrics: Callable[[], list]
+
+    def prepare(self, model: keras.Model, precision: str = "float32") -> keras.Model:
+        """Makes of a model the one to compile and fit; here, it is the same.
+
+        Args:
+            model: functional, to logits <float>[B, C].
+            precision: the policy it computes by.
+
+        Returns:
+            A functional model of the same layers.
+        """
+        return model
+
+    def learned(self, prepared: keras.Model) -> list[tf.Variable]:
+        """The variables that the optimizer moves, in a model from `prepare`."""
+        return prepared.trainable_variables
 
 
 def cross_entropy() -> Objective:

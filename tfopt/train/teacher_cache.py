@@ -1,0 +1,105 @@
+"""A teacher's logits of a whole train set, computed once and kept in a file.
+
+(teacher, batches) -> batches that carry its logits: a step then costs what one without
+a teacher does. For soft logits alone: hidden states would fill a disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from absl import logging
+
+from tfopt.backend import keras, tf
+from tfopt.files import write_whole
+from tfopt.types import BatchSource, PathLike
+
+
+class Examples(BatchSource, Protocol):
+    """Batches whose examples can be told apart (`data.Batches` is one)."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def fingerprint(self) -> str:
+        """A hash of all examples."""
+
+    def each_once(self) -> Iterator[tuple[np.ndarray, Any]]:
+        """Each example once: its number <int>[B], and the inputs."""
+
+    def with_teacher_logits(self, logits: np.ndarray) -> Examples:
+        """The same batches, with <float>[N, C] beside the class ids."""
+
+
+def with_cached_logits(batches: Examples, teacher: keras.Model,
+                       path: PathLike) -> Examples:
+    """Adds a teacher's logits to batches, from a file where they are known.
+
+    The file is of one teacher, by its weights, and one set of examples, by their token
+    ids; of any other it is made anew, and the log says why.
+
+    Args:
+        batches: what to learn from.
+        teacher: from their inputs to logits <float>[N, C].
+        path: of the file, .npz; written whole or not at all.
+
+    Returns:
+        The same batches; they carry the logits.
+
+    Raises:
+        ValueError: the batches do not tell their examples apart.
+    """
+    if not hasattr(batches, "each_once"):
+        raise ValueError("Logits are kept of `data.Batches`, which tells its examples "
+                         f"apart. Received: {type(batches).__name__}")
+    path = Path(path)
+    keys = {"teacher": _hash_of(teacher), "examples": batches.fingerprint()}
+    logits = _read(path, keys)
+    if logits is None:
+        logits = _compute(teacher, batches)
+        contents = io.BytesIO()
+        np.savez(contents, logits=logits, **keys)
+        write_whole(path, contents.getvalue())
+    return batches.with_teacher_logits(logits)
+
+
+def _hash_of(teacher: keras.Model) -> str:
+    digest = hashlib.sha256()
+    for weight in teacher.get_weights():
+        digest.update(str(weight.shape).encode())
+        digest.update(np.ascontiguousarray(weight))
+    return digest.hexdigest()
+
+
+def _read(path: Path, keys: dict[str, str]) -> np.ndarray | None:
+    """The logits of a file; None, and a line in the log, if they are not to be used."""
+    if not path.exists():
+        return None
+    try:
+        # From memory: of a cut file, NumPy would leave the file open.
+        with np.load(io.BytesIO(path.read_bytes())) as arrays:
+            other = [f"{name} hash" for name, key in keys.items()
+                     if str(arrays[name]) != key]
+            if not other:
+                return arrays["logits"]
+        why = f"another {' and another '.join(other)} is asked for"
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        why = f"it cannot be read: {error}"
+    logging.info("The teacher's logits are computed anew, since %s: %s", why, path)
+    return None
+
+
+def _compute(teacher: keras.Model, batches: Examples) -> np.ndarray:
+    logging.info("The teacher reads %d examples, once", len(batches))
+    answer = tf.function(lambda inputs: teacher(inputs, training=False),
+                         reduce_retracing=True)
+    logits = np.zeros([len(batches), teacher.output_shape[-1]], np.float32)
+    for index, inputs in batches.each_once():
+        logits[index] = answer(inputs)
+    return logits
