@@ -1,0 +1,267 @@
+"""The latency table: its arithmetic on one made by hand, its file, and a real one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tfopt import model
+from tfopt.measure import block_times, latency, latency_table
+from tfopt.measure.block_times import Sizes
+from tfopt.measure.latency_table import Curve, LatencyTable
+
+CONFIG = model.BertConfig.uniform(hidden_size=8, num_layers=3, num_heads=2,
+                                  intermediate_size=16, vocab_size=103,
+                                  max_positions=64)
+TOKENS = (2, 10)
+
+
+def curve(sizes, ms):
+    return Curve(sizes=sizes, ms=ms)
+
+
+@pytest.fixture
+def table() -> LatencyTable:
+    """Times that are easy to add: at 2 tokens, and ten times as much at 10."""
+    return LatencyTable(
+        environment=block_times.environment(CONFIG, 1, "float32", TOKENS),
+        tokens=TOKENS, first_ms=(1.0, 10.0), layer_ms=(0.5, 5.0),
+        attention={"inner": curve((0, 1, 2), ((0.0, 0.0), (3.0, 30.0), (4.0, 40.0))),
+                   "last": curve((0, 2), ((0.0, 0.0), (1.0, 10.0)))},
+        ffn={"inner": curve((0, 8, 16), ((0.0, 0.0), (2.0, 20.0), (6.0, 60.0))),
+             "last": curve((0, 16), ((0.0, 0.0), (0.8, 8.0)))},
+        together=((0.0, 0.0), (640.0, 0.1), (1280.0, 0.3)))
+
+
+def sized(heads, neurons):
+    return CONFIG.replace(num_heads=heads, intermediate_sizes=neurons)
+
+
+@pytest.mark.parametrize(("heads", "neurons", "ms"), [
+    ((0, 0, 0), (0, 0, 0), 1 + 2 * 0.5),
+    ((0,), (0,), 1),
+    # Weights: a head has 4 * 8 * 4 of them, a neuron 2 * 8.
+    ((1, 2, 0), (0, 0, 0), 2 + 3 + 4 + 384 / 640 * 0.1),
+    ((0, 0, 2), (0, 0, 0), 2 + 1 + 256 / 640 * 0.1),
+    ((0, 0, 1), (0, 0, 0), 2 + 0.5 + 128 / 640 * 0.1),
+    ((0, 0, 0), (4, 12, 8), 2 + 1 + 4 + 0.4 + 384 / 640 * 0.1),
+    ((2, 2, 2), (16, 0, 0), 2 + 8 + 1 + 6 + 0.22),
+    ((2, 2, 2), (16, 16, 16), 2 + 8 + 1 + 12 + 0.8 + 0.3),
+])
+def test_a_prediction_is_the_sum_of_its_blocks(heads, neurons, ms, table):
+    assert table.predict(sized(heads, neurons), [2]) == pytest.approx(ms)
+
+
+def test_between_token_counts_times_are_linear(table):
+    config = sized((0, 0, 0), (8, 0, 0))
+    beyond = 128 / 640 * 0.1
+    assert table.predict_each(config, [2, 4, 10]) == pytest.approx(
+        [4 + beyond, 13 + beyond, 40 + beyond])
+    assert table.predict(config, [2, 2, 10, 4, 4]) == pytest.approx(13 + beyond)
+
+
+def test_block_costs_are_means_over_texts_by_size(table):
+    assert table.attention_ms("inner", [2, 10]) == pytest.approx([0, 16.5, 22])
+    assert table.attention_ms("last", [2]) == pytest.approx([0, 0.5, 1])
+    neurons = table.ffn_ms("inner", [2])
+    assert neurons.shape == (17,)
+    assert neurons[[0, 4, 8, 12, 16]] == pytest.approx([0, 1, 2, 4, 6])
+    assert table.ffn_ms("last", [2])[8] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("change", "match"), [
+    ({"num_heads": (3, 0, 0)}, r"at most 2.*num_heads=\(3, 0, 0\)"),
+    ({"intermediate_sizes": (0, 17, 0)}, r"at most 16.*\(0, 17, 0\)"),
+    ({"hidden_size": 12}, "'hidden_size': 8.*Received.*'hidden_size': 12"),
+    ({"head_size": 2}, "Received.*'head_size': 2"),
+    ({"activation": "relu"}, "Received.*'activation': 'relu'"),
+])
+def test_sizes_the_table_has_not_are_refused(change, match, table):
+    with pytest.raises(ValueError, match=match):
+        table.predict(CONFIG.replace(**change), [2])
+
+
+@pytest.mark.parametrize("lengths", [[], [1], [2, 11]])
+def test_lengths_the_table_has_not_are_refused(lengths, table):
+    with pytest.raises(ValueError, match=r"2 to 10.*Received: lengths="):
+        table.predict(CONFIG, lengths)
+    with pytest.raises(ValueError, match=r"2 to 10.*Received: lengths="):
+        table.ffn_ms("inner", lengths)
+
+
+def test_an_unknown_place_is_refused(table):
+    with pytest.raises(ValueError, match="Received: place='first'"):
+        table.attention_ms("first", [2])
+
+
+def test_a_table_survives_its_file(table):
+    assert LatencyTable.from_json(table.to_json()) == table
+
+
+@pytest.mark.parametrize("damage", [
+    lambda fields: fields.pop("ffn"), lambda fields: fields["attention"].pop("last"),
+    lambda fields: fields.update(together=3), lambda fields: fields.update(more=1)])
+def test_a_damaged_table_is_told(damage, table, tmp_path):
+    fields = json.loads(table.to_json())
+    damage(fields)
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match="table.json cannot be read.*Received: "):
+        latency_table.load(CONFIG, path=path)
+
+
+@pytest.mark.parametrize(("arguments", "match"), [
+    ({"num_threads": 0}, "num_threads=0"), ({"rounds": 0}, "rounds=0"),
+    ({"tokens": ()}, "tokens="), ({"tokens": (4, 2)}, "tokens="),
+    ({"tokens": (0, 2)}, "tokens="), ({"scheme": "int3"}, "int3"),
+    ({"scheme": "static_wi8_ai8"}, "static_wi8_ai8")])
+def test_wrong_arguments_are_refused(arguments, match, tmp_path):
+    with pytest.raises(ValueError, match=f"Received: .*{match}"):
+        latency_table.load(CONFIG, path=tmp_path / "table.json", **arguments)
+
+
+def test_a_model_without_a_kind_of_block_has_no_table(tmp_path):
+    with pytest.raises(ValueError, match=r"attention and ffn.*num_heads=\(0, 0, 0\)"):
+        latency_table.load(sized((0,) * 3, (16,) * 3), path=tmp_path / "table.json")
+
+
+class Clock:
+    """Stands in for `block_times.measure`: times by a rule; counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, config, plan, *, tokens, num_threads, scheme, rounds):
+        self.calls += 1
+        return {name: self.ms(config, sizes, np.array(tokens))
+                for name, sizes in plan.items()}
+
+    def ms(self, config, sizes, tokens):
+        blocks = sum(sizes.heads[:-1]) + 0.1 * sum(sizes.neurons[:-1])
+        last = 0.2 * sizes.heads[-1] + 0.01 * sizes.neurons[-1]
+        whole = 5 if len(sizes.heads) == config.num_layers else 0
+        return (2 + 0.5 * len(sizes.heads) + blocks) * tokens + last + whole
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(block_times, "measure", made)
+    return made
+
+
+def test_a_table_takes_the_measured_times_apart(clock, tmp_path):
+    table = latency_table.load(CONFIG, path=tmp_path / "table.json", tokens=TOKENS)
+    assert table.first_ms == pytest.approx((5, 25))
+    assert table.layer_ms == pytest.approx((1, 5))
+    assert table.attention_ms("inner", [2]) == pytest.approx([0, 2, 4])
+    assert table.attention_ms("last", [2, 10]) == pytest.approx([0, 0.2, 0.4])
+    assert table.ffn_ms("inner", [10]) == pytest.approx(np.arange(17.0))
+    assert table.ffn_ms("last", [2])[16] == pytest.approx(0.16)
+    # A whole model takes 5 ms that its blocks do not show.
+    assert table.together[0] == (0, 0)
+    assert [ms for _, ms in table.together[1:]] == pytest.approx([5] * 5)
+    assert table.together[-1][0] == 3 * 8 * (4 * 4 * 2 + 2 * 16)
+    assert table.predict(CONFIG, [10]) == pytest.approx(
+        clock.ms(CONFIG, Sizes.of(CONFIG), 10))
+
+
+def test_a_table_is_timed_once_for_each_environment(clock, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    table = latency_table.load(CONFIG, tokens=TOKENS)
+    assert latency_table.load(CONFIG, tokens=TOKENS) == table
+    assert clock.calls == 1
+    latency_table.load(CONFIG, tokens=TOKENS, num_threads=1)
+    assert clock.calls == 2
+    assert len(list((tmp_path / ".cache" / "tfopt").glob("latency_*.json"))) == 2
+
+
+def test_a_table_of_elsewhere_is_told_of_and_replaced(clock, table, tmp_path, caplog):
+    path = tmp_path / "table.json"
+    fields = json.loads(table.to_json())
+    fields["environment"] |= {"cpu": "abacus", "scheme": "dynamic_wi8_afp32",
+                              "num_threads": 2}
+    path.write_text(json.dumps(fields))
+    made = latency_table.load(CONFIG, path=path, tokens=TOKENS)
+    assert clock.calls == 1
+    assert "cpu 'abacus' there" in caplog.text
+    assert "num_threads" not in caplog.text
+    assert latency_table.load(CONFIG, path=path, tokens=TOKENS) == made
+    assert clock.calls == 1
+
+
+def test_a_block_is_timed_by_layers_that_have_nothing_else():
+    assert Sizes.of_block("heads", "inner", 3) == Sizes(
+        heads=(3, 3, 3, 3, 0), neurons=(0, 0, 0, 0, 0))
+    assert Sizes.of_block("neurons", "last", 5) == Sizes(
+        heads=(0, 0, 0, 0, 0), neurons=(0, 0, 0, 0, 5))
+
+
+def test_grids_hold_every_head_and_round_neurons():
+    grids = block_times.grids(model.named("minilm_l6"))
+    assert grids["heads", "inner"] == list(range(1, 13))
+    assert grids["heads", "last"] == [3, 6, 9, 12]
+    assert grids["neurons", "inner"] == [32, 64, 128, 192, 384, 576, 768, 960, 1152,
+                                         1344, 1536]
+    assert grids["neurons", "last"] == [384, 768, 1152, 1536]
+    assert block_times.grids(CONFIG)["neurons", "inner"] == [16]
+
+
+def test_mixed_models_grow_by_scale_and_end_with_the_whole():
+    mixed = Sizes.mixed(CONFIG)
+    assert [len(scale) for scale in mixed] == [2, 2, 2, 2, 1]
+    totals = [sum(sum(sizes.neurons) for sizes in scale) / len(scale)
+              for scale in mixed]
+    assert totals == sorted(totals)
+    assert mixed[-1] == (Sizes.of(CONFIG),)
+
+
+class Stopwatch:
+    """Stands in for `Worker`: a millisecond a token, more when disturbed."""
+
+    disturbed = staticmethod(lambda request: 1.0)
+
+    def __init__(self, *_):
+        self._requests = -1  # the first warms up
+
+    def time(self, ids, first_lengths):
+        assert [len(example) for example in ids] == first_lengths
+        seconds = 1e-3 * np.array(first_lengths, float)
+        seconds *= 99 if self._requests < 0 else self.disturbed(self._requests)
+        self._requests += 1
+        seconds[0] = 0.0  # the first of a turn must not count, either
+        return seconds
+
+    def close(self):
+        """Has nothing to close."""
+
+
+@pytest.mark.parametrize(("disturbed", "factor"), [
+    (lambda request: 1.0, 1.0),  # never
+    (lambda request: 9.0 if request % 10 < 4 else 1.0, 1.0),  # seldom
+    (lambda request: 1.5 if request % 10 < 8 else 1.0, 1.5)])  # most of the time
+def test_times_are_quiet_ones_times_the_usual_disturbance(disturbed, factor,
+                                                          monkeypatch):
+    monkeypatch.setattr(latency, "Worker", Stopwatch)
+    monkeypatch.setattr(Stopwatch, "disturbed", staticmethod(disturbed))
+    monkeypatch.setattr(block_times.tflite, "convert", lambda *_: b"")
+    ms = block_times.measure(CONFIG, {"a": Sizes.empty(1), ("b", 1): Sizes.empty(2)},
+                             tokens=(4, 7, 9), num_threads=1, scheme="float32",
+                             rounds=10)
+    assert list(ms) == ["a", ("b", 1)]
+    for name in ms:
+        assert ms[name] == pytest.approx(factor * np.array([4, 7, 9]))
+
+
+def test_a_real_table_is_built_and_grows_with_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(block_times, "REPEATS", 1)
+    config = CONFIG.replace(num_heads=(1, 1), intermediate_sizes=(8, 8))
+    table = latency_table.load(config, path=tmp_path / "table.json", num_threads=1,
+                               tokens=(2, 32), rounds=2)
+    assert LatencyTable.from_json((tmp_path / "table.json").read_text()) == table
+    assert 0 < table.first_ms[0] < table.first_ms[1] < 1e3
+    assert table.attention_ms("inner", [32])[1] > 0
+    assert table.predict(config, [32]) > table.predict(
+        config.replace(num_heads=(0, 0), intermediate_sizes=(0, 0)), [32])

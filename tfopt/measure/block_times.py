@@ -1,0 +1,200 @@
+"""Random BERTs of given sizes -> the times of their exported files, taken in turn.
+
+The files that a latency table is made of (`measure.latency_table`): of single blocks,
+several layers with the block and nothing else; and of whole models of mixed sizes.
+Times do not depend on the values of weights, nor on the words of a vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from tfopt import model
+from tfopt.export import tflite
+from tfopt.files import write_whole
+from tfopt.measure import latency
+from tfopt.model import BertConfig
+
+REPEATS = 4  # layers of a file that have its block
+_SCALES = (0.125, 0.25, 0.5, 0.75)  # of the whole models of mixed sizes; two of each
+_SEQUENCES = 3  # of all token counts, in a turn
+_SETTLE_S = 0.02  # thread pools spin on when their work is done
+# Other programs only slow a request down: the least disturbed ones tell sizes apart.
+_QUIET_PERCENTILE = 15
+_VOCABULARY = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes of a model's layers.
+
+    Attributes:
+        heads: of each layer; 0 for no attention block.
+        neurons: of each layer; 0 for no ffn.
+    """
+
+    heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: BertConfig) -> Sizes:
+        """The sizes of a model."""
+        return cls(heads=config.num_heads, neurons=config.intermediate_sizes)
+
+    @classmethod
+    def empty(cls, layers: int) -> Sizes:
+        """Layers without blocks, but for their LayerNorms."""
+        return cls(heads=(0,) * layers, neurons=(0,) * layers)
+
+    @classmethod
+    def of_block(cls, kind: str, place: str, size: int) -> Sizes:
+        """Sizes of the file by which a block is timed.
+
+        Args:
+            kind: "heads" or "neurons", what the size is of.
+            place: "inner": the first `REPEATS` layers have it; "last": one behind them.
+            size: of the block.
+
+        Returns:
+            The sizes of `REPEATS` + 1 layers, which have no other blocks.
+        """
+        sizes = ((size,) * REPEATS + (0,) if place == "inner"
+                 else (0,) * REPEATS + (size,))
+        return dataclasses.replace(cls.empty(REPEATS + 1), **{kind: sizes})
+
+    @classmethod
+    def mixed(cls, config: BertConfig) -> list[tuple[Sizes, ...]]:
+        """Whole models of random sizes, by scale; the last is the model itself."""
+        random = np.random.default_rng(0)
+
+        def some(sizes, scale):
+            factors = np.minimum(1, scale * random.uniform(0.2, 1.8, len(sizes)))
+            return tuple(int(size) for size in np.rint(np.array(sizes) * factors))
+
+        return [*(tuple(cls(heads=some(config.num_heads, scale),
+                            neurons=some(config.intermediate_sizes, scale))
+                        for _ in range(2)) for scale in _SCALES),
+                (cls.of(config),)]
+
+
+def environment(config: BertConfig, num_threads: int, scheme: str,
+                tokens: Sequence[int]) -> dict:
+    """What the times depend on, as JSON has it."""
+    return {
+        "cpu": _cpu(), "cores": len(os.sched_getaffinity(0)),
+        "num_threads": num_threads, "scheme": scheme,
+        "ai_edge_litert": importlib.metadata.version("ai-edge-litert"),
+        "hidden_size": config.hidden_size, "head_size": config.head_size,
+        "activation": config.activation, "num_heads": list(config.num_heads),
+        "intermediate_sizes": list(config.intermediate_sizes),
+        "tokens": list(tokens)}
+
+
+def grids(config: BertConfig) -> dict[tuple[str, str], list[int]]:
+    """The sizes that are timed: (kind, place), as of `Sizes.of_block` -> ascending.
+
+    Raises:
+        ValueError: no layer has the block.
+    """
+    heads, neurons = max(config.num_heads), max(config.intermediate_sizes)
+    if not heads or not neurons:
+        raise ValueError("A table is of a model with attention and ffn. Received: "
+                         f"num_heads={config.num_heads}, "
+                         f"intermediate_sizes={config.intermediate_sizes}")
+    return {("heads", "inner"): list(range(1, heads + 1)),
+            ("heads", "last"): _fractions(heads, 4, 1),
+            ("neurons", "inner"): sorted({*(n for n in (32, 64, 128) if n < neurons),
+                                          *_fractions(neurons, 8, 32)}),
+            ("neurons", "last"): _fractions(neurons, 4, 32)}
+
+
+def measure(
+    config: BertConfig,
+    plan: Mapping[str, Sizes],
+    *,
+    tokens: Sequence[int],
+    num_threads: int,
+    scheme: str,
+    rounds: int,
+) -> dict[str, np.ndarray]:
+    """Exports models, and times them in turn.
+
+    Args:
+        config: all but the sizes of the layers.
+        plan: name -> sizes.
+        tokens: N token counts, in random order; a change of length is in the times.
+        num_threads: of a request.
+        scheme: of the export.
+        rounds: turns of each file; one more warms up.
+
+    Returns:
+        name -> ms <float>[N]: of requests that nothing disturbs, times what the
+        median request of all files was disturbed.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        files = {}
+        for i, (name, sizes) in enumerate(plan.items()):
+            files[name] = Path(directory) / f"{i}.tflite"
+            write_whole(files[name], tflite.convert(model.build(config.replace(
+                num_heads=sizes.heads, intermediate_sizes=sizes.neurons,
+                vocab_size=_VOCABULARY, max_positions=max(tokens))), scheme))
+            if i % 10 == 9:
+                logging.info("Latency table: exported %d of %d", i + 1, len(plan))
+        with latency.workers(files, num_threads) as running:
+            seconds = _in_turn(running, tokens, rounds)
+    quiet = {name: np.percentile(values, _QUIET_PERCENTILE, axis=0)
+             for name, values in seconds.items()}
+    usual = np.median([np.median(values, axis=0) / quiet[name]
+                       for name, values in seconds.items()])
+    logging.info("Latency table: the median request took %.2f times as long as one "
+                 "that nothing disturbs", usual)
+    return {name: 1e3 * usual * value for name, value in quiet.items()}
+
+
+def _in_turn(running: Mapping[str, latency.Worker], tokens: Sequence[int],
+             rounds: int) -> dict[str, list[np.ndarray]]:
+    """Times files: name -> seconds <float>[N] of each sequence of all token counts."""
+    random = np.random.default_rng(0)
+    seconds: dict[str, list] = {name: [] for name in running}
+    for number in range(-1, rounds):  # round -1 warms up
+        names = list(running)
+        for name in (names[i] for i in random.permutation(len(names))):
+            orders = [random.permutation(len(tokens)) for _ in range(_SEQUENCES)]
+            # The first request wakes the threads, and is not counted.
+            lengths = [max(tokens), *(tokens[i] for order in orders for i in order)]
+            time.sleep(_SETTLE_S)
+            taken = running[name].time([[1] * n for n in lengths], lengths)[1:]
+            if number >= 0:
+                seconds[name] += [part[np.argsort(order)] for part, order in zip(
+                    np.split(taken, _SEQUENCES), orders, strict=True)]
+        if number > 0 and (number + 1) % 20 == 0:
+            logging.info("Latency table: timed round %d of %d", number + 1, rounds)
+    return seconds
+
+
+def _fractions(size: int, count: int, multiple: int) -> list[int]:
+    """The fractions 1 / count ... 1 of a size, rounded, without 0."""
+    parts = {multiple * round(size * i / count / multiple) for i in range(1, count)}
+    return sorted({part for part in parts if 0 < part < size} | {size})
+
+
+def _cpu() -> str:
+    """Name and numbers of the processor, as far as the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in lines.items()}
+    return " ".join(fields[name] for name in ("model name", "cpu family", "model",
+                                              "stepping") if name in fields)
