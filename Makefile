@@ -15,7 +15,7 @@ demo: $(READY)
 	    --learning_rate=2e-4 --keep_epoch=last --out_dir=$(OUT)
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -26,6 +26,7 @@ setup(
     ],
     extras_require={
         "plot": ["matplotlib>=3.8,<4"],
-        "dev": ["matplotlib>=3.8,<4", "pytest>=8,<10", "ruff>=0.8,<1"],
+        "dev": ["matplotlib>=3.8,<4", "pytest>=8,<10",
+                "pytest-xdist>=3,<4", "ruff>=0.8,<1"],
     },
 )

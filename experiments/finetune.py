@@ -5,7 +5,8 @@ r"""Fine-tunes a BERT on a text task.
 
 Source: Devlin et al. 2018, arXiv:1810.04805, section 4. Cost: on two cores, an epoch
 of 67,000 short sentences takes MiniLM about ten minutes. Result: a directory that
-`--model_dir` and `--baseline_dir` of the other scripts take.
+`--model_dir` and `--baseline_dir` of the other scripts take. With --teacher_dir, a
+small checkpoint learns from a large one that was fine-tuned before.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ import run_dir
 import task as tasks
 from absl import flags, logging
 
-from tfopt import model, report
+from tfopt import compress, model, report
 from tfopt.files import write_whole
 from tfopt.measure import quality, runners
 
 FLAGS = flags.FLAGS
 
 
-def finetune(task: tasks.Task, path: Path, state: Path, logs: Path) -> None:
+def finetune(task: tasks.Task, path: Path, state: Path, logs: Path,
+             context: compress.Context | None = None) -> None:
     """Fine-tunes into a directory; does nothing where that is done already.
 
     Args:
@@ -32,20 +34,24 @@ def finetune(task: tasks.Task, path: Path, state: Path, logs: Path) -> None:
         path: where the model goes, whole or not at all.
         state: where a killed run finds its state.
         logs: where TensorBoard's files go.
+        context: with a teacher, if there is one.
     """
     if (path / model.KERAS_FILE).exists():
         logging.info("Fine-tuned already: %s", path)
         return
-    keras_model, _ = tasks.finetune(task, state_dir=state, log_dir=logs)
+    keras_model, _ = tasks.finetune(task, context, state_dir=state, log_dir=logs)
     tasks.save_text_side(task, path)
     model.save(keras_model, path)
 
 
 def main() -> None:
     """Fine-tunes and reports the accuracy."""
-    task = tasks.load()
+    tasks.distillation()  # a mistake in its flags is found before any work
+    task = tasks.load(distils=True)
     with run_dir.claim(FLAGS.out_dir, "finetune") as path:
-        finetune(task, path, path / run_dir.STATE, path / "logs")
+        state = path / run_dir.STATE
+        context = tasks.with_teacher(compress.Context(train=task.train), task, state)
+        finetune(task, path, state, path / "logs", context)
     runner = runners.open_artifact(path)
     rows = []
     for split, examples in task.report.items():
@@ -64,6 +70,7 @@ def define_flags() -> None:
     shared.define_model()
     shared.define_data()
     shared.define_training()
+    shared.define_distillation()
     shared.define_measuring()
 
 

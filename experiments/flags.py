@@ -99,6 +99,32 @@ def define_training(out_dir: bool = True) -> None:
                       "drop the last smaller one (TPUs want fixed shapes).")
 
 
+def define_distillation() -> None:
+    """Whether, and what, to learn from a teacher."""
+    flags.DEFINE_string("teacher_dir", None, "Fine-tuned model to learn from, as "
+                        "finetune.py leaves it. Left out, where another flag asks for "
+                        "a teacher: the baseline.")
+    flags.DEFINE_float("distil_temperature", 2.0, "By which logits are divided.")
+    for name, what in {
+        "soft": "the teacher's logits (1 where there is a teacher)",
+        "hard": "the labels, beside a teacher (0.5)",
+        "hidden": "the teacher's hidden states (0)",
+        "relations": "how the teacher relates tokens in its last layer (0)",
+    }.items():
+        flags.DEFINE_float(f"distil_{name}_weight", None,
+                           f"Weight in the loss of {what}.")
+    flags.DEFINE_enum("distil_layers", "even", ["even", "nearest"],
+                      "Which layers' hidden states follow one another: at even steps, "
+                      "or for each of the teacher's the student's nearest.")
+    flags.DEFINE_bool("cache_teacher_logits", False, "Run the teacher once over all "
+                      "texts, not in every step; for logits alone.")
+    flags.DEFINE_string("unlabelled_file", None, "More texts, which the teacher alone "
+                        "judges: .txt, one a line, or .tsv, .csv, .jsonl with the "
+                        "columns of texts.")
+    flags.DEFINE_integer("augment", 0, "Changed copies of each text of the train file, "
+                         "which the teacher alone judges.", lower_bound=0)
+
+
 def define_measuring() -> None:
     """How to time."""
     flags.DEFINE_integer("num_threads", 2, "Threads of a request, when timing.",

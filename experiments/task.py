@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from tfopt import data, model, train
+from tfopt import compress, data, model, train
 from tfopt.export import calibrate
 from tfopt.files import write_whole
 from tfopt.measure import quality, runners
@@ -31,6 +31,11 @@ class Split:
     encoded: data.Encoded
     class_ids: list[int]
 
+    @property
+    def lengths(self) -> list[int]:
+        """Token counts of the texts."""
+        return [len(ids) for ids in self.encoded.ids]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
@@ -40,6 +45,8 @@ class Task:
         wordpiece: the checkpoint's tokenizer.
         labels: label words by class number.
         train: batches to learn from.
+        taught: batches to learn from where there is a teacher: those of train, and
+            texts without labels.
         choose: batches that choose the best epoch; None keeps the last.
         guard: the part held out of train, or dev where none is; budgets are held on it.
         calibration: texts to learn from as inputs of a model, for ranges.
@@ -50,6 +57,7 @@ class Task:
     wordpiece: data.WordPiece
     labels: list[str]
     train: data.Batches
+    taught: data.Batches
     choose: data.Batches | None
     guard: Split
     calibration: list[calibrate.Example]
@@ -72,8 +80,13 @@ def settings() -> train.Settings:
         jit_compile=FLAGS.jit_compile, mixed_precision=FLAGS.mixed_precision)
 
 
-def load() -> Task:
+def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task:
     """Reads the files that the flags name.
+
+    Args:
+        distils: whether the script has the flags of distillation, which may name texts
+            without labels.
+        wordpiece: tokenizer to read by; None for the checkpoint's.
 
     Raises:
         ValueError: a file is missing or wrong; names file and line.
@@ -112,23 +125,128 @@ def load() -> Task:
                      "on dev is a little optimistic (--holdout_fraction or "
                      "--keep_epoch=last avoid it).")
 
-    wordpiece = data.WordPiece.from_directory(model.directory(FLAGS.model_dir))
+    wordpiece = wordpiece or data.WordPiece.from_directory(
+        model.directory(FLAGS.model_dir))
+    if distils and FLAGS.teacher_dir is not None:
+        _check_teacher(Path(FLAGS.teacher_dir), labels, wordpiece)
     splits = {name: encode(corpus, wordpiece, labels)
               for name, corpus in corpora.items()}
     pad = {"pad_to": FLAGS.max_length if FLAGS.pad_to_max_length else None,
            "pad_multiple": FLAGS.pad_multiple}
     choose = splits.pop("holdout", splits["dev"])
     learn = splits.pop("train")
+    more = _unlabelled(corpora["train"], wordpiece, notes) if distils else None
+
+    def learning(split: Split) -> data.Batches:
+        return data.Batches(
+            split.encoded, split.class_ids, shuffle_seed=FLAGS.seed,
+            batch_size=FLAGS.batch_size, sort_window=FLAGS.sort_window, **pad,
+            drop_remainder=FLAGS.jit_compile or FLAGS.pad_to_max_length)
+
+    train_batches = learning(learn)
     return Task(
         wordpiece=wordpiece, labels=labels, report=splits, notes=notes,
-        train=data.Batches(learn.encoded, learn.class_ids, shuffle_seed=FLAGS.seed,
-                           batch_size=FLAGS.batch_size,
-                           sort_window=FLAGS.sort_window, **pad,
-                           drop_remainder=FLAGS.jit_compile or FLAGS.pad_to_max_length),
+        train=train_batches,
+        taught=train_batches if more is None else learning(Split(
+            encoded=data.join([learn.encoded, more]),
+            class_ids=[*learn.class_ids, *[-1] * len(more.ids)])),
         guard=choose,
         calibration=_calibration(learn.encoded),
         choose=None if FLAGS.keep_epoch == "last" else data.Batches(
             choose.encoded, choose.class_ids, batch_size=FLAGS.batch_size, **pad))
+
+
+def with_teacher(context: compress.Context, task: Task, state: Path,
+                 default: Path | None = None) -> compress.Context:
+    """Adds the teacher that the flags name, if they do, and its texts.
+
+    Args:
+        context: of training without one.
+        task: what it was trained for.
+        state: where its logits are kept, if they are.
+        default: directory of the teacher, where the flags do not name one.
+
+    Raises:
+        ValueError: there is no teacher.
+    """
+    settings = distillation()
+    if settings is None:
+        return context
+    path = default if FLAGS.teacher_dir is None else FLAGS.teacher_dir
+    if path is None:
+        raise ValueError("--teacher_dir must name the teacher of a fine-tuning. "
+                         "Received: none")
+    return dataclasses.replace(
+        context, train=task.taught, distillation=settings,
+        teacher=model.load(path),
+        teacher_logits_file=state / "teacher_logits.npz"
+        if FLAGS.cache_teacher_logits else None)
+
+
+def distillation() -> train.Distillation | None:
+    """What the flags say is to be learned from a teacher; None without one.
+
+    Raises:
+        ValueError: a flag that needs a teacher is given without one, or is wrong.
+    """
+    weights = {name: getattr(FLAGS, f"distil_{name}") for name in (
+        "soft_weight", "hard_weight", "hidden_weight", "relations_weight")}
+    weights = {name: value for name, value in weights.items() if value is not None}
+    if weights or FLAGS.teacher_dir is not None:
+        found = train.Distillation(temperature=FLAGS.distil_temperature,
+                                   layers=FLAGS.distil_layers, **weights)
+        if FLAGS.cache_teacher_logits and found.uses_layers:
+            raise ValueError(
+                "--cache_teacher_logits keeps logits alone; hidden states and "
+                "relations need the teacher in every step. Received: "
+                f"--distil_hidden_weight={found.hidden_weight}, "
+                f"--distil_relations_weight={found.relations_weight}")
+        return found
+    for name in ("unlabelled_file", "augment", "cache_teacher_logits"):
+        if getattr(FLAGS, name):
+            raise ValueError(f"--{name} needs a teacher: give --teacher_dir or a "
+                             "--distil_..._weight. Received: "
+                             f"--{name}={getattr(FLAGS, name)}")
+    return None
+
+
+def _check_teacher(path: Path, labels: list[str], wordpiece: data.WordPiece) -> None:
+    """Checks, before any work, that a teacher was trained for this very task.
+
+    Raises:
+        ValueError: its labels or its vocabulary are others.
+    """
+    own = model.published_labels(path)
+    if own != labels:
+        raise ValueError("--teacher_dir must be trained for the labels of the train "
+                         f"file, in their order: {labels}. Received: {path} with {own}")
+    words = data.WordPiece.from_directory(path).words
+    if words != wordpiece.words:
+        raise ValueError("--teacher_dir must have the vocabulary of the model, whose "
+                         f"token ids it reads: {wordpiece.vocab_size} entries. "
+                         f"Received: {path} with other {len(words)}")
+
+
+def _unlabelled(corpus: data.Corpus, wordpiece, notes) -> data.Encoded | None:
+    """The texts without labels that the flags ask for, encoded; None for none."""
+    parts = []
+    if FLAGS.unlabelled_file is not None:
+        found = data.read_texts(FLAGS.unlabelled_file, columns())
+        if FLAGS.smoke:
+            found = data.Texts(
+                texts=found.texts[:_SMOKE_EXAMPLES["train"]],
+                pairs=found.pairs and found.pairs[:_SMOKE_EXAMPLES["train"]])
+        parts.append(found)
+        notes.append(f"{len(found)} texts without labels, judged by the teacher.")
+    if FLAGS.augment:
+        parts.append(data.Augmentation(seed=FLAGS.seed)(
+            data.Texts(texts=corpus.texts, pairs=corpus.pairs), FLAGS.augment))
+        notes.append(f"{len(parts[-1])} changed copies of train's texts, judged by the "
+                     "teacher.")
+    if not parts:
+        return None
+    return data.join([wordpiece.encode(part.texts, part.pairs,
+                                       max_length=FLAGS.max_length) for part in parts])
 
 
 def _calibration(encoded: data.Encoded) -> list[calibrate.Example]:
@@ -183,11 +301,12 @@ def check_length(keras_model) -> None:
             f"--pad_multiple={multiple}")
 
 
-def finetune(task: Task, **places):
+def finetune(task: Task, context: compress.Context | None = None, **places):
     """Fine-tunes the checkpoint that the flags name.
 
     Args:
         task: what to learn.
+        context: with a teacher; None learns from the labels alone.
         **places: `state_dir` and `log_dir` of `train.fit`.
 
     Returns:
@@ -197,8 +316,10 @@ def finetune(task: Task, **places):
         keras_model = model.load(FLAGS.model_dir, num_labels=len(task.labels),
                                  seed=FLAGS.seed)
     check_length(keras_model)
-    return keras_model, train.fit(keras_model, task.train, task.choose, settings(),
-                                  **places)
+    context = context or compress.Context(train=task.train)
+    batches, goal = context.lesson(keras_model)
+    return keras_model, train.fit(keras_model, batches, task.choose, settings(),
+                                  goal=goal, **places)
 
 
 def save_text_side(task: Task, directory: Path) -> None:

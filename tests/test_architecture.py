@@ -27,8 +27,8 @@ ALLOWED = {
     "model": GROUND,
     "sparse": GROUND,
     "train": GROUND,
-    "compress": {"backend", "types", "model", "train", "passes"},
-    "passes": {"backend", "types", "model", "train", "sparse", "compress"},
+    "compress": {*GROUND, "model", "train", "passes"},
+    "passes": {*GROUND, "model", "train", "sparse", "compress"},
     "callbacks": {"compress", "train"},
     # Puts the others together for those who write one line.
     "one_line": {*GROUND, "compress", "passes", "train", "model", "data", "measure",

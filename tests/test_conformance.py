@@ -43,7 +43,8 @@ def context(tiny_examples) -> Context:
     """All that a pass may need."""
     train = data.Batches(*tiny_examples, batch_size=8, shuffle_seed=0)
     return Context(train=train, dev=data.Batches(*tiny_examples, batch_size=16),
-                   settings=Settings(epochs=1, learning_rate=1e-3))
+                   settings=Settings(epochs=1, learning_rate=1e-3),
+                   removable_tokens=dict.fromkeys(range(5, CONFIG.vocab_size), 1))
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,10 @@ def exported(applied, tmp_path_factory):
     return export
 
 
-def inputs(tokens: int, batch: int = 1) -> dict[str, np.ndarray]:
+def inputs(model: keras.Model, tokens: int, batch: int = 1) -> dict[str, np.ndarray]:
     """Examples of one length, the last third of them the second segment."""
-    ids = np.random.default_rng(tokens).integers(4, 103, [batch, tokens])
+    ids = np.random.default_rng(tokens).integers(
+        4, models.config_of(model).vocab_size, [batch, tokens])
     segments = np.broadcast_to(np.arange(tokens) >= tokens - tokens // 3, ids.shape)
     return {"input_ids": ids.astype(np.int32),
             "attention_mask": np.ones([batch, tokens], np.int32),
@@ -137,8 +139,8 @@ def test_model_given_is_left_as_it_was(applied):
 def test_inputs_and_output_are_kept(applied):
     before, outcome = applied
     assert signature(outcome.model) == signature(before)
-    assert outcome.model(inputs(9, batch=2)).shape == [2, 3]
-    assert np.all(np.isfinite(outcome.model(inputs(64))))
+    assert outcome.model(inputs(outcome.model, 9, batch=2)).shape == [2, 3]
+    assert np.all(np.isfinite(outcome.model(inputs(outcome.model, 64))))
 
 
 def test_touched_and_skipped_are_layers_and_disjoint(applied):
@@ -161,8 +163,8 @@ def test_saved_and_loaded_it_computes_the_same(applied, tmp_path):
     models.save(model, tmp_path)
     loaded = models.load(tmp_path)
     for tokens in (5, 40):
-        np.testing.assert_allclose(loaded(inputs(tokens, batch=3)),
-                                   model(inputs(tokens, batch=3)), atol=1e-6)
+        example = inputs(model, tokens, batch=3)
+        np.testing.assert_allclose(loaded(example), model(example), atol=1e-6)
     assert cost.of_model(loaded) == cost.of_model(model)
 
 
@@ -188,7 +190,7 @@ def test_two_devices_do_what_one_does(kind, context):
     assert before.distribute_strategy.num_replicas_in_sync == 2
     assert two.figures == one.figures
     assert two.touched == one.touched
-    logits = [o.model(inputs(20, batch=4)).numpy() for o in outcomes]
+    logits = [o.model(inputs(o.model, 20, batch=4)).numpy() for o in outcomes]
     if kind.same_on_replicas:
         np.testing.assert_allclose(logits[1], logits[0], atol=1e-3)
     else:
@@ -203,7 +205,7 @@ def test_converted_it_computes_the_same(applied, exported, scheme, tolerance):
         model = models.plain_copy(model)
     errors, logits = [], []
     for tokens in (1, 7, 20, 64):
-        example = inputs(tokens)
+        example = inputs(model, tokens)
         expected = model(example)[0].numpy()
         first_length = int(np.sum(example["token_type_ids"] == 0))
         logits.append(exported(scheme).run(example["input_ids"][0], first_length))

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,6 +240,63 @@ def test_a_finished_run_is_not_trained_again(pruned):
             assert again[key] == taken[key], key
 
 
+def test_a_pass_distils_from_the_baseline_with_texts_of_no_label(
+        task, finetuned, tmp_path):
+    more = tmp_path / "more.txt"
+    more.write_text("a good one\nnot it\n")
+    out = tmp_path / "out"
+    done = run("compress", *task.flags, "--smoke", "--recipe=magnitude_50",
+               f"--baseline_dir={finetuned.out}", f"--out_dir={out}",
+               "--distil_soft_weight=1", "--cache_teacher_logits", "--augment=2",
+               f"--unlabelled_file={more}")
+    # 48 labelled ones, 2 of the file, 2 copies of 48.
+    assert "The teacher reads 146 examples, once" in done.stderr
+    said = (out / "report.md").read_text()
+    assert "2 texts without labels" in said
+    assert "96 changed copies" in said
+    assert ("dynamic_wi8_afp32", "accuracy", "dev") in figures(out / "report.json")
+
+
+def test_finetuning_learns_from_a_teachers_states(task, finetuned, tmp_path):
+    out = tmp_path / "out"
+    flags = [*task.flags, "--smoke", f"--out_dir={out}", "--distil_hidden_weight=1",
+             "--distil_layers=nearest"]
+    refused = run("finetune", *flags, status=1)
+    assert "--teacher_dir must name the teacher" in refused.stderr
+    run("finetune", *flags, f"--teacher_dir={finetuned.out}")
+    taught = model.load(out).get_weights()
+    plain = model.load(finetuned.out).get_weights()
+    assert any(np.any(a != b) for a, b in zip(taught, plain, strict=True))
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--augment=1"], "--augment needs a teacher.*Received: --augment=1"),
+    (["--cache_teacher_logits"], "--cache_teacher_logits needs a teacher"),
+    (["--distil_soft_weight=0"], "the teacher teaches nothing. Received: soft_weight"),
+    (["--distil_soft_weight=1", "--distil_temperature=0"], "temperature=0.0"),
+    (["--distil_hidden_weight=1", "--cache_teacher_logits"],
+     "keeps logits alone.*Received: --distil_hidden_weight=1.0"),
+    (["--distil_soft_weight=1", "--unlabelled_file={train}.csv"], "Received: .*csv"),
+    (["--distil_soft_weight=1", "--unlabelled_file={train}", "--text_column=words"],
+     "train.tsv:1: the header has no column 'words'"),
+    (["--teacher_dir={turned}"],
+     "--teacher_dir must be trained for the labels.*Received: .*good', 'fine', 'bad"),
+    (["--teacher_dir={other}"], "--teacher_dir must have the vocabulary.*other 103"),
+])
+def test_mistakes_in_the_flags_of_distillation_are_told(
+        task, finetuned, tmp_path, flags, message):
+    turned = shutil.copytree(finetuned.out, tmp_path / "turned")
+    (turned / "labels.txt").write_text("good\nfine\nbad\n")
+    other = shutil.copytree(finetuned.out, tmp_path / "other")
+    words = (other / "vocab.txt").read_text().split("\n")
+    (other / "vocab.txt").write_text("\n".join([*words[:-3], *words[-3:-1][::-1], ""]))
+    given = [flag.format(train=task.train, turned=turned, other=other)
+             for flag in flags]
+    done = run("compress", *task.flags, "--smoke", "--recipe=magnitude_50",
+               f"--out_dir={tmp_path / 'out'}", *given, status=1)
+    assert re.search(message, done.stderr), done.stderr
+
+
 @pytest.mark.parametrize("artifact", ["model.tflite", "keras"])
 def test_measure_reports_on_any_artifact(artifact, pruned, task, tmp_path):
     target = tmp_path / "figures.json"
@@ -413,6 +471,24 @@ def test_a_budget_that_is_not_met_ends_with_status_2(budget_flags, tmp_path):
     assert (tmp_path / "out" / "model.tflite").exists()
     assert "the budget of 0 points was not met; the best file has accuracy" in (
         tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_smaller_structure_is_timed_beside_the_whole(resumed, task, tmp_path):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"passes": [{
+        "pass": "structured", "keep": 0.5, "epochs": 0, "neurons_multiple": 8}],
+        "exports": ["dynamic_wi8_afp32"]}))
+    out = tmp_path / "out"
+    run("compress", *task.flags, f"--recipe={recipe}", "--smoke", f"--out_dir={out}",
+        f"--baseline_dir={resumed.out / 'baseline'}")
+    rows = json.loads((out / "report.json").read_text())["rows"]
+    parameters = {row["artifact"]: row["value"] for row in rows
+                  if row["metric"] == "parameters"}
+    assert list(parameters) == ["keras_float32", "unpruned_dynamic_wi8_afp32",
+                                "dynamic_wi8_afp32"]
+    assert parameters["dynamic_wi8_afp32"] < parameters["unpruned_dynamic_wi8_afp32"]
+    said = (out / "report.md").read_text()
+    assert "heads left" in said and "of the unpruned model" in said
 
 
 def test_sensitivity_makes_a_table_and_a_plot(resumed, task, tmp_path):

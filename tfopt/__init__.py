@@ -32,16 +32,21 @@ if TYPE_CHECKING:
     from tfopt.compress.passes.magnitude import Magnitude
     from tfopt.compress.passes.movement import Movement
     from tfopt.compress.passes.quantization_aware import QuantizationAware
+    from tfopt.compress.passes.structured import Structured
+    from tfopt.compress.passes.student import Student
     from tfopt.compress.passes.taylor import Taylor
     from tfopt.compress.passes.truncate import Truncate
+    from tfopt.compress.passes.vocabulary import Vocabulary
     from tfopt.compress.recipe import Recipe
     from tfopt.export.interpreter import Interpreter
     from tfopt.export.tflite import convert
     from tfopt.one_line import compress_model, quantize_model
+    from tfopt.train.distillation import Distillation
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Distillation",
     "Fisher",
     "Interpreter",
     "LowRank",
@@ -49,8 +54,11 @@ __all__ = [
     "Movement",
     "QuantizationAware",
     "Recipe",
+    "Structured",
+    "Student",
     "Taylor",
     "Truncate",
+    "Vocabulary",
     "callbacks",
     "compress",
     "compress_model",
@@ -65,6 +73,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Distillation": "tfopt.train.distillation",
     "Fisher": "tfopt.compress.passes.fisher",
     "Interpreter": "tfopt.export.interpreter",
     "LowRank": "tfopt.compress.passes.low_rank",
@@ -72,8 +81,11 @@ _HOMES = {
     "Movement": "tfopt.compress.passes.movement",
     "QuantizationAware": "tfopt.compress.passes.quantization_aware",
     "Recipe": "tfopt.compress.recipe",
+    "Structured": "tfopt.compress.passes.structured",
+    "Student": "tfopt.compress.passes.student",
     "Taylor": "tfopt.compress.passes.taylor",
     "Truncate": "tfopt.compress.passes.truncate",
+    "Vocabulary": "tfopt.compress.passes.vocabulary",
     "compress_model": "tfopt.one_line",
     "convert": "tfopt.export.tflite",
     "quantize_model": "tfopt.one_line",

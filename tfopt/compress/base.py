@@ -10,11 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from tfopt.backend import keras
+from tfopt.compress.search import Costs
+from tfopt.model import BertConfig, anatomy, for_inference
 from tfopt.train import loop
+from tfopt.train.distillation import Distillation
+from tfopt.train.objective import Objective
+from tfopt.train.taught import Taps
+from tfopt.train.teacher_cache import with_cached_logits
 from tfopt.types import BatchSource, PathLike
 
 
@@ -36,6 +42,14 @@ class Context:
         settings: how the passes that train do it.
         state_dir: where a killed run finds its state, or None.
         log_dir: where TensorBoard's files go, or None.
+        teacher: a trained model; every pass that trains then distils from it. None
+            learns from the labels alone.
+        distillation: what is learned from the teacher.
+        teacher_logits_file: where the teacher's logits of `train` are kept, computed
+            once; None runs it on every batch.
+        costs: what the blocks of a BERT of some config take in time, or None.
+        removable_tokens: ids that a vocabulary can do without -> the id read in the
+            place of each, which stays; or None (`data.WordPiece.removable` tells).
     """
 
     train: BatchSource | None = None
@@ -43,6 +57,55 @@ class Context:
     settings: loop.Settings = loop.Settings()
     state_dir: PathLike | None = None
     log_dir: PathLike | None = None
+    teacher: keras.Model | None = None
+    distillation: Distillation = Distillation()
+    teacher_logits_file: PathLike | None = None
+    costs: Callable[[BertConfig], Costs] | None = None
+    removable_tokens: Mapping[int, int] | None = None
+
+    def __post_init__(self):
+        """Checks the fields with one another.
+
+        Raises:
+            ValueError: logits are to be kept where there is no teacher, or where more
+                than its logits is learned from.
+        """
+        if self.teacher_logits_file is None:
+            return
+        if self.teacher is None:
+            raise ValueError("Logits are kept of a teacher. Received: teacher=None, "
+                             f"teacher_logits_file={self.teacher_logits_file}")
+        if self.distillation.uses_layers:
+            raise ValueError(
+                "A file keeps a teacher's logits alone; hidden states and relations "
+                "need the teacher in every step: leave out the file, or their weights. "
+                f"Received: hidden_weight={self.distillation.hidden_weight}, "
+                f"relations_weight={self.distillation.relations_weight}, "
+                f"teacher_logits_file={self.teacher_logits_file}")
+
+    def lesson(self, model: keras.Model) -> tuple[BatchSource, Objective | None]:
+        """What a model is to be trained on, and for.
+
+        Args:
+            model: the student.
+
+        Returns:
+            `train`, maybe with the teacher's logits, and the objective; None for plain
+            cross-entropy.
+
+        Raises:
+            ValueError: the teacher does not fit the student.
+        """
+        if self.teacher is None:
+            return self.train, None
+        _check_teacher(self.teacher, model)
+        if self.distillation.uses_layers:
+            return self.train, self.distillation.goal(self.teacher, taps)
+        quick = for_inference(self.teacher)
+        if self.teacher_logits_file is None:
+            return self.train, self.distillation.goal(quick)
+        return (with_cached_logits(self.train, quick, self.teacher_logits_file),
+                self.distillation.goal())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,12 +117,20 @@ class Outcome:
         touched: names of the layers it changed.
         skipped: names of the layers it could have changed and did not -> the reason.
         figures: what it claims, by metric name; held against measurement.
+        notes: sentences for the report.
+        kept_tokens: where token ids are numbered anew, the ids from before in their new
+            order (`data.WordPiece.keeping` makes the tokenizer); else None.
+        context: fields of the Context that the passes after it need in place of the
+            ones given, such as batches of the new ids.
     """
 
     model: keras.Model
     touched: tuple[str, ...]
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
     figures: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    kept_tokens: tuple[int, ...] | None = None
+    context: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,10 +194,11 @@ class Pass:
             What was done, with the new model.
         """
         chosen = self.resolve(context)
+        train, goal = context.lesson(model)
         wrapped = chosen.wrap(model)
-        loop.fit(wrapped, context.train, context.dev, context.settings,
+        loop.fit(wrapped, train, context.dev, context.settings,
                  callbacks=chosen.callbacks(), state_dir=context.state_dir,
-                 log_dir=context.log_dir, settle_step=chosen.settle_step())
+                 log_dir=context.log_dir, goal=goal, settle_step=chosen.settle_step())
         return chosen.outcome(model, chosen.strip(wrapped))
 
     def to_fields(self) -> dict[str, Any]:
@@ -155,3 +227,61 @@ def copy_model(model: keras.Model) -> keras.Model:
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
     return copy
+
+
+def taps(model: keras.Model) -> Taps:
+    """Finds what a student and its teacher are compared by, in a BERT.
+
+    Layers may be wrapped for training, and some may have no attention left.
+
+    Args:
+        model: a BERT of tfopt's.
+
+    Returns:
+        Symbolic tensors of it.
+
+    Raises:
+        ValueError: it is no BERT, or has no attention left.
+    """
+    names = {layer.name for layer in model.layers}
+    attentions = [name for name in (
+        anatomy.layer_name(i, anatomy.ATTENTION)
+        for i in range(anatomy.num_layers(model))) if name in names]
+    if not anatomy.is_bert(model) or not attentions:
+        raise ValueError(
+            "Hidden states and relations are found in a BERT made by tfopt. Received: "
+            f"layers {[layer.name for layer in model.layers[:5]]}...")
+    last = model.get_layer(attentions[-1])
+    query, key, value, _ = _call(model, last).input_tensors
+    norms = [anatomy.layer_name(i, anatomy.FFN_NORM)
+             for i in range(anatomy.num_layers(model))]
+    return Taps(hidden=[_call(model, model.get_layer(name)).outputs for name in norms],
+                projections={"query": query, "key": key, "value": value},
+                num_heads=getattr(last, "layer", last).num_heads)
+
+
+def _call(model: keras.Model, layer: keras.layers.Layer):
+    """The Keras node of a layer's call in this very model.
+
+    A wrapped model shares layers with the one that was wrapped, so that `layer.output`
+    may be that one's.
+    """
+    return next(node for number, node in enumerate(layer._inbound_nodes)
+                if f"{layer.name}_ib-{number}" in model._network_nodes)
+
+
+def _check_teacher(teacher: keras.Model, student: keras.Model) -> None:
+    """Checks what the shapes of inputs and outputs do not tell.
+
+    Raises:
+        ValueError: the vocabularies are of different sizes.
+    """
+    if not anatomy.is_bert(teacher) or not anatomy.is_bert(student):
+        return
+    tables = [model.get_layer(anatomy.TOKEN_EMBEDDING) for model in (teacher, student)]
+    sizes = [getattr(table, "layer", table).input_dim for table in tables]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            "A teacher must have the vocabulary of its student, whose token ids it "
+            f"reads. Received: a teacher of {sizes[0]} and a student of {sizes[1]} "
+            "entries")

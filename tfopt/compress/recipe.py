@@ -126,6 +126,7 @@ def run(model: keras.Model, recipe: Recipe, context: Context,
             outcome = dataclasses.replace(outcome, figures=measure(outcome.model))
         outcomes.append(outcome)
         model = outcome.model
+        context = dataclasses.replace(context, **outcome.context)
     return outcomes
 
 

@@ -6,6 +6,7 @@ the original BERT does); this module reads what the checkpoint says of itself.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from tfopt.types import PathLike
 
 VOCABULARY_FILE = "vocab.txt"
 SETTINGS_FILE = "tokenizer_config.json"
-_SPECIAL = ("[UNK]", "[CLS]", "[SEP]", "[PAD]")
+_UNKNOWN = "[UNK]"
+_SPECIAL = (_UNKNOWN, "[CLS]", "[SEP]", "[PAD]")
+_CONTINUES = "##"  # begins a piece that is not a word's first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,9 +137,61 @@ class WordPiece:
             truncated=sum(bool(e.overflowing) for e in encodings),
         )
 
+    def removable(self) -> dict[int, int]:
+        """The pieces that the vocabulary can do without.
+
+        Not among them are special tokens, single characters, and pieces that single
+        characters do not spell: a word made of others is then spelled out by what
+        stays, and is not unknown.
+
+        Returns:
+            The id of each -> that of the unknown token, which a model may read in its
+            place where a text has been encoded before.
+        """
+        ids = {word: number for number, word in enumerate(self.words)}
+        return {number: ids[_UNKNOWN] for word, number in ids.items()
+                if word not in (*_SPECIAL, "[MASK]")
+                and len(word.removeprefix(_CONTINUES)) > 1
+                and all(letter in ids for letter in _letters(word))}
+
+    def keeping(self, rows: Sequence[int]) -> WordPiece:
+        """The tokenizer of a part of the vocabulary.
+
+        A text made of pieces that stay is cut into the same ones: of those that fit,
+        WordPiece takes the longest, and there are no new ones.
+
+        Args:
+            rows: ids that stay, in their new order; ids beyond the vocabulary, for
+                which a model may have rows, are passed over.
+
+        Returns:
+            The tokenizer; its ids are places in `rows`.
+
+        Raises:
+            ValueError: a special token is not among them.
+        """
+        words = [self.words[row] for row in rows if row < self.vocab_size]
+        missing = [token for token in _SPECIAL if token not in words]
+        if missing:
+            raise ValueError("The special tokens must stay. Received: rows without "
+                             f"{', '.join(missing)}")
+        part = copy.copy(self)
+        part.words = words
+        part._tokenizer = BertWordPieceTokenizer(
+            {word: number for number, word in enumerate(words)},
+            lowercase=self.lowercase)
+        return part
+
     def save(self, directory: PathLike) -> None:
         """Writes vocabulary and settings, so that `from_directory` gives them back."""
         directory = Path(directory)
         write_whole(directory / VOCABULARY_FILE, "\n".join(self.words) + "\n")
         write_whole(directory / SETTINGS_FILE,
                     json.dumps({"do_lower_case": self.lowercase}) + "\n")
+
+
+def _letters(word: str) -> list[str]:
+    """The pieces of one character that spell a piece."""
+    letters = word.removeprefix(_CONTINUES)
+    first = letters[0] if letters == word else _CONTINUES + letters[0]
+    return [first, *(_CONTINUES + letter for letter in letters[1:])]

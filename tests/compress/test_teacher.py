@@ -1,0 +1,113 @@
+"""A teacher in the context: every pass that trains distils."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tfopt import compress, data, model
+from tfopt.compress import Context, Recipe
+from tfopt.compress.base import Pass, taps
+from tfopt.train import Distillation, Settings, terms
+
+CONFIG = model.BertConfig.uniform(
+    hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, vocab_size=103,
+    max_positions=64, num_labels=3, initializer_range=0.3)
+LAYERS = Distillation(hidden_weight=1.0, relations_weight=1.0, hard_weight=0.0)
+TRAINING = sorted(name for name, kind in compress.all_passes().items()
+                  if kind.apply is Pass.apply)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return model.build(CONFIG, seed=7)
+
+
+@pytest.fixture
+def batches(tiny_examples):
+    return data.Batches(*tiny_examples, batch_size=8, shuffle_seed=0)
+
+
+def divergence(student, teacher, batches) -> float:
+    return float(np.mean(np.concatenate([
+        terms.soft(student(x), teacher(x), 1.0) for x, _ in batches.dataset()])))
+
+
+def run(name, context):
+    step = compress.all_passes()[name].example()
+    outcome, = compress.run(model.build(CONFIG, seed=1), Recipe(passes=(step,)),
+                            context)
+    return outcome.model
+
+
+def test_the_passes_that_train_are_known():
+    assert {"magnitude", "movement", "taylor", "fisher", "quantization_aware"} <= set(
+        TRAINING)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_a_pass_that_trains_brings_the_student_near_the_teacher(name, teacher, batches):
+    context = Context(train=batches, settings=Settings(epochs=4, learning_rate=3e-3))
+    before = [w.copy() for w in teacher.get_weights()]
+    alone = divergence(run(name, context), teacher, batches)
+    taught = run(name, dataclasses.replace(context, teacher=teacher,
+                                           distillation=LAYERS))
+    assert divergence(taught, teacher, batches) < 0.7 * alone
+    assert len(taught.weights) == len(model.build(CONFIG).weights)
+    for now, then in zip(teacher.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_logits_are_kept_in_a_file_and_used(teacher, batches, tmp_path):
+    file = tmp_path / "logits.npz"
+    context = Context(train=batches, teacher=teacher, teacher_logits_file=file,
+                      settings=Settings(epochs=1, learning_rate=3e-3))
+    first = run("magnitude", context)
+    with np.load(file) as arrays:
+        kept = arrays["logits"]
+    for index, inputs in batches.each_once():
+        np.testing.assert_allclose(kept[index], teacher(inputs), atol=1e-5)
+    live = run("magnitude", dataclasses.replace(context, teacher_logits_file=None))
+    for a, b in zip(first.get_weights(), live.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["magnitude", "quantization_aware"])
+def test_states_are_found_in_a_wrapped_model(name, batches):
+    plain = model.build(CONFIG, seed=1)
+    wrapped = compress.all_passes()[name].example().wrap(plain)
+    found, expected = taps(wrapped), taps(plain)
+    assert len(found.hidden) == 2
+    assert found.num_heads == expected.num_heads == 2
+    for a, b in zip([*found.hidden, *found.projections.values()],
+                    [*expected.hidden, *expected.projections.values()], strict=True):
+        assert a.shape.as_list() == b.shape.as_list()
+
+
+def test_a_student_may_lack_blocks(teacher, batches):
+    student = model.build(CONFIG.replace(num_heads=(2, 0), intermediate_sizes=(0, 8)))
+    context = Context(train=batches, teacher=teacher, distillation=LAYERS)
+    _, goal = context.lesson(student)
+    taught = goal.prepare(student)
+    taught.compile("sgd", goal.loss())
+    assert np.isfinite(taught.train_on_batch(*next(iter(batches.dataset()))))
+    found = taps(student)
+    assert len(found.hidden) == 2
+    assert found.projections["query"] is student.get_layer("layer_0_query").output
+    with pytest.raises(ValueError, match="BERT made by tfopt"):
+        taps(model.build(CONFIG.replace(num_heads=(0, 0))))
+
+
+def test_what_does_not_fit_is_refused(teacher, batches, tmp_path):
+    with pytest.raises(ValueError, match="Received: teacher=None, .*=logits.npz$"):
+        Context(teacher_logits_file="logits.npz")
+    with pytest.raises(ValueError, match="hidden_weight=1.0, relations_weight=1.0, "):
+        Context(teacher=teacher, distillation=LAYERS, teacher_logits_file="logits.npz")
+    context = Context(train=batches, teacher=teacher)
+    with pytest.raises(ValueError, match="teacher of 103 and a student of 99 entries"):
+        context.lesson(model.build(CONFIG.replace(vocab_size=99)))
+    _, goal = context.lesson(model.build(CONFIG.replace(num_labels=2)))
+    with pytest.raises(ValueError, match="a teacher of 3 and a student of 2 classes"):
+        goal.prepare(model.build(CONFIG.replace(num_labels=2)))

@@ -1,0 +1,215 @@
+"""Makes a student of fewer encoder layers, out of the model's own.
+
+Layers that stay keep their weights, as DistilBERT's were taken from its teacher (Sanh
+et al. 2019, arXiv:1910.01108, section 3); then the student is trained, from a teacher
+where there is one. "even" keeps the last layer and those at even steps before it: the
+uniform map of TinyBERT (Jiao et al. 2020, arXiv:1909.10351, section 4.1) and of Patient
+KD's "skip" (Sun et al. 2019, arXiv:1908.09355, section 3.2). The head was trained on
+the last layer's states, and distillation of hidden states has each layer follow the
+very one that it was. "cheapest" is greedy: what goes next is the layer without which
+the loss is least.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from tfopt.backend import keras, tf
+from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.model import anatomy, build
+from tfopt.train import loop, terms
+from tfopt.types import BatchSource, check_fields
+
+CHOICES = ("even", "first", "last", "cheapest")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Student(Pass):
+    """Keeps some of a BERT's encoder layers, and trains what is left.
+
+    Attributes:
+        layers: how many to keep, at least 1 and fewer than there are.
+        which: "even", the last one and those at even steps before; "first" or "last",
+            so many from that end; "cheapest", those left when the layer whose removal
+            raises the loss least has gone, again and again.
+        examples: how many of train that loss is measured on.
+        epochs: of training; None for the settings', 0 for none.
+    """
+
+    layers: int
+    which: str = "even"
+    examples: int = 512
+    epochs: int | None = None
+
+    stage = Stage.SHAPE
+
+    def __post_init__(self):
+        """Checks the fields.
+
+        Raises:
+            ValueError: one is out of its range.
+        """
+        check_fields(self, {
+            "layers": (self.layers >= 1, "at least 1"),
+            "which": (self.which in CHOICES, f"one of {CHOICES}"),
+            "examples": (self.examples >= 1, "at least 1"),
+            "epochs": (self.epochs is None or self.epochs >= 0, "at least 0, or None"),
+        })
+
+    @classmethod
+    def example(cls) -> Student:
+        """A single layer, chosen by its loss, and trained."""
+        return cls(layers=1, which="cheapest", examples=16)
+
+    def resolve(self, context: Context) -> Student:
+        """Checks that there is data where it is used.
+
+        Raises:
+            ValueError: there is none, and the pass measures losses or trains.
+        """
+        if context.train is None and (self.which == "cheapest" or self.epochs != 0):
+            raise ValueError(
+                f"The pass {self.name()!r} needs train to choose the cheapest layers, "
+                f"and to train. Received: train=None, which={self.which!r}, "
+                f"epochs={self.epochs}")
+        return self
+
+    def apply(self, model: keras.Model, context: Context) -> Outcome:
+        """Drops layers and trains.
+
+        Raises:
+            ValueError: the model is no BERT of more than `layers` plain layers, or
+                there is no data.
+        """
+        self.resolve(context)
+        kept = self.choose(model, context.train)
+        logging.info("Encoder layers kept, of %d: %s", anatomy.num_layers(model), kept)
+        student = shorten(model, kept)
+        epochs = context.settings.epochs if self.epochs is None else self.epochs
+        if epochs:
+            train, goal = context.lesson(student)
+            loop.fit(student, train, context.dev,
+                     dataclasses.replace(context.settings, epochs=epochs), goal=goal,
+                     state_dir=context.state_dir, log_dir=context.log_dir)
+        return _outcome(model, student, kept)
+
+    def choose(self, model: keras.Model, train: BatchSource | None = None
+               ) -> tuple[int, ...]:
+        """Chooses the layers to keep.
+
+        Args:
+            model: a BERT.
+            train: labelled batches; for "cheapest" alone.
+
+        Returns:
+            Their numbers in the model, ascending.
+
+        Raises:
+            ValueError: the model is no BERT of more than `layers` layers.
+        """
+        total = anatomy.config_of(model).num_layers
+        if self.layers >= total:
+            raise ValueError(f"`layers` must be below the model's {total}. Received: "
+                             f"layers={self.layers}")
+        if self.which == "even":
+            return tuple(terms.evenly(self.layers, total))
+        if self.which == "cheapest":
+            return cheapest(model, self.layers, train, self.examples)
+        first = 0 if self.which == "first" else total - self.layers
+        return tuple(range(first, first + self.layers))
+
+
+def shorten(model: keras.Model, kept: Sequence[int]) -> keras.Model:
+    """Builds a BERT of some of another's encoder layers.
+
+    Args:
+        model: a BERT of plain layers; left as it is.
+        kept: numbers of its layers, in the order in which they are to follow.
+
+    Returns:
+        A BERT with weights of its own, its layers numbered anew.
+
+    Raises:
+        ValueError: the model is no BERT, or of other layers than `bert.build` makes.
+    """
+    config = anatomy.config_of(model)
+    small = build(config.replace(
+        num_heads=[config.num_heads[i] for i in kept],
+        intermediate_sizes=[config.intermediate_sizes[i] for i in kept]))
+    for layer in small.layers:
+        source = model.get_layer(_name_before(layer.name, kept))
+        if type(source) is not type(layer):
+            raise ValueError(
+                "Layers can be dropped from a BERT of plain layers: let this pass come "
+                f"first. Received: {source.name} of type {type(source).__name__}")
+        layer.set_weights(source.get_weights())
+    return small
+
+
+def _name_before(name: str, kept: Sequence[int]) -> str:
+    """A layer's name before the encoder layers were numbered anew."""
+    for index, before in enumerate(kept):
+        prefix = anatomy.layer_name(index, "")
+        if name.startswith(prefix):
+            return anatomy.layer_name(before, name.removeprefix(prefix))
+    return name
+
+
+def cheapest(model: keras.Model, layers: int, train: BatchSource, examples: int
+             ) -> tuple[int, ...]:
+    """Drops encoder layers one by one, each the one whose loss is missed least.
+
+    Args:
+        model: a BERT.
+        layers: how many to keep.
+        train: batches; of examples without a label, the class that the model gives.
+        examples: how many of them are read, rounded up to whole batches.
+
+    Returns:
+        Numbers of the layers that stay, ascending.
+    """
+    read = _read(model, train, examples)
+    kept = tuple(range(anatomy.num_layers(model)))
+    while len(kept) > layers:
+        rests = [kept[:i] + kept[i + 1:] for i in range(len(kept))]
+        losses = [_mean_loss(shorten(model, rest), read) for rest in rests]
+        best = int(np.argmin(losses))
+        logging.info("Without layer %d the loss is %.4f; without another, up to %.4f",
+                     kept[best], losses[best], max(losses))
+        kept = rests[best]
+    return kept
+
+
+def _read(model: keras.Model, train: BatchSource, examples: int) -> list:
+    """Batches of (inputs, class ids <int32>[B]), of so many examples or a few more."""
+    read, count = [], 0
+    for inputs, labels in train.dataset():
+        # Batches may carry a teacher's logits beside the labels.
+        class_ids = labels[0] if isinstance(labels, tuple) else labels
+        guesses = tf.argmax(model(inputs, training=False), 1, class_ids.dtype)
+        read.append((inputs, tf.where(class_ids < 0, guesses, class_ids)))
+        count += len(class_ids)
+        if count >= examples:
+            break
+    return read
+
+
+def _mean_loss(model: keras.Model, read: list) -> float:
+    """The mean cross-entropy."""
+    # Not as a tf.function: to trace each of so many models would take longer.
+    losses = [tf.nn.sparse_softmax_cross_entropy_with_logits(
+        class_ids, model(inputs, training=False)) for inputs, class_ids in read]
+    return float(tf.reduce_mean(tf.concat(losses, axis=0)))
+
+
+def _outcome(before: keras.Model, after: keras.Model, kept: Sequence[int]) -> Outcome:
+    dropped = sorted(set(range(anatomy.num_layers(before))) - set(kept))
+    gone = tuple(anatomy.layer_name(i, "") for i in dropped)
+    touched = tuple(layer.name for layer in before.layers
+                    if layer.name.startswith(gone) and layer.weights)
+    note = f"of the encoder layers, from 0, stay {', '.join(map(str, kept))}"
+    return Outcome(model=after, touched=touched, notes=(note,))

@@ -1,0 +1,176 @@
+"""Removes the rows of the token embedding that no text to learn from uses.
+
+A model of one task reads a part of its vocabulary, and the table of a small BERT is
+half of its weights or more (Abdaoui et al. 2020, "Load what you need: smaller versions
+of multilingual BERT", arXiv:2010.05609). Rows that stay are numbered anew, so that the
+tokenizer changes with the model: `Outcome.kept_tokens` says how. A pass sees ids, not
+words; which of these can go without a word becoming unknown only the tokenizer knows,
+and the context tells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfopt.backend import keras, tf
+from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.model import anatomy
+from tfopt.types import INPUT_NAMES, BatchSource
+
+_IDS = INPUT_NAMES[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vocabulary(Pass):
+    """Keeps the rows that train's texts use, and those that cannot be spared.
+
+    Texts of these are encoded to the same pieces as before, and their logits are the
+    same. Other words are cut into smaller pieces; in batches of dev that were encoded
+    before, the unknown token stands for a row that went.
+    """
+
+    stage = Stage.SHAPE
+    needs = ("train", "removable_tokens")
+
+    def apply(self, model: keras.Model, context: Context) -> Outcome:
+        """Removes the rows, and numbers the context's token ids anew.
+
+        Raises:
+            ValueError: the model or the teacher is no BERT of these tokens, or all of
+                the rows are used.
+        """
+        rows = anatomy.config_of(model).vocab_size
+        removable = context.removable_tokens
+        _check(removable, rows)
+        gone = set(removable) - _used(context.train)
+        if not gone:
+            raise ValueError("There must be rows that no text of train uses. Received: "
+                             f"{rows} rows, all in use or not to be spared")
+        kept = [row for row in range(rows) if row not in gone]
+        places = np.zeros(rows, np.int32)
+        places[kept] = np.arange(len(kept))
+        for row in gone:
+            places[row] = places[removable[row]]
+
+        changes: dict[str, Any] = {
+            "train": Renumbered(context.train, places),
+            "removable_tokens": {int(places[row]): int(places[other])
+                                 for row, other in removable.items()
+                                 if row not in gone}}
+        if context.dev is not None:
+            changes["dev"] = Renumbered(context.dev, places)
+        if context.teacher is not None:
+            changes["teacher"] = _narrow_teacher(context.teacher, kept, rows)
+        return Outcome(
+            model=narrow(model, kept), touched=(anatomy.TOKEN_EMBEDDING,),
+            notes=(f"{len(kept)} of {rows} rows of the token embedding stay",),
+            kept_tokens=tuple(kept), context=changes)
+
+
+def narrow(model: keras.Model, kept: Sequence[int]) -> keras.Model:
+    """Builds the model with some of the rows of its token embedding.
+
+    Args:
+        model: a BERT; left as it is.
+        kept: the rows that stay, in their new order.
+
+    Returns:
+        A model with weights of its own.
+    """
+    fields = model.get_config()
+    for layer in fields["layers"]:
+        if layer["config"]["name"] == anatomy.TOKEN_EMBEDDING:
+            layer["config"]["input_dim"] = len(kept)
+    small = type(model).from_config(fields)
+    for layer in small.layers:
+        weights = model.get_layer(layer.name).get_weights()
+        layer.set_weights([weights[0][kept]] if layer.name == anatomy.TOKEN_EMBEDDING
+                          else weights)
+    return small
+
+
+def _narrow_teacher(teacher: keras.Model, kept: Sequence[int], rows: int
+                    ) -> keras.Model:
+    """The teacher, to read the new ids."""
+    own = anatomy.config_of(teacher).vocab_size
+    if own != rows:
+        raise ValueError("A teacher must have the vocabulary of its student, whose "
+                         f"token ids it reads. Received: a teacher of {own} and a "
+                         f"student of {rows} entries")
+    with teacher.distribute_strategy.scope():
+        return narrow(teacher, kept)
+
+
+def _check(removable, rows: int) -> None:
+    beyond = [row for row in (*removable, *removable.values()) if not 0 <= row < rows]
+    if beyond:
+        raise ValueError(f"`removable_tokens` must be of the model's {rows} rows. "
+                         f"Received: {beyond[:8]}")
+    both = sorted(set(removable.values()) & set(removable))
+    if both:
+        raise ValueError("What is read in the place of a token must stay. Received: "
+                         f"removable_tokens with {both[:8]} on both sides")
+
+
+def _used(batches: BatchSource) -> set[int]:
+    """The token ids in a set of examples."""
+    # An epoch's batches may leave out a remainder, each_once does not.
+    if hasattr(batches, "each_once"):
+        read = (inputs for _, inputs in batches.each_once())
+    else:
+        read = (inputs for inputs, _ in batches.dataset())
+    used: set[int] = set()
+    for inputs in read:
+        used.update(np.unique(inputs[_IDS]).tolist())
+    return used
+
+
+class Renumbered:
+    """Batches whose token ids are replaced by others (see `data.Batches`).
+
+    Args:
+        batches: what to read.
+        places: <int32>[V], the new id of each.
+    """
+
+    def __init__(self, batches: Any, places: np.ndarray):
+        self.batch_size = batches.batch_size
+        self._batches = batches
+        self._places = places
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self._batches)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one epoch."""
+        return self._batches.steps_per_epoch
+
+    def dataset(self, epochs: int = 1, first_step: int = 0) -> tf.data.Dataset:
+        """The batches of a whole run."""
+        return self._batches.dataset(epochs, first_step).map(
+            lambda inputs, *labels: (self._renumber(inputs), *labels))
+
+    def fingerprint(self) -> str:
+        """A hash of the examples."""
+        own = hashlib.sha256(self._batches.fingerprint().encode())
+        own.update(np.ascontiguousarray(self._places))
+        return own.hexdigest()
+
+    def each_once(self) -> Iterator[tuple[np.ndarray, dict[str, tf.Tensor]]]:
+        """The numbers of a batch's examples <int>[B], and their inputs."""
+        for index, inputs in self._batches.each_once():
+            yield index, self._renumber(inputs)
+
+    def with_teacher_logits(self, logits) -> Renumbered:
+        """The same batches, which carry a teacher's logits <float>[N, C]."""
+        return Renumbered(self._batches.with_teacher_logits(logits), self._places)
+
+    def _renumber(self, inputs):
+        return {**inputs, _IDS: tf.gather(self._places, inputs[_IDS])}
