@@ -138,14 +138,17 @@ def export(recipe, task, out: Path) -> tuple[dict[str, Path], list[str], bool]:
 
 
 def unpruned(recipe, task, baseline: Path, out: Path) -> dict[str, Path]:
-    """The baseline by the recipe's last export, if a pass makes the model smaller."""
-    if all(step.stage > compress.Stage.SHAPE for step in recipe.passes):
+    """The baseline by the recipe's last export, if the model became smaller."""
+    whole = model.load(baseline)
+    before, after = (cost.of_model(found)["parameters"]
+                     for found in (whole, model.load(out / "keras")))
+    if after == before:
         return {}
     scheme = recipe.exports[-1]
     file = out / "exports" / f"unpruned_{scheme}.tflite"
     write_whole(file, tflite.convert(
-        model.load(baseline), scheme, length=FLAGS.export_length,
-        calibration=task.calibration, method=FLAGS.ranges))
+        whole, scheme, length=FLAGS.export_length, calibration=task.calibration,
+        method=FLAGS.ranges))
     return {f"unpruned_{scheme}": file}
 
 
