@@ -17,7 +17,7 @@ from tfopt.compress.passes.structured import Structured
 from tfopt.compress.search import Costs
 from tfopt.compress.surgery import Kept, cut
 from tfopt.export import interpreter, tflite
-from tfopt.train import Distillation, Settings
+from tfopt.train import Distillation, Settings, loop
 
 CONFIG = models.BertConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=4, intermediate_size=16, vocab_size=103,
@@ -161,8 +161,8 @@ class Log:
 
     def __init__(self, monkeypatch, fails_at=None):
         self.calls = []
-        self._fit, self._fails_at = structured.loop.fit, fails_at
-        monkeypatch.setattr(structured.loop, "fit", self)
+        self._fit, self._fails_at = loop.fit, fails_at
+        monkeypatch.setattr(loop, "fit", self)
 
     def __call__(self, model, train, dev, settings, **others):
         if len(self.calls) == self._fails_at:

@@ -15,7 +15,7 @@ from tfopt.compress.passes import student
 from tfopt.compress.passes.low_rank import LowRank
 from tfopt.compress.passes.student import Student
 from tfopt.model import anatomy
-from tfopt.train import Distillation, Settings
+from tfopt.train import Distillation, Settings, loop
 
 CONFIG = models.BertConfig.uniform(
     hidden_size=16, num_layers=4, num_heads=2, intermediate_size=32, vocab_size=103,
@@ -121,7 +121,7 @@ def test_examples_without_a_label_count_as_the_model_judges_them(tiny_examples):
     half = data.Batches(tiny_examples[0], [0] * 24 + [-1] * 24, batch_size=16)
     found = {}
     for given in (half, half.with_teacher_logits(np.zeros([48, 3]))):
-        read = student._read(before, given, 48)
+        read = student._judged(before, given, 48)
         for (inputs, labels), (_, class_ids) in zip(read, given.dataset(), strict=True):
             own = class_ids[0] if isinstance(class_ids, tuple) else class_ids
             guesses = np.argmax(before(inputs), axis=1)
@@ -132,7 +132,7 @@ def test_examples_without_a_label_count_as_the_model_judges_them(tiny_examples):
 
 @pytest.mark.parametrize(("examples", "read"), [(1, 1), (16, 1), (17, 2), (99, 3)])
 def test_no_more_batches_are_read_than_asked_for(batches, examples, read):
-    assert len(student._read(models.build(CONFIG), batches, examples)) == read
+    assert len(student._judged(models.build(CONFIG), batches, examples)) == read
 
 
 @pytest.mark.parametrize("which", ["even", "first", "last"])
@@ -150,7 +150,7 @@ def test_without_training_no_data_is_needed(which):
 @pytest.mark.parametrize(("epochs", "expected"), [(None, [5]), (2, [2]), (0, [])])
 def test_epochs_are_its_own_or_the_settings(batches, monkeypatch, epochs, expected):
     seen = []
-    monkeypatch.setattr(student.loop, "fit",
+    monkeypatch.setattr(loop, "fit",
                         lambda *given, **_: seen.append(given[3].epochs))
     run(models.build(CONFIG), Student(layers=2, epochs=epochs), train=batches,
         settings=Settings(epochs=5))

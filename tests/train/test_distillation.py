@@ -9,7 +9,7 @@ import pytest
 
 from tfopt import data, model
 from tfopt.backend import keras, tf
-from tfopt.compress.base import taps
+from tfopt.compress.teacher import taps
 from tfopt.train import Distillation, Settings, callbacks, fit, loop, strategy, terms
 from tfopt.train.distillation import RELATIONS
 

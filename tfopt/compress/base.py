@@ -11,15 +11,16 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from tfopt.backend import keras
 from tfopt.compress.search import Costs
-from tfopt.model import BertConfig, anatomy, for_inference
+from tfopt.compress.teacher import check_teacher, taps
+from tfopt.model import BertConfig, for_inference
 from tfopt.train import loop
 from tfopt.train.distillation import Distillation
 from tfopt.train.objective import Objective
-from tfopt.train.taught import Taps
 from tfopt.train.teacher_cache import with_cached_logits
 from tfopt.types import BatchSource, PathLike
 
@@ -98,7 +99,7 @@ class Context:
         """
         if self.teacher is None:
             return self.train, None
-        _check_teacher(self.teacher, model)
+        check_teacher(self.teacher, model)
         if self.distillation.uses_layers:
             return self.train, self.distillation.goal(self.teacher, taps)
         quick = for_inference(self.teacher)
@@ -106,6 +107,32 @@ class Context:
             return self.train, self.distillation.goal(quick)
         return (with_cached_logits(self.train, quick, self.teacher_logits_file),
                 self.distillation.goal())
+
+
+    def fit(self, model: keras.Model, epochs: int | None = None, **options) -> None:
+        """Trains a model in place, as the context says.
+
+        Args:
+            model: the student, where there is a teacher.
+            epochs: None for the settings'; 0 does nothing.
+            **options: of `loop.fit`, such as `callbacks`.
+
+        Raises:
+            ValueError: the teacher does not fit the student.
+        """
+        if epochs == 0:
+            return
+        settings = self.settings if epochs is None else dataclasses.replace(
+            self.settings, epochs=epochs)
+        train, goal = self.lesson(model)
+        loop.fit(model, train, self.dev, settings, goal=goal, state_dir=self.state_dir,
+                 log_dir=self.log_dir, **options)
+
+    def within(self, label: str) -> Context:
+        """The context with directories of a pass's own, or of a part of one."""
+        places = {name: Path(getattr(self, name)) / label
+                  for name in ("state_dir", "log_dir") if getattr(self, name)}
+        return dataclasses.replace(self, **places)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,11 +221,9 @@ class Pass:
             What was done, with the new model.
         """
         chosen = self.resolve(context)
-        train, goal = context.lesson(model)
         wrapped = chosen.wrap(model)
-        loop.fit(wrapped, train, context.dev, context.settings,
-                 callbacks=chosen.callbacks(), state_dir=context.state_dir,
-                 log_dir=context.log_dir, goal=goal, settle_step=chosen.settle_step())
+        context.fit(wrapped, callbacks=chosen.callbacks(),
+                    settle_step=chosen.settle_step())
         return chosen.outcome(model, chosen.strip(wrapped))
 
     def to_fields(self) -> dict[str, Any]:
@@ -227,61 +252,3 @@ def copy_model(model: keras.Model) -> keras.Model:
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
     return copy
-
-
-def taps(model: keras.Model) -> Taps:
-    """Finds what a student and its teacher are compared by, in a BERT.
-
-    Layers may be wrapped for training, and some may have no attention left.
-
-    Args:
-        model: a BERT of tfopt's.
-
-    Returns:
-        Symbolic tensors of it.
-
-    Raises:
-        ValueError: it is no BERT, or has no attention left.
-    """
-    names = {layer.name for layer in model.layers}
-    attentions = [name for name in (
-        anatomy.layer_name(i, anatomy.ATTENTION)
-        for i in range(anatomy.num_layers(model))) if name in names]
-    if not anatomy.is_bert(model) or not attentions:
-        raise ValueError(
-            "Hidden states and relations are found in a BERT made by tfopt. Received: "
-            f"layers {[layer.name for layer in model.layers[:5]]}...")
-    last = model.get_layer(attentions[-1])
-    query, key, value, _ = _call(model, last).input_tensors
-    norms = [anatomy.layer_name(i, anatomy.FFN_NORM)
-             for i in range(anatomy.num_layers(model))]
-    return Taps(hidden=[_call(model, model.get_layer(name)).outputs for name in norms],
-                projections={"query": query, "key": key, "value": value},
-                num_heads=getattr(last, "layer", last).num_heads)
-
-
-def _call(model: keras.Model, layer: keras.layers.Layer):
-    """The Keras node of a layer's call in this very model.
-
-    A wrapped model shares layers with the one that was wrapped, so that `layer.output`
-    may be that one's.
-    """
-    return next(node for number, node in enumerate(layer._inbound_nodes)
-                if f"{layer.name}_ib-{number}" in model._network_nodes)
-
-
-def _check_teacher(teacher: keras.Model, student: keras.Model) -> None:
-    """Checks what the shapes of inputs and outputs do not tell.
-
-    Raises:
-        ValueError: the vocabularies are of different sizes.
-    """
-    if not anatomy.is_bert(teacher) or not anatomy.is_bert(student):
-        return
-    tables = [model.get_layer(anatomy.TOKEN_EMBEDDING) for model in (teacher, student)]
-    sizes = [getattr(table, "layer", table).input_dim for table in tables]
-    if sizes[0] != sizes[1]:
-        raise ValueError(
-            "A teacher must have the vocabulary of its student, whose token ids it "
-            f"reads. Received: a teacher of {sizes[0]} and a student of {sizes[1]} "
-            "entries")

@@ -10,15 +10,15 @@ post-training pruning framework for transformers", arXiv:2204.09656, equations 6
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from tfopt.backend import keras, tf
+from tfopt.compress.examples import read
 from tfopt.compress.surgery import check_plain
 from tfopt.model import anatomy
 from tfopt.model.anatomy import layer_name
-from tfopt.types import INPUT_NAMES, BatchSource
+from tfopt.types import BatchSource
 
 SCORES = ("block_fisher", "fisher", "taylor", "magnitude")
 
@@ -129,12 +129,10 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int
 
     rows: dict = {place: [] for place in taps}
     count = 0
-    for inputs, class_ids in map(_with_class_ids, train.dataset()):
+    for inputs, class_ids in read(train, examples):
         for place, values in zip(taps, gradients(inputs, class_ids), strict=True):
             rows[place].append(values.numpy())
         count += len(class_ids)
-        if count >= examples:
-            break
 
     def of_units(kind, sizes):
         found = []
@@ -146,16 +144,6 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int
 
     return (of_units("heads", config.num_heads),
             of_units("neurons", config.intermediate_sizes))
-
-
-def _with_class_ids(batch) -> tuple:
-    """A batch's inputs and class ids <int32>[B], -1 where there are none."""
-    inputs, labels = batch if isinstance(batch, tuple) else (batch, None)
-    if isinstance(labels, tuple):  # beside the labels, a teacher's logits
-        labels = labels[0]
-    if labels is None:
-        labels = tf.fill([len(inputs[INPUT_NAMES[0]])], -1)
-    return inputs, tf.cast(labels, tf.int32)
 
 
 def _taylor(gradients: np.ndarray) -> Block:
@@ -198,5 +186,4 @@ def _block(fisher: np.ndarray) -> Block:
 
 def kept(block: Block, count: int) -> tuple[int, ...]:
     """The units that stay when `count` of a block's do, ascending."""
-    gone: Sequence[int] = block.order[:len(block.order) - count]
-    return tuple(sorted(set(block.order) - set(gone)))
+    return tuple(sorted(block.order[len(block.order) - count:]))

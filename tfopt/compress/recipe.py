@@ -117,7 +117,7 @@ def run(model: keras.Model, recipe: Recipe, context: Context,
         label = f"{number}_{step.name()}"
         logging.info("Pass %s", label)
         with model.distribute_strategy.scope():
-            outcome = step.apply(copy_model(model), _within(context, label))
+            outcome = step.apply(copy_model(model), context.within(label))
         _check_signature(step, model, outcome.model)
         if not outcome.touched:
             raise ValueError(f"The pass {step.name()!r} matched no layer. Received: "
@@ -143,13 +143,6 @@ def check(recipe: Recipe, context: Context) -> None:
             raise ValueError(f"The pass {step.name()!r} needs {', '.join(missing)}. "
                              "Received: a context without")
         step.resolve(context)
-
-
-def _within(context: Context, label: str) -> Context:
-    """The context with directories of this pass's own."""
-    places = {name: Path(getattr(context, name)) / label
-              for name in ("state_dir", "log_dir") if getattr(context, name)}
-    return dataclasses.replace(context, **places)
 
 
 def _check_signature(step: Pass, before: keras.Model, after: keras.Model) -> None:

@@ -9,11 +9,10 @@ residual stream and the block is again what it was, errors of earlier blocks inc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from tfopt.backend import keras, tf
+from tfopt.compress.examples import read
 from tfopt.model import anatomy
 from tfopt.model.anatomy import layer_name
 from tfopt.types import INPUT_NAMES, BatchSource
@@ -35,7 +34,7 @@ def reconstruct(whole: keras.Model, small: keras.Model, train: BatchSource,
     masks, theirs, ours = [], [], []  # a batch each
     embed = [keras.Model(model.inputs, model.get_layer(anatomy.EMBEDDING_NORM).output)
              for model in (whole, small)]
-    for inputs in _inputs(train, examples):
+    for inputs, _ in read(train, examples):
         masks.append(inputs[INPUT_NAMES[1]])
         theirs.append(embed[0](inputs, training=False))
         ours.append(embed[1](inputs, training=False))
@@ -51,16 +50,6 @@ def reconstruct(whole: keras.Model, small: keras.Model, train: BatchSource,
             ours = [blocks[1].normed(blocks[1].sum(x, mask))
                     for x, mask in zip(ours, masks, strict=True)]
             theirs = [blocks[0].normed(total) for total in wanted]
-
-
-def _inputs(train: BatchSource, examples: int) -> Iterator:
-    count = 0
-    for batch in train.dataset():
-        inputs = batch[0] if isinstance(batch, tuple) else batch
-        yield inputs
-        count += len(inputs[INPUT_NAMES[0]])
-        if count >= examples:
-            return
 
 
 class _Block:

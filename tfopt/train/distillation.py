@@ -93,7 +93,7 @@ class Distillation:
             teacher: functional, of the student's inputs and classes; it is copied, and
                 never trained. None where the batches carry its logits.
             taps: finds hidden states and projections in a model, such as
-                `compress.base.taps` in a BERT; needed for these alone.
+                `compress.teacher.taps` in a BERT; needed for these alone.
 
         Returns:
             What `fit` takes; or, in a script of one's own, what makes of a student the

@@ -22,7 +22,6 @@ from tfopt.compress.search import Costs
 from tfopt.compress.surgery import Kept, cut
 from tfopt.files import write_whole
 from tfopt.model import BertConfig, anatomy
-from tfopt.train import loop
 from tfopt.types import check_fields
 
 
@@ -129,17 +128,9 @@ class Structured(Pass):
         small, left = model, config
         for step in range(1, self.steps + 1):
             aim = before * (target / before) ** (step / self.steps)
-            places = {name: Path(getattr(context, name)) / f"cut_{step}"
-                      for name in ("state_dir", "log_dir") if getattr(context, name)}
-            small, left = self._cut(small, left, costs_of(left), aim, context,
-                                    places.get("state_dir"))
-            epochs = self.step_epochs if step < self.steps else (
-                context.settings.epochs if self.epochs is None else self.epochs)
-            if epochs:
-                train, goal = context.lesson(small)
-                loop.fit(small, train, context.dev,
-                         dataclasses.replace(context.settings, epochs=epochs),
-                         goal=goal, **places)
+            part = context.within(f"cut_{step}")
+            small, left = self._cut(small, left, costs_of(left), aim, part)
+            part.fit(small, self.step_epochs if step < self.steps else self.epochs)
         return _outcome(model, config, small, left, costs_of(config))
 
     def _target(self, before: float) -> float:
@@ -155,17 +146,17 @@ class Structured(Pass):
             "neurons_multiple", "heads_multiple", "empty_blocks")}
 
     def _cut(self, model: keras.Model, config: BertConfig, costs: Costs, aim: float,
-             context: Context, state_dir) -> tuple[keras.Model, BertConfig]:
+             context: Context) -> tuple[keras.Model, BertConfig]:
         """The model cut down to a cost; a resumed run finds what it chose."""
-        record = None if state_dir is None else Path(state_dir) / "kept.json"
-        if record is not None and record.exists():
+        record = context.state_dir and Path(context.state_dir) / "kept.json"
+        if record and record.exists():
             fields = json.loads(record.read_text(encoding="utf-8"))
             kept = Kept(**{name: tuple(map(tuple, units))
                            for name, units in fields.items()})
         else:
             scores = importance.of(model, self.score, context.train, self.examples)
             kept = search.search(config, scores, costs, aim, **self._limits())
-            if record is not None:
+            if record:
                 write_whole(record, json.dumps(dataclasses.asdict(kept)))
         small = cut(model, kept)
         if self.reconstruct:

@@ -20,8 +20,9 @@ from absl import logging
 
 from tfopt.backend import keras, tf
 from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.examples import read
 from tfopt.model import anatomy, build
-from tfopt.train import loop, terms
+from tfopt.train import terms
 from tfopt.types import BatchSource, check_fields
 
 CHOICES = ("even", "first", "last", "cheapest")
@@ -89,12 +90,7 @@ class Student(Pass):
         kept = self.choose(model, context.train)
         logging.info("Encoder layers kept, of %d: %s", anatomy.num_layers(model), kept)
         student = shorten(model, kept)
-        epochs = context.settings.epochs if self.epochs is None else self.epochs
-        if epochs:
-            train, goal = context.lesson(student)
-            loop.fit(student, train, context.dev,
-                     dataclasses.replace(context.settings, epochs=epochs), goal=goal,
-                     state_dir=context.state_dir, log_dir=context.log_dir)
+        context.fit(student, self.epochs)
         return _outcome(model, student, kept)
 
     def choose(self, model: keras.Model, train: BatchSource | None = None
@@ -172,11 +168,11 @@ def cheapest(model: keras.Model, layers: int, train: BatchSource, examples: int
     Returns:
         Numbers of the layers that stay, ascending.
     """
-    read = _read(model, train, examples)
+    judged = _judged(model, train, examples)
     kept = tuple(range(anatomy.num_layers(model)))
     while len(kept) > layers:
         rests = [kept[:i] + kept[i + 1:] for i in range(len(kept))]
-        losses = [_mean_loss(shorten(model, rest), read) for rest in rests]
+        losses = [_mean_loss(shorten(model, rest), judged) for rest in rests]
         best = int(np.argmin(losses))
         logging.info("Without layer %d the loss is %.4f; without another, up to %.4f",
                      kept[best], losses[best], max(losses))
@@ -184,25 +180,20 @@ def cheapest(model: keras.Model, layers: int, train: BatchSource, examples: int
     return kept
 
 
-def _read(model: keras.Model, train: BatchSource, examples: int) -> list:
+def _judged(model: keras.Model, train: BatchSource, examples: int) -> list:
     """Batches of (inputs, class ids <int32>[B]), of so many examples or a few more."""
-    read, count = [], 0
-    for inputs, labels in train.dataset():
-        # Batches may carry a teacher's logits beside the labels.
-        class_ids = labels[0] if isinstance(labels, tuple) else labels
-        guesses = tf.argmax(model(inputs, training=False), 1, class_ids.dtype)
-        read.append((inputs, tf.where(class_ids < 0, guesses, class_ids)))
-        count += len(class_ids)
-        if count >= examples:
-            break
-    return read
+    found = []
+    for inputs, class_ids in read(train, examples):
+        guesses = tf.argmax(model(inputs, training=False), 1, tf.int32)
+        found.append((inputs, tf.where(class_ids < 0, guesses, class_ids)))
+    return found
 
 
-def _mean_loss(model: keras.Model, read: list) -> float:
+def _mean_loss(model: keras.Model, judged: list) -> float:
     """The mean cross-entropy."""
     # Not as a tf.function: to trace each of so many models would take longer.
     losses = [tf.nn.sparse_softmax_cross_entropy_with_logits(
-        class_ids, model(inputs, training=False)) for inputs, class_ids in read]
+        class_ids, model(inputs, training=False)) for inputs, class_ids in judged]
     return float(tf.reduce_mean(tf.concat(losses, axis=0)))
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from tfopt.backend import keras, tf
 from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.teacher import check_teacher
 from tfopt.model import anatomy
 from tfopt.types import INPUT_NAMES, BatchSource
 
@@ -65,7 +66,10 @@ class Vocabulary(Pass):
         if context.dev is not None:
             changes["dev"] = Renumbered(context.dev, places)
         if context.teacher is not None:
-            changes["teacher"] = _narrow_teacher(context.teacher, kept, rows)
+            anatomy.config_of(context.teacher)  # of no other could it cut the rows
+            check_teacher(context.teacher, model)
+            with context.teacher.distribute_strategy.scope():
+                changes["teacher"] = narrow(context.teacher, kept)
         return Outcome(
             model=narrow(model, kept), touched=(anatomy.TOKEN_EMBEDDING,),
             notes=(f"{len(kept)} of {rows} rows of the token embedding stay",),
@@ -92,18 +96,6 @@ def narrow(model: keras.Model, kept: Sequence[int]) -> keras.Model:
         layer.set_weights([weights[0][kept]] if layer.name == anatomy.TOKEN_EMBEDDING
                           else weights)
     return small
-
-
-def _narrow_teacher(teacher: keras.Model, kept: Sequence[int], rows: int
-                    ) -> keras.Model:
-    """The teacher, to read the new ids."""
-    own = anatomy.config_of(teacher).vocab_size
-    if own != rows:
-        raise ValueError("A teacher must have the vocabulary of its student, whose "
-                         f"token ids it reads. Received: a teacher of {own} and a "
-                         f"student of {rows} entries")
-    with teacher.distribute_strategy.scope():
-        return narrow(teacher, kept)
 
 
 def _check(removable, rows: int) -> None:

@@ -1,0 +1,65 @@
+"""By what a student and its teacher, two BERTs, are compared; whether they can be."""
+
+from __future__ import annotations
+
+from tfopt.backend import keras
+from tfopt.model import anatomy
+from tfopt.train.taught import Taps
+
+
+def taps(model: keras.Model) -> Taps:
+    """Finds what a student and its teacher are compared by, in a BERT.
+
+    Layers may be wrapped for training, and some may have no attention left.
+
+    Args:
+        model: a BERT of tfopt's.
+
+    Returns:
+        Symbolic tensors of it.
+
+    Raises:
+        ValueError: it is no BERT, or has no attention left.
+    """
+    names = {layer.name for layer in model.layers}
+    attentions = [name for name in (
+        anatomy.layer_name(i, anatomy.ATTENTION)
+        for i in range(anatomy.num_layers(model))) if name in names]
+    if not anatomy.is_bert(model) or not attentions:
+        raise ValueError(
+            "Hidden states and relations are found in a BERT made by tfopt. Received: "
+            f"layers {[layer.name for layer in model.layers[:5]]}...")
+    last = model.get_layer(attentions[-1])
+    query, key, value, _ = _call(model, last).input_tensors
+    norms = [anatomy.layer_name(i, anatomy.FFN_NORM)
+             for i in range(anatomy.num_layers(model))]
+    return Taps(hidden=[_call(model, model.get_layer(name)).outputs for name in norms],
+                projections={"query": query, "key": key, "value": value},
+                num_heads=getattr(last, "layer", last).num_heads)
+
+
+def _call(model: keras.Model, layer: keras.layers.Layer):
+    """The Keras node of a layer's call in this very model.
+
+    A wrapped model shares layers with the one that was wrapped, so that `layer.output`
+    may be that one's.
+    """
+    return next(node for number, node in enumerate(layer._inbound_nodes)
+                if f"{layer.name}_ib-{number}" in model._network_nodes)
+
+
+def check_teacher(teacher: keras.Model, student: keras.Model) -> None:
+    """Checks what the shapes of inputs and outputs do not tell.
+
+    Raises:
+        ValueError: the vocabularies are of different sizes.
+    """
+    if not anatomy.is_bert(teacher) or not anatomy.is_bert(student):
+        return
+    tables = [model.get_layer(anatomy.TOKEN_EMBEDDING) for model in (teacher, student)]
+    sizes = [getattr(table, "layer", table).input_dim for table in tables]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            "A teacher must have the vocabulary of its student, whose token ids it "
+            f"reads. Received: a teacher of {sizes[0]} and a student of {sizes[1]} "
+            "entries")
