@@ -4,13 +4,15 @@ r"""The whole road: fine-tune, compress by a recipe, export, measure, report.
         --recipe=int8 --out_dir=DIR
 
 Cost: the fine-tuning (unless --baseline_dir names one), the recipe's own training, and
-a minute or two of timing. Result: model.tflite with its vocabulary and labels, and
-report.{json,md,png}. Without --train_file it runs on the embedded support intents.
+a minute or two of timing. Result: model.tflite with its vocabulary and labels,
+report.{json,md,png}, and structure.png where heads and neurons are cut. Without
+--train_file it runs on the embedded support intents.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -21,7 +23,8 @@ import task as tasks
 from absl import flags, logging
 from finetune import finetune
 
-from tfopt import compress, data, model, report
+from tfopt import compress, data, drawing, model, report
+from tfopt.backend import keras
 from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.measure import cost, latency, quality, runners, sensitivity
@@ -29,6 +32,7 @@ from tfopt.train import strategy
 
 FLAGS = flags.FLAGS
 RECIPES = Path(__file__).parent / "recipes"
+_STRUCTURE = "structure.json"  # in keras/, of the last pass that leaves details
 _MANY_ZEROS = 0.95  # share of nonzeros below which the report speaks of the zeros
 
 
@@ -50,14 +54,29 @@ def load_recipe(name: str) -> compress.Recipe:
     return recipe
 
 
-def compress_model(recipe, task, context, out: Path, baseline: Path) -> list[str]:
+def fine_tuned(task, out: Path) -> Path:
+    """Directory of the baseline that the flags name, or that is fine-tuned now.
+
+    Raises:
+        ValueError: the one named is of other labels.
+    """
+    if FLAGS.baseline_dir is None:
+        finetune(task, out / "baseline", out / run_dir.STATE / "baseline", out / "logs")
+        return out / "baseline"
+    labels = model.published_labels(FLAGS.baseline_dir)
+    if labels != task.labels:
+        raise ValueError("--baseline_dir must be trained for the labels of the train "
+                         f"file. Received: {FLAGS.baseline_dir} with {labels}")
+    return Path(FLAGS.baseline_dir)
+
+
+def compress_model(recipe, task, context, before: keras.Model, out: Path) -> list[str]:
     """Runs the passes from the baseline into `keras/`; returns notes on them."""
     target, notes_file = out / "keras", out / "keras" / "passes.txt"
     if (target / model.KERAS_FILE).exists():
         return notes_file.read_text(encoding="utf-8").splitlines()
     with strategy.make(FLAGS.strategy).scope():
-        start = model.load(baseline)
-    tasks.check_length(start)
+        start = compress.copy_model(before)
     context = dataclasses.replace(context, state_dir=out / run_dir.STATE,
                                   log_dir=out / "logs")
     outcomes = compress.run(start, recipe, context, cost.of_model)
@@ -83,6 +102,9 @@ def compress_model(recipe, task, context, out: Path, baseline: Path) -> list[str
             wordpiece = wordpiece.keeping(outcome.kept_tokens)
     tasks.save_text_side(dataclasses.replace(task, wordpiece=wordpiece), target)
     write_whole(notes_file, "\n".join(notes) + "\n")
+    for outcome in outcomes:
+        if outcome.details:
+            write_whole(target / _STRUCTURE, json.dumps(outcome.details) + "\n")
     model.save(outcomes[-1].model, target)
     return notes
 
@@ -101,7 +123,8 @@ def as_read_by(compressed: Path, task: tasks.Task) -> tasks.Task:
         "the former."])
 
 
-def export(recipe, task, out: Path) -> tuple[dict[str, Path], list[str], bool]:
+def export(recipe, task, compressed: keras.Model, out: Path
+           ) -> tuple[dict[str, Path], list[str], bool]:
     """Writes a `.tflite` for each export, the last one as `model.tflite` too.
 
     Returns:
@@ -109,7 +132,6 @@ def export(recipe, task, out: Path) -> tuple[dict[str, Path], list[str], bool]:
         there is one, holds for each.
     """
     files = {scheme: out / "exports" / f"{scheme}.tflite" for scheme in recipe.exports}
-    compressed = model.load(out / "keras")
     graph = None  # converted once, for all the exports that are quantized
     notes, met = [], True
     for scheme, file in files.items():
@@ -137,29 +159,29 @@ def export(recipe, task, out: Path) -> tuple[dict[str, Path], list[str], bool]:
     return files, notes, met
 
 
-def unpruned(recipe, task, baseline: Path, out: Path) -> dict[str, Path]:
+def unpruned(recipe, task, before: keras.Model, compressed: keras.Model, out: Path
+             ) -> dict[str, Path]:
     """The baseline by the recipe's last export, if the model became smaller."""
-    whole = model.load(baseline)
-    before, after = (cost.of_model(found)["parameters"]
-                     for found in (whole, model.load(out / "keras")))
-    if after == before:
+    counts = [cost.of_model(found)["parameters"] for found in (before, compressed)]
+    if counts[0] == counts[1]:
         return {}
     scheme = recipe.exports[-1]
     file = out / "exports" / f"unpruned_{scheme}.tflite"
     write_whole(file, tflite.convert(
-        whole, scheme, length=FLAGS.export_length, calibration=task.calibration,
+        before, scheme, length=FLAGS.export_length, calibration=task.calibration,
         method=FLAGS.ranges))
     return {f"unpruned_{scheme}": file}
 
 
-def measure(task, own: tasks.Task, baseline: Path, whole: dict[str, Path],
-            files: dict[str, Path]) -> list[report.Row]:
+def measure(task, own: tasks.Task, baseline: Path, before: keras.Model,
+            whole: dict[str, Path], files: dict[str, Path]) -> list[report.Row]:
     """Measures accuracy, size and time.
 
     Args:
         task: as the baseline reads it.
         own: as the exports do.
         baseline: directory of the model before.
+        before: that model.
         whole: name of an export of that one -> its file.
         files: name of an export -> its file.
 
@@ -174,8 +196,7 @@ def measure(task, own: tasks.Task, baseline: Path, whole: dict[str, Path],
             logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
             rows += report.rows(name, quality.measure(logits, part.class_ids), split)
 
-    start = model.load(baseline)
-    counts = {report.BASELINE: cost.of_model(start)} | {
+    counts = {report.BASELINE: cost.of_model(before)} | {
         name: cost.of_tflite(path) for name, path in (whole | files).items()}
     for name, count in counts.items():
         file = (whole | files).get(name, baseline / model.KERAS_FILE)
@@ -186,13 +207,25 @@ def measure(task, own: tasks.Task, baseline: Path, whole: dict[str, Path],
     dev = own.report["dev"].encoded
     times = latency.measure(
         artifacts, dev.ids, dev.first_lengths, num_threads=FLAGS.num_threads,
-        max_tokens=FLAGS.export_length or model.config_of(start).max_positions,
+        max_tokens=FLAGS.export_length or model.config_of(before).max_positions,
         **({"rounds": 1, "texts": 8} if FLAGS.smoke else {}))
     for name, figures in times.items():
         speedup = (times[report.BASELINE]["latency_p50_ms"]
                    / figures["latency_p50_ms"])
         rows += report.rows(name, figures | {"speedup": speedup})
     return rows
+
+
+def draw(out: Path, rows: list[report.Row]) -> None:
+    """Draws the figures, and what is left of the layers where a pass told it."""
+    pictures = {"report.png": report.to_png(rows)}
+    structure = out / "keras" / _STRUCTURE
+    if structure.exists():
+        pictures["structure.png"] = drawing.structure(
+            json.loads(structure.read_text(encoding="utf-8")))
+    for name, contents in pictures.items():
+        if contents is not None:
+            write_whole(out / name, contents)
 
 
 def main() -> int:
@@ -202,28 +235,28 @@ def main() -> int:
         raise ValueError(
             "--export_length must hold texts of --max_length. Received: "
             f"--export_length={FLAGS.export_length}, --max_length={FLAGS.max_length}")
-    tasks.distillation()  # a mistake in its flags is found before any work
+    recipe = dataclasses.replace(
+        recipe, distillation=tasks.distillation(recipe.distillation))
     task = tasks.load(distils=True)
     context = compress.Context(train=task.train, dev=task.choose,
                                settings=tasks.settings(),
                                removable_tokens=task.wordpiece.removable(),
                                costs=targets.costs(task.report["dev"].lengths))
-    compress.check(recipe, context)
+    # The teacher, which may be the baseline, is there later.
+    compress.check(dataclasses.replace(recipe, distillation=None), context)
     with run_dir.claim(FLAGS.out_dir, "compress", passes=recipe.to_json()) as out:
-        baseline = Path(FLAGS.baseline_dir or out / "baseline")
-        if FLAGS.baseline_dir is None:
-            finetune(task, baseline, out / run_dir.STATE / "baseline", out / "logs")
-        elif model.published_labels(baseline) != task.labels:
-            raise ValueError("--baseline_dir must be trained for the labels of the "
-                             f"train file. Received: {baseline} with "
-                             f"{model.published_labels(baseline)}")
-        context = tasks.with_teacher(context, task, out / run_dir.STATE, baseline)
-        notes = compress_model(recipe, task, context, out, baseline)
+        baseline = fine_tuned(task, out)
+        before = model.load(baseline)
+        tasks.check_length(before)
+        context = tasks.with_teacher(context, task, recipe.distillation,
+                                     out / run_dir.STATE, before)
+        notes = compress_model(recipe, task, context, before, out)
+    compressed = model.load(out / "keras")
     own = as_read_by(out / "keras", task)
-    files, left, met = export(recipe, own, out)
+    files, left, met = export(recipe, own, compressed, out)
     notes += left
-    whole = unpruned(recipe, task, baseline, out)
-    rows = measure(task, own, baseline, whole, files)
+    whole = unpruned(recipe, task, before, compressed, out)
+    rows = measure(task, own, baseline, before, whole, files)
     sentence, aim_met = targets.verdict(recipe, rows, list(whole), recipe.exports[-1])
     notes += sentence
 
@@ -233,18 +266,18 @@ def main() -> int:
                               command=shared.command())
     write_whole(out / "report.json", report.to_json(here, rows))
     write_whole(out / "report.md", report.to_markdown(here, rows, own.notes + notes))
-    picture = report.to_png(rows)
-    if picture is not None:
-        write_whole(out / "report.png", picture)
+    draw(out, rows)
     run_dir.finish(out)
     print()
     print(report.table(rows))
     for name, what in {
         "model.tflite": f"the model ({recipe.exports[-1]}), with vocab.txt, labels.txt",
         "report.md": "all figures, with their environment; report.png draws them",
+        "structure.png": "what is left of each layer",
         "baseline": "the fine-tuned Keras model that everything is held against",
     }.items():
-        print(f"{out / name}: {what}")
+        if (out / name).exists():
+            print(f"{out / name}: {what}")
     if not met:
         print(f"--max_accuracy_drop={FLAGS.max_accuracy_drop:g} was not met; "
               f"{out / 'report.md'} says what was reached.", file=sys.stderr)

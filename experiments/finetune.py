@@ -46,11 +46,12 @@ def finetune(task: tasks.Task, path: Path, state: Path, logs: Path,
 
 def main() -> None:
     """Fine-tunes and reports the accuracy."""
-    tasks.distillation()  # a mistake in its flags is found before any work
+    settings = tasks.distillation()  # before any work: its flags may be wrong
     task = tasks.load(distils=True)
     with run_dir.claim(FLAGS.out_dir, "finetune") as path:
         state = path / run_dir.STATE
-        context = tasks.with_teacher(compress.Context(train=task.train), task, state)
+        context = tasks.with_teacher(compress.Context(train=task.train), task,
+                                     settings, state)
         finetune(task, path, state, path / "logs", context)
     runner = runners.open_artifact(path)
     rows = []

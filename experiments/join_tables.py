@@ -1,4 +1,4 @@
-r"""Joins tables of pruning or quantization that were filled side by side.
+r"""Joins tables of accuracy that were filled side by side.
 
     python experiments/join_tables.py --tables=a.json,b.json --report=FILE.json
 
@@ -13,12 +13,14 @@ from pathlib import Path
 import flags as shared
 import pruning_table
 import quantization_table
+import shrink_table
 from absl import flags
 
 from tfopt.files import write_whole
 
 FLAGS = flags.FLAGS
-SCRIPTS = {"pruning": pruning_table, "quantization": quantization_table}
+SCRIPTS = {"pruning": pruning_table, "quantization": quantization_table,
+           "shrink": shrink_table}
 
 
 def main() -> None:

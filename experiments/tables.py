@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import flags as shared
 import task as tasks
@@ -15,7 +16,7 @@ FLAGS = flags.FLAGS
 # The flags count as those of the script that asks for them: --help lists them.
 flags.disclaim_key_flags()
 
-Figures = dict[str, float]
+Figures = dict[str, Any]
 Runs = dict[str, dict[str, Figures]]  # seed -> cell -> figures
 
 
@@ -26,7 +27,7 @@ def define_flags() -> None:
 
 
 def fill(cells: Sequence[str], first: str, begin: Callable,
-         summary: Callable[[Runs], dict]) -> dict:
+         summary: Callable[[Runs], dict], distils: bool = False) -> dict:
     """Fills what a killed run of the same command has left, and reports each cell.
 
     Args:
@@ -34,6 +35,7 @@ def fill(cells: Sequence[str], first: str, begin: Callable,
         first: name of the cell of the fine-tuned model itself.
         begin: (task, model) -> that cell's figures, and name of another -> its figures.
         summary: what the report holds.
+        distils: as of `task.load`.
 
     Returns:
         The summary of the whole table.
@@ -44,7 +46,7 @@ def fill(cells: Sequence[str], first: str, begin: Callable,
         done = runs.setdefault(seed, {})
         if set(done) == {first, *cells}:
             continue
-        task = tasks.load()
+        task = tasks.load(distils)
         done[first], run_cell = begin(task, fine_tuned(task))
         shared.write_figures(FLAGS.report, summary(runs))
         for name in cells:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import flags
 
 from tfopt import compress, model, report
 from tfopt.compress.search import Costs
-from tfopt.measure import latency_table
+from tfopt.measure import table_file
+from tfopt.measure.latency_table import TOKENS
 
 FLAGS = flags.FLAGS
 # The flags count as those of the script that asks for them: --help lists them.
@@ -27,9 +29,17 @@ def define_flags() -> None:
                        "recipe's pass structured.", lower_bound=1.0)
     flags.DEFINE_float("target_latency_ms", None, "The same in milliseconds of a "
                        "request at its natural length.", lower_bound=0.0)
+    define_table_flags()
+
+
+def define_table_flags() -> None:
+    """Which latency table the search looks things up in."""
     flags.DEFINE_string("latency_table", None, "File of the times that the search looks"
                         " up; timed first, in minutes, if it is not there. Left out: "
                         "one under ~/.cache/tfopt.")
+    flags.DEFINE_bool("latency_table_as_is", False, "Takes the file of --latency_table "
+                      "as it is, though it was timed on another machine: the one that "
+                      "will serve. The target is then that machine's.")
 
 
 def aimed(recipe: compress.Recipe) -> compress.Recipe:
@@ -62,17 +72,26 @@ def costs(lengths: Sequence[int]) -> Callable[[model.BertConfig], Costs]:
 
     Returns:
         Config -> its costs; the first one's sizes are the largest that it knows.
+
+    Raises:
+        ValueError: a table is to be taken as it is, and is not there.
     """
-    tokens = latency_table.TOKENS
+    as_is = FLAGS.latency_table_as_is
+    if as_is and not (FLAGS.latency_table and Path(FLAGS.latency_table).is_file()):
+        raise ValueError("--latency_table_as_is needs the file of --latency_table. "
+                         f"Received: --latency_table={FLAGS.latency_table}")
+    tokens = TOKENS
     tokens += tuple(range(tokens[-1] + 64, max(lengths) + 64, 64))
+    if as_is:  # texts of these lengths are all that it must know
+        tokens = tuple(sorted({min(lengths), max(lengths)}))
 
     found = None
 
     def of(config: model.BertConfig) -> Costs:
         nonlocal found
         if found is None:
-            found = latency_table.load(config, path=FLAGS.latency_table, tokens=tokens,
-                                       num_threads=FLAGS.num_threads)
+            found = table_file.load(config, path=FLAGS.latency_table, tokens=tokens,
+                                    num_threads=FLAGS.num_threads, as_is=as_is)
         places = ["inner"] * (config.num_layers - 1) + ["last"]
         return Costs(
             heads=tuple(found.attention_ms(place, lengths)[:count + 1] for place, count
@@ -96,7 +115,7 @@ def verdict(recipe: compress.Recipe, rows: Sequence[report.Row], whole: Sequence
 
     Returns:
         A sentence for the report, if there is something to say; and whether the target
-        was met, or there is none.
+        was met, or there is none for this machine.
     """
     if not whole:
         return [], True
@@ -104,6 +123,9 @@ def verdict(recipe: compress.Recipe, rows: Sequence[report.Row], whole: Sequence
     before, after = p50[whole[0]], p50[export]
     said = (f"{export}: p50 {after:.3g} ms, of the unpruned model {before:.3g} ms "
             f"({before / after:.2f}x)")
+    if FLAGS.latency_table_as_is:
+        return [f"{said}, on this machine; the target is of the one that "
+                f"{FLAGS.latency_table} was timed on."], True
     for step in recipe.passes:
         speedup = getattr(step, "target_speedup", None)
         target = before / speedup if speedup else getattr(step, "target_latency_ms",

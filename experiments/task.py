@@ -11,6 +11,7 @@ import numpy as np
 from absl import flags, logging
 
 from tfopt import compress, data, model, train
+from tfopt.backend import keras
 from tfopt.export import calibrate
 from tfopt.files import write_whole
 from tfopt.measure import quality, runners
@@ -156,58 +157,65 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
             choose.encoded, choose.class_ids, batch_size=FLAGS.batch_size, **pad))
 
 
-def with_teacher(context: compress.Context, task: Task, state: Path,
-                 default: Path | None = None) -> compress.Context:
-    """Adds the teacher that the flags name, if they do, and its texts.
+def with_teacher(context: compress.Context, task: Task,
+                 settings: train.Distillation | None, state: Path,
+                 default: keras.Model | None = None) -> compress.Context:
+    """Adds the teacher, if something is to be learned from one, and its texts.
 
     Args:
         context: of training without one.
         task: what it was trained for.
+        settings: as `distillation` gives them.
         state: where its logits are kept, if they are.
-        default: directory of the teacher, where the flags do not name one.
+        default: the teacher, where the flags do not name one.
 
     Raises:
         ValueError: there is no teacher.
     """
-    settings = distillation()
     if settings is None:
         return context
-    path = default if FLAGS.teacher_dir is None else FLAGS.teacher_dir
-    if path is None:
+    if FLAGS.teacher_dir is None and default is None:
         raise ValueError("--teacher_dir must name the teacher of a fine-tuning. "
                          "Received: none")
     return dataclasses.replace(
         context, train=task.taught, distillation=settings,
-        teacher=model.load(path),
+        teacher=default if FLAGS.teacher_dir is None else model.load(FLAGS.teacher_dir),
         teacher_logits_file=state / "teacher_logits.npz"
         if FLAGS.cache_teacher_logits else None)
 
 
-def distillation() -> train.Distillation | None:
-    """What the flags say is to be learned from a teacher; None without one.
+def distillation(recipes: train.Distillation | None = None
+                 ) -> train.Distillation | None:
+    """What is to be learned from a teacher; None without one.
+
+    Args:
+        recipes: what a recipe says; flags that are given replace fields of it.
 
     Raises:
         ValueError: a flag that needs a teacher is given without one, or is wrong.
     """
-    weights = {name: getattr(FLAGS, f"distil_{name}") for name in (
+    given = {name: getattr(FLAGS, f"distil_{name}") for name in (
         "soft_weight", "hard_weight", "hidden_weight", "relations_weight")}
-    weights = {name: value for name, value in weights.items() if value is not None}
-    if weights or FLAGS.teacher_dir is not None:
-        found = train.Distillation(temperature=FLAGS.distil_temperature,
-                                   layers=FLAGS.distil_layers, **weights)
-        if FLAGS.cache_teacher_logits and found.uses_layers:
-            raise ValueError(
-                "--cache_teacher_logits keeps logits alone; hidden states and "
-                "relations need the teacher in every step. Received: "
-                f"--distil_hidden_weight={found.hidden_weight}, "
-                f"--distil_relations_weight={found.relations_weight}")
-        return found
-    for name in ("unlabelled_file", "augment", "cache_teacher_logits"):
-        if getattr(FLAGS, name):
-            raise ValueError(f"--{name} needs a teacher: give --teacher_dir or a "
-                             "--distil_..._weight. Received: "
-                             f"--{name}={getattr(FLAGS, name)}")
-    return None
+    given = {name: value for name, value in given.items() if value is not None}
+    # These two have a default, which must not replace what the recipe says.
+    given |= {name: getattr(FLAGS, f"distil_{name}") for name in (
+        "temperature", "layers") if FLAGS[f"distil_{name}"].present}
+    if recipes is None and not given and FLAGS.teacher_dir is None:
+        for name in ("unlabelled_file", "augment", "cache_teacher_logits"):
+            if getattr(FLAGS, name):
+                raise ValueError(
+                    f"--{name} needs a teacher: give --teacher_dir, a --distil_... "
+                    "flag or a recipe that distils. Received: "
+                    f"--{name}={getattr(FLAGS, name)}")
+        return None
+    found = dataclasses.replace(recipes or train.Distillation(), **given)
+    if FLAGS.cache_teacher_logits and found.uses_layers:
+        raise ValueError(
+            "--cache_teacher_logits keeps logits alone; hidden states and relations "
+            "need the teacher in every step. Received: "
+            f"hidden_weight={found.hidden_weight}, "
+            f"relations_weight={found.relations_weight}")
+    return found
 
 
 def _check_teacher(path: Path, labels: list[str], wordpiece: data.WordPiece) -> None:

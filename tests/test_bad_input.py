@@ -159,6 +159,8 @@ def test_a_flag_that_names_nothing(flag, words, place):
     ('{"passes": [{"pass": "none"}], "exports": "float32"}', ["exports='float32'"]),
     ('{"passes": [{"pass": "none"}], "export": ["float32"]}', ['"export"']),
     ('{"passes": []}', ["passes=()"]),
+    ('{"passes": [{"pass": "none"}], "distillation": {"heat": 2}}',
+     ["temperature", "heat=2"]),
     ('{"passes": [{"pass": "magnitude", "final_sparsity": 0.5, "end_step": 99980}]}',
      ["end_step=99980"]),
     ('[{"pass": "none"}]', ['[{"pass": "none"}]']),

@@ -21,6 +21,8 @@ import run_dir
 
 from tfopt import compress, data, model, report
 from tfopt.export.interpreter import Interpreter, softmax
+from tfopt.measure.latency_table import Curve, LatencyTable
+from tfopt.train import Distillation
 
 SCRIPTS = Path(run_dir.__file__).parent
 WORDS = {"bad": "bad awful not", "fine": "it is a", "good": "good great really"}
@@ -254,6 +256,8 @@ def test_a_pass_distils_from_the_baseline_with_texts_of_no_label(
     said = (out / "report.md").read_text()
     assert "2 texts without labels" in said
     assert "96 changed copies" in said
+    # Repeats the run, the flags left out.
+    assert compress.Recipe.load(out / "recipe.json").distillation == Distillation()
     assert ("dynamic_wi8_afp32", "accuracy", "dev") in figures(out / "report.json")
 
 
@@ -275,7 +279,7 @@ def test_finetuning_learns_from_a_teachers_states(task, finetuned, tmp_path):
     (["--distil_soft_weight=0"], "the teacher teaches nothing. Received: soft_weight"),
     (["--distil_soft_weight=1", "--distil_temperature=0"], "temperature=0.0"),
     (["--distil_hidden_weight=1", "--cache_teacher_logits"],
-     "keeps logits alone.*Received: --distil_hidden_weight=1.0"),
+     "keeps logits alone.*Received: hidden_weight=1.0"),
     (["--distil_soft_weight=1", "--unlabelled_file={train}.csv"], "Received: .*csv"),
     (["--distil_soft_weight=1", "--unlabelled_file={train}", "--text_column=words"],
      "train.tsv:1: the header has no column 'words'"),
@@ -489,6 +493,57 @@ def test_a_smaller_structure_is_timed_beside_the_whole(resumed, task, tmp_path):
     assert parameters["dynamic_wi8_afp32"] < parameters["unpruned_dynamic_wi8_afp32"]
     said = (out / "report.md").read_text()
     assert "heads left" in said and "of the unpruned model" in said
+
+
+@pytest.fixture(scope="module")
+def four_layers(finetuned, tmp_path_factory):
+    """A baseline of four layers, and a latency table for models of its width."""
+    place = tmp_path_factory.mktemp("four_layers")
+    config = model.config_of(model.load(finetuned.out)).replace(
+        num_heads=(4,) * 4, intermediate_sizes=(80,) * 4)
+    shutil.copytree(finetuned.out, place / "baseline")
+    model.save(model.build(config, seed=0), place / "baseline")
+
+    def curves(most, ms):
+        return dict.fromkeys(("inner", "last"), Curve(
+            sizes=(0, most), ms=((0.0, 0.0), (ms, 10 * ms))))
+
+    table = LatencyTable(
+        environment={"num_threads": 2, "scheme": "dynamic_wi8_afp32", "hidden_size": 32,
+                     "head_size": 8, "activation": "gelu"},
+        tokens=(1, 64), first_ms=(0.1, 1.0), layer_ms=(0.0, 0.0),
+        attention=curves(4, 1.0), ffn=curves(80, 2.0), together=((0.0, 0.0),))
+    (place / "table.json").write_text(table.to_json())
+    return [f"--baseline_dir={place / 'baseline'}", "--latency_table_as_is",
+            f"--latency_table={place / 'table.json'}"]
+
+
+@pytest.mark.parametrize("name", [
+    "structured_distilled", "structured_distilled_quantized", "student_distilled",
+    "vocabulary"])
+def test_recipes_run_by_name(name, four_layers, task, tmp_path):
+    done = run("compress", *task.flags, *four_layers, f"--recipe={name}", "--smoke",
+               f"--out_dir={tmp_path / 'out'}")
+    out = tmp_path / "out"
+    recipe = compress.Recipe.load(out / "recipe.json")
+    assert (recipe.distillation is not None) == ("distilled" in name)
+    taken = figures(out / "report.json")
+    assert taken[recipe.exports[-1], "alpha", ""] < 1
+    small = model.config_of(model.load(out / "keras"))
+    structure = out / "keras" / "structure.json"
+    assert structure.exists() == ("structured" in name)
+    if structure.exists():
+        details = json.loads(structure.read_text())
+        assert details["num_heads"] == [4] * 4
+        assert [len(own) for own in details["heads_kept"]] == list(small.num_heads)
+        assert details["neurons_kept"] == list(small.intermediate_sizes)
+        assert details["predicted"] <= details["predicted_before"] / 2
+        assert (out / "structure.png").read_bytes().startswith(b"\x89PNG")
+        assert "structure.png: " in done.stdout
+    else:
+        assert not (out / "structure.png").exists()
+        assert "structure.png" not in done.stdout
+        assert small.num_layers == (3 if "student" in name else 4)
 
 
 def test_sensitivity_makes_a_table_and_a_plot(resumed, task, tmp_path):

@@ -21,6 +21,7 @@ def given(monkeypatch):
     flags.DEFINE_float("target_speedup", None, "", flag_values=values)
     flags.DEFINE_float("target_latency_ms", None, "", flag_values=values)
     flags.DEFINE_string("latency_table", None, "", flag_values=values)
+    flags.DEFINE_bool("latency_table_as_is", False, "", flag_values=values)
     flags.DEFINE_integer("num_threads", 2, "", flag_values=values)
     return lambda *arguments: values(["script", *arguments])
 
@@ -69,7 +70,7 @@ class Table:
 def test_costs_are_looked_up_for_the_sizes_of_each_layer(given, monkeypatch):
     given()
     asked = []
-    monkeypatch.setattr(targets.latency_table, "load", lambda config, **fields: (
+    monkeypatch.setattr(targets.table_file, "load", lambda config, **fields: (
         asked.append((config, fields)) or Table()))
     costs_of = targets.costs([7, 150])
     assert not asked  # timed when a search asks
@@ -81,6 +82,25 @@ def test_costs_are_looked_up_for_the_sizes_of_each_layer(given, monkeypatch):
     (config, fields), = asked
     assert config == CONFIG
     assert fields["tokens"][-1] >= 150
+    assert fields["as_is"] is False
+
+
+def test_a_table_taken_as_it_is_must_hold_the_texts_alone(given, monkeypatch, tmp_path):
+    (tmp_path / "table.json").touch()
+    given(f"--latency_table={tmp_path / 'table.json'}", "--latency_table_as_is")
+    asked = []
+    monkeypatch.setattr(targets.table_file, "load", lambda config, **fields: (
+        asked.append(fields) or Table()))
+    targets.costs([70, 7, 50])(CONFIG)
+    (fields,) = asked
+    assert fields["as_is"] is True and fields["tokens"] == (7, 70)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--latency_table=/none/table.json"]])
+def test_a_table_to_be_taken_as_it_is_must_be_there(given, arguments):
+    given("--latency_table_as_is", *arguments)
+    with pytest.raises(ValueError, match="needs the file.*--latency_table="):
+        targets.costs([7])
 
 
 def rows(before, after):
@@ -92,7 +112,8 @@ def rows(before, after):
     ({"target_speedup": 2.0}, 1.09, True), ({"target_speedup": 2.0}, 1.11, False),
     ({"target_latency_ms": 0.5}, 0.54, True),
     ({"target_latency_ms": 0.5}, 0.56, False)])
-def test_measured_time_is_held_against_the_target(fields, after, met):
+def test_measured_time_is_held_against_the_target(given, fields, after, met):
+    given()
     (said,), found = targets.verdict(recipe({"pass": "structured", **fields}),
                                      rows(2.0, after), ["whole"], "small")
     assert found is met
@@ -100,7 +121,16 @@ def test_measured_time_is_held_against_the_target(fields, after, met):
     assert f"{2 / after:.2f}x" in said
 
 
-def test_without_a_target_there_is_only_the_time():
+def test_a_target_of_another_machine_is_not_judged_here(given):
+    given("--latency_table=there.json", "--latency_table_as_is")
+    (said,), met = targets.verdict(recipe(STRUCTURED | {"keep": None,
+                                                        "target_speedup": 2.0}),
+                                   rows(2.0, 1.9), ["whole"], "small")
+    assert met and "1.05x" in said and "there.json" in said and "met" not in said
+
+
+def test_without_a_target_there_is_only_the_time(given):
+    given()
     (said,), met = targets.verdict(recipe(STRUCTURED), rows(2.0, 1.0), ["whole"],
                                    "small")
     assert met and "2.00x" in said and "target" not in said

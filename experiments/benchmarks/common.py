@@ -1,4 +1,4 @@
-"""What the benchmarks share: turns, a Hugging Face directory, and their reports.
+"""What the benchmarks share: turns, batches, a Hugging Face directory, reports.
 
 Two programs cannot be timed at once on the same cores, and machines drift, so that
 figures taken one after the other cannot be compared. Here each program is a process of
@@ -141,6 +141,76 @@ def seconds_in_turn(files: Mapping[str, Path], num_threads: int, rounds: int,
                 for name, answer in answers.items():
                     seconds[name].append(answer["seconds"])
     logging.info("Timed %d rounds", rounds)
+    return seconds
+
+
+def define_steps(steps: int, about: str = "Steps of a round.") -> None:
+    """What `random_batch` and `steps_in_turn` go by.
+
+    Args:
+        steps: of a round, by default.
+        about: what a round is for.
+    """
+    flags.DEFINE_integer("batch_size", 32, "Examples a step.", lower_bound=1)
+    flags.DEFINE_integer("tokens", 16, "Length of the texts.", lower_bound=1)
+    flags.DEFINE_integer("steps", steps, about, lower_bound=1)
+    flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
+
+
+def random_batch(keras_model) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """A batch to time training steps by: texts of random words, of two classes.
+
+    Args:
+        keras_model: a BERT, whose vocabulary the words are of.
+
+    Returns:
+        Its inputs by name <int32>[B, T], and class ids <int32>[B].
+    """
+    from tfopt.model import config_of
+    from tfopt.types import INPUT_NAMES
+
+    random = np.random.default_rng(0)
+    shape = [FLAGS.batch_size, FLAGS.tokens]
+    words = random.integers(config_of(keras_model).vocab_size, size=shape)
+    inputs = zip(INPUT_NAMES, (words, np.ones(shape), np.zeros(shape)), strict=True)
+    return ({name: value.astype(np.int32) for name, value in inputs},
+            random.integers(2, size=FLAGS.batch_size).astype(np.int32))
+
+
+def compile_step(keras_model) -> None:
+    """Compiles a model as all are whose steps are timed against one another."""
+    from tfopt import train
+    from tfopt.backend import keras
+
+    keras_model.compile(train.AdamW(1e-5), keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True))
+
+
+def steps_in_turn(contestants: Mapping[str, Callable[[int], object]]
+                  ) -> dict[str, np.ndarray]:
+    """Times training steps against one another: one of each in turn.
+
+    Args:
+        contestants: name -> what makes a step, given its number within the round.
+
+    Returns:
+        name -> seconds <float>[rounds, steps], after two steps each that warm up.
+    """
+    steps, rounds = (4, 2) if FLAGS.smoke else (FLAGS.steps, FLAGS.rounds)
+    for step in range(2):
+        for make in contestants.values():
+            make(step)
+    seconds = {name: np.zeros((rounds, steps)) for name in contestants}
+    for number in range(rounds):
+        for step in range(steps):
+            # A step at a time: machines drift within seconds.
+            for name, make in contestants.items():
+                start = time.perf_counter()
+                make(step)
+                seconds[name][number, step] = time.perf_counter() - start
+        logging.info("Round %d of %d: %s ms a step", number + 1, rounds, {
+            name: round(1e3 * float(times[number].mean()), 1)
+            for name, times in seconds.items()})
     return seconds
 
 

@@ -10,13 +10,13 @@ the teacher's logits, since a pass forward is a third of a step; and 1.1 with a 
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Iterator
 
 import common
 import flags as shared
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
 from tfopt import compress, model, train
 from tfopt.backend import keras
@@ -43,29 +43,17 @@ def contestants(student: keras.Model, class_ids, logits) -> Iterator[tuple]:
 def main() -> None:
     """Trains in turn and reports."""
     student = model.load(FLAGS.model_dir, num_labels=2)
-    random = np.random.default_rng(0)
-    shape = [FLAGS.batch_size, FLAGS.tokens]
-    vocabulary = model.config_of(student).vocab_size
-    inputs = {"input_ids": random.integers(vocabulary, size=shape).astype(np.int32),
-              "attention_mask": np.ones(shape, np.int32),
-              "token_type_ids": np.zeros(shape, np.int32)}
-    class_ids = random.integers(2, size=FLAGS.batch_size).astype(np.int32)
-    steps, rounds = (4, 2) if FLAGS.smoke else (FLAGS.steps, FLAGS.rounds)
+    inputs, class_ids = common.random_batch(student)
+
+    def train_step(trained, labels, step):
+        trained.train_on_batch(inputs, labels)
+
     running = {}
     for name, trained, labels in contestants(
             student, class_ids, student(inputs).numpy()):
-        trained.compile(train.AdamW(1e-5), keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True))
-        running[name] = trained, labels
-    seconds = {name: np.zeros((rounds, steps)) for name in running}
-    for number in range(-1, rounds):  # round -1 warms up
-        for step in range(steps if number >= 0 else 2):
-            # A step at a time: machines drift within seconds.
-            for name, (trained, labels) in running.items():
-                start = time.perf_counter()
-                trained.train_on_batch(inputs, labels)
-                seconds[name][number, step] = time.perf_counter() - start
-        logging.info("Round %d of %d", number + 1, rounds)
+        common.compile_step(trained)
+        running[name] = functools.partial(train_step, trained, labels)
+    seconds = common.steps_in_turn(running)
     others = [name for name in running if name != PLAIN]
     common.write_report({
         "step_ms": {name: common.spread(times) for name, times in seconds.items()},
@@ -82,10 +70,7 @@ def define_flags() -> None:
     shared.define_model()
     shared.define_measuring()
     common.define_report()
-    flags.DEFINE_integer("batch_size", 32, "Examples a step.", lower_bound=1)
-    flags.DEFINE_integer("tokens", 16, "Length of the texts.", lower_bound=1)
-    flags.DEFINE_integer("steps", 50, "Steps of a round.", lower_bound=1)
-    flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
+    common.define_steps(50)
 
 
 if __name__ == "__main__":

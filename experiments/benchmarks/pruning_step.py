@@ -9,15 +9,15 @@ below 1.1 for each score; tfmot's own wrapper sorts whole kernels.
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import common
 import flags as shared
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
-from tfopt import compress, model, train
+from tfopt import compress, model
 from tfopt.backend import keras, tfmot
 from tfopt.model import anatomy
 
@@ -56,34 +56,20 @@ def compare(contestants: Callable[[keras.Model], Iterable[Contestant]]) -> None:
         contestants: model -> what to train, `PLAIN` among them.
     """
     keras_model = model.load(FLAGS.model_dir, num_labels=2)
-    random = np.random.default_rng(0)
-    shape = [FLAGS.batch_size, FLAGS.tokens]
-    vocabulary = model.config_of(keras_model).vocab_size
-    inputs = {"input_ids": random.integers(vocabulary, size=shape).astype(np.int32),
-              "attention_mask": np.ones(shape, np.int32),
-              "token_type_ids": np.zeros(shape, np.int32)}
-    class_ids = random.integers(2, size=FLAGS.batch_size)
-    steps, rounds = (4, 2) if FLAGS.smoke else (FLAGS.steps, FLAGS.rounds)
+    inputs, class_ids = common.random_batch(keras_model)
+
+    def train_step(trained, hooks, step):
+        hooks.on_train_batch_begin(step)
+        trained.train_on_batch(inputs, class_ids)
+        hooks.on_train_batch_end(step)
+
     running = {}
     for name, trained, callbacks in contestants(keras_model):
-        trained.compile(train.AdamW(1e-5), keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True))
+        common.compile_step(trained)
         hooks = keras.callbacks.CallbackList(callbacks, model=trained)
         hooks.on_train_begin()
-        running[name] = trained, hooks
-    seconds = {name: np.zeros((rounds, steps)) for name in running}
-    for number in range(-1, rounds):  # round -1 warms up
-        for step in range(steps if number >= 0 else 2):
-            # A step at a time: machines drift within seconds.
-            for name, (trained, hooks) in running.items():
-                start = time.perf_counter()
-                hooks.on_train_batch_begin(step)
-                trained.train_on_batch(inputs, class_ids)
-                hooks.on_train_batch_end(step)
-                seconds[name][number, step] = time.perf_counter() - start
-        logging.info("Round %d of %d: %s ms a step", number + 1, rounds, {
-            name: round(1e3 * times[number].mean(), 1)
-            for name, times in seconds.items()})
+        running[name] = functools.partial(train_step, trained, hooks)
+    seconds = common.steps_in_turn(running)
     common.write_report({
         "step_ms": {name: 1e3 * float(np.median(times))
                     for name, times in seconds.items()},
@@ -106,11 +92,8 @@ def run(contestants: Callable[[keras.Model], Iterable[Contestant]]) -> None:
     shared.define_model()
     shared.define_measuring()
     common.define_report()
-    flags.DEFINE_integer("batch_size", 32, "Examples a step.", lower_bound=1)
-    flags.DEFINE_integer("tokens", 16, "Length of the texts.", lower_bound=1)
-    flags.DEFINE_integer("steps", _ROUND, "Steps of a round, in each of 100 of which "
-                         "masks are chosen once.", lower_bound=1)
-    flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
+    common.define_steps(_ROUND, "Steps of a round, in each of 100 of which masks are "
+                        "chosen once.")
     shared.run(lambda: compare(contestants))
 
 

@@ -16,7 +16,7 @@ from tfopt.compress.passes.none import Identity
 from tfopt.compress.passes.truncate import Truncate
 from tfopt.measure import cost
 from tfopt.model.layers import Dropout
-from tfopt.train import Settings, callbacks, loop
+from tfopt.train import Distillation, Settings, callbacks, loop
 from tfopt.types import INPUT_NAMES
 
 
@@ -82,6 +82,27 @@ def test_json_gives_the_recipe_back():
         {"pass": "none"}, {"pass": "truncate", "threshold": 0.5, "deviations": None,
                            "only": [], "leave": ["query"]}]
     assert written["passes"][2]["sparsities"] == {"key": 0.1}
+    assert set(written) == {"passes", "exports"}
+
+
+def test_json_gives_the_distillation_back():
+    recipe = Recipe(passes=(Identity(),), distillation=Distillation(
+        hidden_weight=0.25, layers="nearest", relation_heads=4,
+        relations=(("query", "key"), ("value", "value"))))
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    written = json.loads(recipe.to_json())["distillation"]
+    assert written["hidden_weight"] == 0.25
+    assert written["relations"] == [["query", "key"], ["value", "value"]]
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ("{}", Distillation()), ("null", None),
+    ('{"temperature": 4, "soft_weight": 0, "hidden_weight": 1}',
+     Distillation(temperature=4, soft_weight=0, hidden_weight=1))])
+def test_fields_of_a_distillation_left_out_have_their_defaults(given, expected):
+    recipe = Recipe.from_json(
+        f'{{"passes": [{{"pass": "none"}}], "distillation": {given}}}')
+    assert recipe.distillation == expected
 
 
 def test_fields_and_exports_left_out_have_their_defaults():
@@ -93,8 +114,8 @@ def test_fields_and_exports_left_out_have_their_defaults():
 
 @pytest.mark.parametrize("text,message", [
     ("{", "must be JSON"),
-    ("[]", "an object of 'passes' and 'exports'"),
-    ('{"passes": [{"pass": "none"}], "export": []}', "of 'passes' and 'exports'"),
+    ("[]", "an object of 'passes', 'exports' and 'distillation'"),
+    ('{"passes": [{"pass": "none"}], "export": []}', "of 'passes', 'exports' and"),
     ("{}", "'passes' must be a list of objects"),
     ('{"passes": {"pass": "none"}}', "'passes' must be a list of objects"),
     ('{"passes": ["none"]}', "'passes' must be a list of objects"),
@@ -113,6 +134,19 @@ def test_fields_and_exports_left_out_have_their_defaults():
      "Received: {'final_sparsity': 'half'}$"),
     ('{"passes": [{"pass": "magnitude", "final_sparsity": 2}]}',
      "Received: final_sparsity=2$"),
+    *((f'{{"passes": [{{"pass": "none"}}], "distillation": {given}}}', message)
+      for given, message in [
+          ("true", "'distillation' must be an object. Received: distillation=True$"),
+          ("[]", r"must be an object. Received: distillation=\[\]$"),
+          ('{"weight": 1, "heat": 2}',
+           "has the fields .*'hidden_weight'.*Received: heat=2, weight=1$"),
+          ('{"temperature": 0}', "Received: temperature=0$"),
+          ('{"temperature": "hot"}', "Received: {'temperature': 'hot'}$"),
+          ('{"soft_weight": 0}', "Received: soft_weight=0, hidden_weight=0.0, "),
+          ('{"layers": ["even"]}', r"Received: layers=\['even'\]$"),
+          ('{"relations": 3}', "Received: {'relations': 3}$"),
+          ('{"relations": [["query"]]}', r"Received: relations=\(\('query',\),\)$"),
+      ]),
 ])
 def test_wrong_recipe_file_is_named_with_the_rule(tmp_path, text, message):
     file = tmp_path / "mine.json"
@@ -153,6 +187,36 @@ def test_missing_need_is_found_before_any_pass_runs():
     seen = []
     with pytest.raises(ValueError, match="'test_recipe' needs dev. Received: "):
         run(dense(), Note(seen=seen), Note(seen=seen))
+    assert not seen
+
+
+def test_a_recipe_that_distils_says_what_is_learned():
+    seen, teacher = [], dense()
+    own, others = Distillation(temperature=3.0), Distillation(hidden_weight=1.0)
+    given = Context(dev=object(), teacher=teacher, distillation=others)
+    for distillation, expected in ((own, own), (None, others)):
+        recipe = Recipe(passes=(Note(seen=seen), Note(seen=seen)),
+                        distillation=distillation)
+        compress.run(dense(), recipe, given)
+        assert [context.distillation for context in seen] == [expected] * 2
+        assert all(context.teacher is teacher for context in seen)
+        seen.clear()
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({}, "needs a teacher in the context. Received: teacher=None$"),
+    ({"teacher": dense(), "teacher_logits_file": "logits.npz"},
+     "A file keeps a teacher's logits alone.*Received: hidden_weight=1.0"),
+])
+def test_a_context_that_cannot_distil_is_told_before_any_pass_runs(options, message):
+    seen = []
+    recipe = Recipe(passes=(Note(seen=seen),),
+                    distillation=Distillation(hidden_weight=1.0))
+    context = Context(dev=object(), **options)
+    for refused in (lambda: compress.check(recipe, context),
+                    lambda: compress.run(dense(), recipe, context)):
+        with pytest.raises(ValueError, match=message):
+            refused()
     assert not seen
 
 

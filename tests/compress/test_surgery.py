@@ -9,7 +9,7 @@ from tfopt import model as models
 from tfopt.backend import keras
 from tfopt.compress import Context
 from tfopt.compress.passes.low_rank import LowRank
-from tfopt.compress.surgery import Kept, cut
+from tfopt.compress.surgery import Kept, cut, drop_empty_layers
 
 CONFIG = models.BertConfig.uniform(
     hidden_size=12, num_layers=2, num_heads=3, intermediate_size=8, vocab_size=50,
@@ -147,3 +147,56 @@ def test_other_models_are_refused(before):
     entry = keras.Input([4])
     with pytest.raises(ValueError, match="must be a BERT made by tfopt. Received: "):
         cut(keras.Model(entry, keras.layers.Dense(2)(entry)), KEPT)
+
+
+HOLLOW = CONFIG.replace(hidden_size=64, head_size=8, num_heads=(0, 2, 0, 0, 0),
+                        intermediate_sizes=(0, 8, 0, 5, 0))
+
+
+@pytest.fixture
+def hollow():
+    """A model of five layers, of which three have no block."""
+    return models.build(HOLLOW)
+
+
+def test_layers_without_a_block_are_dropped(hollow):
+    small = drop_empty_layers(hollow)
+    assert models.config_of(small) == HOLLOW.replace(num_heads=(2, 0),
+                                                     intermediate_sizes=(8, 5))
+    # LayerNorm of what is normalized already changes it by its epsilon alone.
+    np.testing.assert_allclose(small(inputs()), hollow(inputs()), atol=1e-5)
+    names = {layer.name for layer in small.layers}
+    assert "layer_1_ffn_norm" in names and "layer_2_ffn_norm" not in names
+
+
+def test_what_their_norms_did_the_norm_before_does(hollow):
+    random = np.random.default_rng(0)
+    for layer in hollow.layers:
+        if layer.name.endswith("norm"):
+            gamma, beta = (random.normal(size=64) for _ in range(2))
+            layer.set_weights([1 + 0.3 * gamma, 0.3 * beta])
+    small = drop_empty_layers(hollow)
+    ignored = drop_empty_layers(hollow)
+    for name, before in (("embedding_norm",) * 2, ("layer_0_ffn_norm",
+                                                   "layer_1_ffn_norm"),
+                         ("layer_1_ffn_norm", "layer_3_ffn_norm")):
+        ignored.get_layer(name).set_weights(hollow.get_layer(before).get_weights())
+    wanted = hollow(inputs()).numpy()
+
+    def error(model):
+        return np.abs(model(inputs()).numpy() - wanted).max()
+
+    assert error(small) < 0.2 * error(ignored)
+
+
+def test_one_layer_stays():
+    gone = models.build(CONFIG.replace(num_heads=(0, 0), intermediate_sizes=(0, 0)))
+    small = drop_empty_layers(gone)
+    assert models.config_of(small).num_heads == (0,)
+    np.testing.assert_allclose(small(inputs()), gone(inputs()), atol=1e-5)
+
+
+def test_a_model_without_empty_layers_is_copied(before):
+    copy = drop_empty_layers(before)
+    np.testing.assert_array_equal(copy(inputs()), before(inputs()))
+    assert copy.layers[-1].kernel is not before.layers[-1].kernel

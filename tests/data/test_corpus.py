@@ -11,18 +11,6 @@ from tfopt import data
 PAIR = data.Columns(pair="text_pair")
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Writes a file from bytes or text, as it stands, and gives its path."""
-    def write_file(name, contents):
-        path = tmp_path / name
-        path.write_bytes(contents if isinstance(contents, bytes)
-                         else contents.encode("utf-8"))
-        return path
-
-    return write_file
-
-
 @pytest.mark.parametrize("name, contents", [
     ("a.tsv", "text\tlabel\nhello there\tgood\nbye\tbad\n"),
     ("a.tsv", "label\ttext\ngood\thello there\nbad\tbye"),

@@ -9,17 +9,6 @@ from tfopt import data
 PAIR = data.Columns(pair="text_pair")
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_file(name, contents):
-        path = tmp_path / name
-        path.write_bytes(contents if isinstance(contents, bytes)
-                         else contents.encode("utf-8"))
-        return path
-
-    return write_file
-
-
 @pytest.mark.parametrize("name, contents", [
     ("a.txt", "hello there\nbye\n"),
     ("a.TXT", "\ufeffhello there\r\n\r\n  \n bye "),

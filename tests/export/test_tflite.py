@@ -312,8 +312,11 @@ def test_alone_with_nothing_is_the_float_graph(small_graph, examples):
 
 
 @pytest.mark.parametrize("scheme", QUANTIZED)
-def test_operations_are_those_that_the_scheme_quantizes(scheme, small_graph):
-    found = tflite.operations(small_graph(), scheme)
+def test_operations_are_those_that_the_scheme_quantizes(scheme, small_graph, quantized,
+                                                        examples):
+    found = tflite.operations(small_graph(), scheme, calibration=examples)
+    assert found.items() <= {o.name: o.kind for o in operations(quantized(scheme))
+                             }.items()
     kinds = {kind: list(found.values()).count(kind) for kind in found.values()}
     if scheme == "integer_wi8_ai8":
         assert kinds["GATHER"] == 4 and kinds["SOFTMAX"] == 2
@@ -350,6 +353,46 @@ def test_massive_channels_are_kept_apart(small_bert, examples, monkeypatch):
     assert not [o for o in operations(together) if "massive" in o.name]
     assert error(apart) < SMALL_TOLERANCES["integer_wi8_ai8"]
     assert error(together) > 1.25 * error(apart)
+
+
+@pytest.fixture(scope="module")
+def massive_graph(small_bert):
+    return tflite.float_graph(massive_bert(small_bert))
+
+
+def test_operations_of_integers_are_of_the_graph_wired_for_them(massive_graph,
+                                                                examples):
+    """Where LayerNorm is of other operations, and channels are kept apart."""
+    found = tflite.operations(massive_graph, "integer_wi8_ai8", calibration=examples)
+    whole = operations(tflite.quantize(massive_graph, "integer_wi8_ai8",
+                                       calibration=examples))
+    assert found.items() <= {o.name: o.kind for o in whole}.items()
+    assert {o.name for o in whole} - set(found) == {  # of the tables, as GATHER
+        o.name for o in whole if o.kind == "QUANTIZE"}
+    assert any("massive" in name for name in found)
+
+
+@pytest.mark.parametrize("part", ["layer_0_ffn_norm/", "layer_0_ffn_norm/MatMul_2",
+                                  "layer_1_attention_norm/MatMul",
+                                  "layer_0_ffn_output/massive/"])
+def test_what_is_left_of_an_integer_graph_stays_in_float_and_nothing_else(
+        part, massive_graph, examples):
+    """A whole LayerNorm with massive channels, products within, a split-off product."""
+    leave = [name for name in tflite.operations(
+        massive_graph, "integer_wi8_ai8", calibration=examples)
+        if name.startswith(f"bert/{part}")]
+    left = tflite.quantize(massive_graph, "integer_wi8_ai8", calibration=examples,
+                           leave=leave)
+    assert leave == [o.name for o in operations(left) if o.arithmetic == "float"
+                     and o.kind != "DEQUANTIZE"]
+    errors = [np.abs(run(left, example) - massive_graph.model(example)[0]).max()
+              for example in examples]
+    assert max(errors) < SMALL_TOLERANCES["integer_wi8_ai8"]
+
+
+def test_operations_of_integers_need_examples(small_graph):
+    with pytest.raises(ValueError, match="examples.*Received: calibration=None"):
+        tflite.operations(small_graph(), "integer_wi8_ai8")
 
 
 def test_only_massive_channels_are(quantized):
@@ -389,11 +432,13 @@ def test_quantize_refuses_a_scheme_without_rules(scheme, small_graph):
         tflite.quantize(small_graph(), scheme)
 
 
-def test_the_order_of_conversions_changes_no_names(small_bert):
+def test_the_order_of_conversions_changes_no_names(small_bert, examples):
     """Ranges and `leave` go by them; Keras counts fresh layers of a process."""
     first, second = (tflite.float_graph(small_bert) for _ in range(2))
-    assert (tflite.operations(first, "integer_wi8_ai8")
-            == tflite.operations(second, "integer_wi8_ai8"))
+    assert (tflite.operations(first, "dynamic_wi8_afp32")
+            == tflite.operations(second, "dynamic_wi8_afp32"))
+    assert (tflite.operations(first, "integer_wi8_ai8", calibration=examples)
+            == tflite.operations(second, "integer_wi8_ai8", calibration=examples))
 
 
 def test_the_model_is_left_as_it_was(bert, converted):

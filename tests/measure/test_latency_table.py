@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfopt import model
-from tfopt.measure import block_times, latency, latency_table
+from tfopt.measure import block_times, latency, table_file
 from tfopt.measure.block_times import Sizes
 from tfopt.measure.latency_table import Curve, LatencyTable
 
@@ -109,7 +109,7 @@ def test_a_damaged_table_is_told(damage, table, tmp_path):
     path = tmp_path / "table.json"
     path.write_text(json.dumps(fields))
     with pytest.raises(ValueError, match="table.json cannot be read.*Received: "):
-        latency_table.load(CONFIG, path=path)
+        table_file.load(CONFIG, path=path)
 
 
 @pytest.mark.parametrize(("arguments", "match"), [
@@ -119,12 +119,12 @@ def test_a_damaged_table_is_told(damage, table, tmp_path):
     ({"scheme": "static_wi8_ai8"}, "static_wi8_ai8")])
 def test_wrong_arguments_are_refused(arguments, match, tmp_path):
     with pytest.raises(ValueError, match=f"Received: .*{match}"):
-        latency_table.load(CONFIG, path=tmp_path / "table.json", **arguments)
+        table_file.load(CONFIG, path=tmp_path / "table.json", **arguments)
 
 
 def test_a_model_without_a_kind_of_block_has_no_table(tmp_path):
     with pytest.raises(ValueError, match=r"attention and ffn.*num_heads=\(0, 0, 0\)"):
-        latency_table.load(sized((0,) * 3, (16,) * 3), path=tmp_path / "table.json")
+        table_file.load(sized((0,) * 3, (16,) * 3), path=tmp_path / "table.json")
 
 
 class Clock:
@@ -133,7 +133,7 @@ class Clock:
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, config, plan, *, tokens, num_threads, scheme, rounds):
+    def __call__(self, config, plan, *, tokens, num_threads, scheme, rounds, record):
         self.calls += 1
         return {name: self.ms(config, sizes, np.array(tokens))
                 for name, sizes in plan.items()}
@@ -153,7 +153,7 @@ def clock(monkeypatch):
 
 
 def test_a_table_takes_the_measured_times_apart(clock, tmp_path):
-    table = latency_table.load(CONFIG, path=tmp_path / "table.json", tokens=TOKENS)
+    table = table_file.load(CONFIG, path=tmp_path / "table.json", tokens=TOKENS)
     assert table.first_ms == pytest.approx((5, 25))
     assert table.layer_ms == pytest.approx((1, 5))
     assert table.attention_ms("inner", [2]) == pytest.approx([0, 2, 4])
@@ -170,10 +170,10 @@ def test_a_table_takes_the_measured_times_apart(clock, tmp_path):
 
 def test_a_table_is_timed_once_for_each_environment(clock, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    table = latency_table.load(CONFIG, tokens=TOKENS)
-    assert latency_table.load(CONFIG, tokens=TOKENS) == table
+    table = table_file.load(CONFIG, tokens=TOKENS)
+    assert table_file.load(CONFIG, tokens=TOKENS) == table
     assert clock.calls == 1
-    latency_table.load(CONFIG, tokens=TOKENS, num_threads=1)
+    table_file.load(CONFIG, tokens=TOKENS, num_threads=1)
     assert clock.calls == 2
     assert len(list((tmp_path / ".cache" / "tfopt").glob("latency_*.json"))) == 2
 
@@ -184,12 +184,53 @@ def test_a_table_of_elsewhere_is_told_of_and_replaced(clock, table, tmp_path, ca
     fields["environment"] |= {"cpu": "abacus", "scheme": "dynamic_wi8_afp32",
                               "num_threads": 2}
     path.write_text(json.dumps(fields))
-    made = latency_table.load(CONFIG, path=path, tokens=TOKENS)
+    made = table_file.load(CONFIG, path=path, tokens=TOKENS)
     assert clock.calls == 1
     assert "cpu 'abacus' there" in caplog.text
     assert "num_threads" not in caplog.text
-    assert latency_table.load(CONFIG, path=path, tokens=TOKENS) == made
+    assert table_file.load(CONFIG, path=path, tokens=TOKENS) == made
     assert clock.calls == 1
+
+
+@pytest.fixture
+def elsewhere(table, tmp_path):
+    """The file of a table of another machine, with another runtime."""
+    path = tmp_path / "table.json"
+    fields = json.loads(table.to_json())
+    fields["environment"] |= {"cpu": "abacus", "cores": 10, "ai_edge_litert": "0.0.1"}
+    path.write_text(json.dumps(fields))
+    return path
+
+
+def test_a_table_of_elsewhere_may_be_taken_as_it_is(clock, table, elsewhere):
+    found = table_file.load(sized((1, 2, 0, 2), (4, 0, 16, 8)), path=elsewhere,
+                               tokens=(3, 9), num_threads=1, scheme="float32",
+                               as_is=True)
+    assert found.environment["cpu"] == "abacus"
+    assert (found.attention, found.ffn) == (table.attention, table.ffn)
+    assert clock.calls == 0
+
+
+@pytest.mark.parametrize(("arguments", "match"), [
+    ({"num_threads": 3}, "num_threads 1 there, 3 here"),
+    ({"scheme": "dynamic_wi8_afp32"}, "scheme 'float32' there"),
+    ({"tokens": (2, 11)}, r"2 to 10.*lengths=\[2, 11\]"),
+    ({"config": CONFIG.replace(hidden_size=12)}, "'hidden_size': 12"),
+    ({"config": CONFIG.replace(activation="relu")}, "'activation': 'relu'"),
+    ({"config": sized((2, 3, 2), (16,) * 3)}, r"num_heads=\(2, 3, 2\)")])
+def test_a_table_taken_as_it_is_must_fit_all_the_same(elsewhere, clock, arguments,
+                                                      match):
+    with pytest.raises(ValueError, match=f"table.json must fit.*Received.*{match}"):
+        table_file.load(**{"config": CONFIG, "num_threads": 1, "scheme": "float32",
+                              "tokens": TOKENS} | arguments, path=elsewhere, as_is=True)
+    assert clock.calls == 0
+
+
+@pytest.mark.parametrize("path", [None, "/none/table.json"])
+def test_a_table_taken_as_it_is_must_be_there(clock, path):
+    with pytest.raises(ValueError, match=f"must be there. Received: path={path}"):
+        table_file.load(CONFIG, path=path, as_is=True)
+    assert clock.calls == 0
 
 
 def test_a_block_is_timed_by_layers_that_have_nothing_else():
@@ -255,10 +296,103 @@ def test_times_are_quiet_ones_times_the_usual_disturbance(disturbed, factor,
         assert ms[name] == pytest.approx(factor * np.array([4, 7, 9]))
 
 
+class Killed(Exception):
+    """Ends a run, as a signal would."""
+
+
+class Takes:
+    """Stands in for `Worker`: what is asked tells what it takes; notes all turns."""
+
+    turns: list[tuple] = []
+    left = 10**9
+
+    def __init__(self, path, *_):
+        self._name = path.name
+
+    def time(self, ids, first_lengths):
+        if not Takes.left:
+            raise Killed
+        Takes.left -= 1
+        Takes.turns.append((self._name, *first_lengths))
+        return np.linspace(1, 2, len(ids)) * first_lengths
+
+    def close(self):
+        """Has nothing to close."""
+
+
+PLAN = {"a": Sizes.empty(1), ("b", 1): Sizes.empty(2), "c": Sizes.empty(3)}
+
+
+@pytest.fixture
+def take(monkeypatch):
+    """Measures for 12 rounds, or so many turns; returns times and turns."""
+    monkeypatch.setattr(latency, "Worker", Takes)
+    monkeypatch.setattr(block_times.model, "build", lambda _: None)
+    monkeypatch.setattr(block_times.tflite, "convert", lambda *_: b"")
+    monkeypatch.setattr(block_times, "_SETTLE_S", 0.0)
+
+    def run(record, turns=10**9, plan=PLAN, tokens=(4, 7, 9)):
+        Takes.turns, Takes.left = [], turns
+        try:
+            ms = block_times.measure(CONFIG, plan, tokens=tokens, num_threads=1,
+                                     scheme="float32", rounds=12, record=record)
+        except Killed:
+            ms = None
+        return ms, Takes.turns
+
+    return run
+
+
+# The rounds are 3 turns each, the first of them warms up; 5 and 10 are saved.
+@pytest.mark.parametrize(("turns", "saved"), [(3 * 6 - 1, 0), (3 * 8 + 1, 5),
+                                              (3 * 11, 10), (3 * 13 - 1, 10)])
+def test_a_killed_measurement_goes_on_as_if_it_had_not_been(take, tmp_path, turns,
+                                                            saved):
+    whole, all_turns = take(None)
+    record = tmp_path / "table.json.rounds"
+    assert take(record, turns)[0] is None
+    assert record.exists() == (saved > 0)
+    found, rest = take(record)
+    assert rest == all_turns[:3] + all_turns[3 + 3 * saved:]
+    assert list(found) == list(whole)
+    for name, ms in whole.items():
+        np.testing.assert_array_equal(found[name], ms)
+
+
+@pytest.mark.parametrize("change", [
+    {"tokens": (4, 7, 8)}, {"plan": PLAN | {"c": Sizes.empty(4)}}])
+def test_rounds_of_something_else_are_told_of_and_not_used(take, tmp_path, change,
+                                                           caplog):
+    record = tmp_path / "table.json.rounds"
+    take(record, 3 * 8)
+    assert len(take(record, **change)[1]) == 3 * 13
+    assert "of another environment or plan" in caplog.text
+
+
+def test_a_damaged_record_is_told_of_and_not_used(take, tmp_path, caplog):
+    record = tmp_path / "table.json.rounds"
+    record.write_text("[]")
+    assert len(take(record)[1]) == 3 * 13
+    assert "of another environment or plan" in caplog.text
+
+
+def test_the_record_of_a_finished_table_is_removed(clock, tmp_path, monkeypatch):
+    record = tmp_path / "table.json.rounds"
+
+    def measure(*args, **fields):
+        assert fields["record"] == record
+        record.touch()
+        return clock(*args, **fields)
+
+    monkeypatch.setattr(block_times, "measure", measure)
+    table_file.load(CONFIG, path=tmp_path / "table.json", tokens=TOKENS)
+    assert [file.name for file in tmp_path.iterdir()] == ["table.json"]
+
+
 def test_a_real_table_is_built_and_grows_with_size(tmp_path, monkeypatch):
     monkeypatch.setattr(block_times, "REPEATS", 1)
     config = CONFIG.replace(num_heads=(1, 1), intermediate_sizes=(8, 8))
-    table = latency_table.load(config, path=tmp_path / "table.json", num_threads=1,
+    table = table_file.load(config, path=tmp_path / "table.json", num_threads=1,
                                tokens=(2, 32), rounds=2)
     assert LatencyTable.from_json((tmp_path / "table.json").read_text()) == table
     assert 0 < table.first_ms[0] < table.first_ms[1] < 1e3

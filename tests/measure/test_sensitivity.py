@@ -69,6 +69,15 @@ def test_each_product_and_table_is_judged(found, graph):
     assert set(found) <= set(tflite.operations(graph, SCHEME))
 
 
+def test_of_integers_products_within_layer_norm_are_judged(graph, examples, judge):
+    """Of the graph that is wired for them, not of the float one."""
+    found = next(loss for loss in sensitivity.losses(
+        graph, "integer_wi8_ai8", examples, judge) if loss.kind == "BATCH_MATMUL")
+    assert found.name == "bert/embedding_norm/MatMul"
+    assert 20 < found.output_sqnr_db < 60
+    assert 20 < found.logits_sqnr_db < 90
+
+
 def is_harmed(name: str) -> bool:
     return any(part in name for part in HARMED)
 

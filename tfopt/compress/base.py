@@ -149,6 +149,7 @@ class Outcome:
             order (`data.WordPiece.keeping` makes the tokenizer); else None.
         context: fields of the Context that the passes after it need in place of the
             ones given, such as batches of the new ids.
+        details: facts for pictures, as JSON has them; the pass says which.
     """
 
     model: keras.Model
@@ -158,6 +159,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     kept_tokens: tuple[int, ...] | None = None
     context: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A recipe: which passes, in which order, and which exports; and its run."""
+"""A recipe: passes in their order, what they learn from a teacher, exports; its run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from absl import logging
 from tfopt.backend import keras
 from tfopt.compress import registry
 from tfopt.compress.base import Context, Outcome, Pass, copy_model
+from tfopt.train.distillation import Distillation
 from tfopt.types import PathLike
 
 Measure = Callable[[keras.Model], Mapping[str, float]]
@@ -20,16 +21,20 @@ Measure = Callable[[keras.Model], Mapping[str, float]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Passes and exports.
+    """Passes and exports, and whether the training distils.
 
     Attributes:
         passes: run one after the other; their stages never go back.
         exports: schemes of `export.tflite`, such as "dynamic_wi8_afp32"; the last one
             becomes `model.tflite`.
+        distillation: what the passes that train learn from the context's teacher, which
+            must then be there, in place of the context's own; None leaves it to the
+            context.
     """
 
     passes: tuple[Pass, ...]
     exports: tuple[str, ...] = ("float32", "dynamic_wi8_afp32")
+    distillation: Distillation | None = None
 
     def __post_init__(self):
         """Checks the order.
@@ -51,16 +56,18 @@ class Recipe:
         """Reads what `to_json` wrote.
 
         Raises:
-            ValueError: no JSON object of "passes" and "exports", or a pass is wrong.
+            ValueError: no JSON object of "passes", "exports" and "distillation", or one
+                of these is wrong.
         """
         try:
             fields = json.loads(text)
         except ValueError as error:
             raise ValueError(f"A recipe must be JSON: {error}. Received: {text[:60]!r}"
                              ) from error
-        if not isinstance(fields, dict) or not set(fields) <= {"passes", "exports"}:
-            raise ValueError("A recipe must be an object of 'passes' and 'exports'. "
-                             f"Received: {text[:80]!r}")
+        if not isinstance(fields, dict) or not set(fields) <= {
+                "passes", "exports", "distillation"}:
+            raise ValueError("A recipe must be an object of 'passes', 'exports' and "
+                             f"'distillation'. Received: {text[:80]!r}")
         passes = fields.get("passes")
         if not isinstance(passes, list) or not all(
                 isinstance(item, dict) for item in passes):
@@ -71,8 +78,10 @@ class Recipe:
                 isinstance(item, str) for item in exports):
             raise ValueError("A recipe's 'exports' must be a list of names. Received: "
                              f"exports={exports!r}")
+        distils = fields.get("distillation")
         return cls(passes=tuple(map(registry.from_fields, passes)),
-                   exports=tuple(exports))
+                   exports=tuple(exports),
+                   distillation=None if distils is None else _distillation(distils))
 
     @classmethod
     def load(cls, path: PathLike) -> Recipe:
@@ -90,6 +99,8 @@ class Recipe:
         """The recipe as JSON."""
         fields: dict[str, Any] = {"passes": [p.to_fields() for p in self.passes],
                                   "exports": list(self.exports)}
+        if self.distillation is not None:
+            fields["distillation"] = dataclasses.asdict(self.distillation)
         return json.dumps(fields, indent=2) + "\n"
 
 
@@ -108,10 +119,11 @@ def run(model: keras.Model, recipe: Recipe, context: Context,
         An outcome for each pass, in their order.
 
     Raises:
-        ValueError: the context lacks what a pass needs, or a pass touched nothing or
-            changed the model's inputs or output.
+        ValueError: as `check`, or a pass touched nothing or changed the model's inputs
+            or output.
     """
     check(recipe, context)
+    context = _taught(recipe, context)
     outcomes = []
     for number, step in enumerate(recipe.passes):
         label = f"{number}_{step.name()}"
@@ -134,15 +146,47 @@ def check(recipe: Recipe, context: Context) -> None:
     """Checks what can be told before a model is there.
 
     Raises:
-        ValueError: the context lacks what a pass needs, or a pass does not fit it,
-            such as a ramp that is longer than the run.
+        ValueError: the context lacks what a pass or the distillation needs, or one of
+            these does not fit it, such as a ramp that is longer than the run.
     """
+    context = _taught(recipe, context)
     for step in recipe.passes:
         missing = [name for name in step.needs if getattr(context, name) is None]
         if missing:
             raise ValueError(f"The pass {step.name()!r} needs {', '.join(missing)}. "
                              "Received: a context without")
         step.resolve(context)
+
+
+def _taught(recipe: Recipe, context: Context) -> Context:
+    """The context with what the recipe says is learned from its teacher."""
+    if recipe.distillation is None:
+        return context
+    if context.teacher is None:
+        raise ValueError("A recipe that distils needs a teacher in the context. "
+                         "Received: teacher=None")
+    return dataclasses.replace(context, distillation=recipe.distillation)
+
+
+def _distillation(fields: Any) -> Distillation:
+    """Makes a distillation from its JSON values, those left out by default."""
+    if not isinstance(fields, dict):
+        raise ValueError("A recipe's 'distillation' must be an object. Received: "
+                         f"distillation={fields!r}")
+    known = {field.name for field in dataclasses.fields(Distillation)}
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        received = ", ".join(f"{name}={fields[name]!r}" for name in unknown)
+        raise ValueError(f"A recipe's 'distillation' has the fields {sorted(known)}. "
+                         f"Received: {received}")
+    try:
+        values = dict(fields)
+        if "relations" in values:
+            values["relations"] = tuple(map(tuple, values["relations"]))
+        return Distillation(**values)
+    except TypeError as error:  # no number where one must be, or no pairs
+        raise ValueError(f"A recipe's 'distillation' cannot be made: {error}. "
+                         f"Received: {fields}") from error
 
 
 def _check_signature(step: Pass, before: keras.Model, after: keras.Model) -> None:

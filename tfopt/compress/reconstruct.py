@@ -17,7 +17,8 @@ from tfopt.model import anatomy
 from tfopt.model.anatomy import layer_name
 from tfopt.types import INPUT_NAMES, BatchSource
 
-# Of the mean square of the inputs: how strongly the kernel is held where it was.
+# Of the mean square of the inputs: how strongly the kernel is held where it was. On
+# held-out texts, 0.001 to 0.1 do as well as each other.
 _DAMPING = 1e-2
 
 
@@ -29,79 +30,91 @@ def reconstruct(whole: keras.Model, small: keras.Model, train: BatchSource,
         whole: a BERT of plain layers.
         small: what `surgery.cut` made of it; its output projections are replaced.
         train: batches of texts; labels are not used.
-        examples: how many are read.
+        examples: how many are read. Both models' hidden states of one layer are kept,
+            of visible tokens: 8 D bytes a token.
     """
     masks, theirs, ours = [], [], []  # a batch each
     embed = [keras.Model(model.inputs, model.get_layer(anatomy.EMBEDDING_NORM).output)
              for model in (whole, small)]
     for inputs, _ in read(train, examples):
-        masks.append(inputs[INPUT_NAMES[1]])
-        theirs.append(embed[0](inputs, training=False))
-        ours.append(embed[1](inputs, training=False))
+        mask = inputs[INPUT_NAMES[1]]
+        masks.append(mask)
+        for model, states in zip(embed, (theirs, ours), strict=True):
+            embedded = model(inputs, training=False)
+            states.append(tf.boolean_mask(embedded, mask > 0)[None].numpy())
     for i in range(anatomy.num_layers(whole)):
         for inner, output, norm in ((_attention, "attention_output",
                                      anatomy.ATTENTION_NORM),
                                     (_ffn, "ffn_output", anatomy.FFN_NORM)):
-            blocks = [_Block(model, i, inner, output, norm) for model in (whole, small)]
-            wanted = [blocks[0].sum(x, mask)
-                      for x, mask in zip(theirs, masks, strict=True)]
-            if blocks[1].present:
-                blocks[1].fit(zip(ours, wanted, masks, strict=True))
-            ours = [blocks[1].normed(blocks[1].sum(x, mask))
-                    for x, mask in zip(ours, masks, strict=True)]
-            theirs = [blocks[0].normed(total) for total in wanted]
+            block, left = (_Block(model, i, inner, output, norm)
+                           for model in (whole, small))
+            # In place: hidden states are most of the memory.
+            for k, mask in enumerate(masks):
+                theirs[k][:] = block.sum(theirs[k], mask)
+            if left.present:
+                left.fit(zip(ours, theirs, masks, strict=True))
+            for k, mask in enumerate(masks):
+                ours[k][:] = left.normed(left.sum(ours[k], mask))
+                theirs[k][:] = block.normed(theirs[k])
 
 
 class _Block:
-    """One block of one model; it may be absent."""
+    """One block of one model; it may be absent.
+
+    Hidden states are those of a batch's N visible tokens, as of a single text.
+    """
 
     def __init__(self, model, index, inner, output, norm):
         made = {layer.name: layer for layer in model.layers}
         self._role = lambda name: made[layer_name(index, name)]
+        self._inner = inner
         self.present = layer_name(index, output) in made
         self._output = made.get(layer_name(index, output))
         self.normed = self._role(norm)
-        self._inner = tf.function(lambda x, mask: inner(self._role, x, mask),
-                                  reduce_retracing=True)
 
     def sum(self, x, mask):
-        """The residual stream and what the block adds: <float>[B, T, D]."""
-        return x + self._output(self._inner(x, mask)) if self.present else x
+        """The residual stream and what the block adds: <float>[1, N, D]."""
+        if not self.present:
+            return x
+        return x + self._output(self._inner(self._role, x, mask))
 
     def fit(self, batches) -> None:
         """Solves for the output projection.
 
         Args:
-            batches: (x <float>[B, T, D], the wanted sum of the same shape, mask
+            batches: (x <float>[1, N, D], the wanted sum of the same shape, mask
                 <int32>[B, T]) each.
         """
-        kernel, bias = (weight.numpy().astype(np.float64)
-                        for weight in self._output.weights)
-        width = len(kernel)
-        squares = np.zeros([width + 1, width + 1])
-        products = np.zeros([width + 1, kernel.shape[1]])
-        for x, wanted, mask in batches:
-            visible = mask.numpy() > 0
-            inner = self._inner(x, mask).numpy()[visible].astype(np.float64)
-            inner = np.concatenate([inner, np.ones([len(inner), 1])], axis=1)
-            missing = (wanted - self.sum(x, mask)).numpy()[visible]
-            # LayerNorm divides by a token's deviation: few tokens have a hundred times
-            # that of others.
-            weight = 1 / wanted.numpy()[visible].var(axis=1, keepdims=True)
-            squares += (inner * weight).T @ inner
-            products += (inner * weight).T @ missing
+        squares = products = 0.0
+        for batch in batches:
+            found = [part.numpy().astype(np.float64) for part in self._moments(*batch)]
+            squares, products = squares + found[0], products + found[1]
         squares += _DAMPING * np.trace(squares) / len(squares) * np.eye(len(squares))
         change = np.linalg.solve(squares, products)
-        self._output.set_weights([(kernel + change[:-1]).astype(np.float32),
-                                  (bias + change[-1]).astype(np.float32)])
+        self._output.kernel.assign_add(change[:-1])
+        self._output.bias.assign_add(change[-1])
+
+    def _moments(self, x, wanted, mask):
+        """Sums over tokens; F and a 1 go in: <float>[F + 1, F + 1], [F + 1, D]."""
+        inner = self._inner(self._role, x, mask)
+        missing = (wanted - x - self._output(inner))[0]
+        inner = tf.concat([inner[0], tf.ones([inner.shape[1], 1])], axis=1)
+        # LayerNorm divides by a token's deviation: few tokens have a hundred times that
+        # of others.
+        weighted = inner / tf.math.reduce_variance(wanted[0], axis=1, keepdims=True)
+        return (tf.matmul(weighted, inner, transpose_a=True),
+                tf.matmul(weighted, missing, transpose_a=True))
 
 
 def _attention(role, x, mask):
     """What an attention block's output projection takes."""
-    return role(anatomy.ATTENTION)([role("query")(x), role("key")(x), role("value")(x),
-                                    mask])
+    places = tf.where(mask)
+    padded = tf.scatter_nd(places, x[0], [*mask.shape, x.shape[-1]])
+    inner = role(anatomy.ATTENTION)([role("query")(padded), role("key")(padded),
+                                     role("value")(padded), mask])
+    return tf.gather_nd(inner, places)[None]
 
 
 def _ffn(role, x, mask):
-    """What an ffn's output projection takes."""
+    """What an ffn's output projection takes; no token minds another."""
     return role("intermediate")(x)

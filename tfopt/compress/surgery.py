@@ -83,6 +83,54 @@ def cut(model: keras.Model, kept: Kept) -> keras.Model:
     return small
 
 
+def drop_empty_layers(model: keras.Model) -> keras.Model:
+    """Takes out the layers of which only LayerNorms are left.
+
+    What those did is given to the LayerNorm before them, as far as that can: its
+    output's mean and deviation over the width are thought to be the same for each
+    token, those that its gamma and beta tell of inputs of mean 0 and deviation 1.
+
+    Args:
+        model: a BERT of plain layers; left as it is.
+
+    Returns:
+        A BERT of the other layers, numbered anew, with weights of its own.
+
+    Raises:
+        ValueError: as `cut`.
+    """
+    check_plain(model)
+    config = anatomy.config_of(model)
+    small = bert.build(config.without_empty_layers())
+    given = {layer.name: layer.get_weights() for layer in model.layers}
+    found = {name: weights for name, weights in given.items()
+             if not name.startswith("layer_")}
+    last, count = anatomy.EMBEDDING_NORM, 0
+    for i, sizes in enumerate(zip(config.num_heads, config.intermediate_sizes,
+                                  strict=True)):
+        # A model without any block keeps one layer.
+        if any(sizes) or i - count == config.num_layers - 1:
+            prefix = layer_name(i, "")
+            found |= {layer_name(count, name.removeprefix(prefix)): weights
+                      for name, weights in given.items() if name.startswith(prefix)}
+            last, count = layer_name(count, anatomy.FFN_NORM), count + 1
+            continue
+        for norm in (anatomy.ATTENTION_NORM, anatomy.FFN_NORM):
+            found[last] = _norm_of_norm(found[last], given[layer_name(i, norm)])
+    for layer in small.layers:
+        if layer.weights:
+            layer.set_weights(found[layer.name])
+    return small
+
+
+def _norm_of_norm(first: list[np.ndarray], second: list[np.ndarray]
+                  ) -> list[np.ndarray]:
+    """Gamma and beta of one LayerNorm in place of two."""
+    gamma, beta = first
+    scale = second[0] / np.sqrt(np.mean(gamma ** 2) + np.var(beta))
+    return [gamma * scale, (beta - np.mean(beta)) * scale + second[1]]
+
+
 def check_plain(model: keras.Model) -> None:
     """Checks that units can be cut out of a model.
 

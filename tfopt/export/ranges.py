@@ -72,8 +72,8 @@ def of_products(graph: Graph, calibration: Sequence[Example] | None, method: str
 
 
 def of_all(graph: Graph, calibration: Sequence[Example] | None, method: str
-           ) -> tuple[bytes, dict[str, Range]]:
-    """The ranges for a graph of integers alone, and that graph, in float.
+           ) -> dict[str, Range]:
+    """The ranges for a graph of integers alone.
 
     Args:
         graph: the model.
@@ -81,20 +81,42 @@ def of_all(graph: Graph, calibration: Sequence[Example] | None, method: str
         method: one of `calibrate.METHODS`.
 
     Returns:
-        The graph with its massive channels kept apart, and the range of every tensor.
+        The range of every tensor of `for_integers`.
 
     Raises:
         ValueError: there are no examples.
     """
+    contents, seen = _for_integers(graph, calibration)
+    ranges = _by(method, seen) | trained.ranges(contents, graph.trained)
+    return {name: _with_room(name, limits) if graph.length else limits
+            for name, limits in ranges.items()}
+
+
+def for_integers(graph: Graph, calibration: Sequence[Example] | None) -> bytes:
+    """The float graph that one of integers alone is made from.
+
+    Args:
+        graph: the model.
+        calibration: examples; they show which channels are massive, unless trained.
+
+    Returns:
+        The `.tflite`, its LayerNorm in other operations, its massive channels kept
+        apart; made once.
+
+    Raises:
+        ValueError: there are no examples.
+    """
+    return _for_integers(graph, calibration)[0]
+
+
+def _for_integers(graph: Graph, calibration: Sequence[Example] | None
+                  ) -> tuple[bytes, dict[str, Observed]]:
     if calibration is None:
         raise ValueError("A graph of integers needs examples to calibrate by: not "
                          "all of its ranges are trained. Received: calibration=None")
     massive = (trained.massive(graph.trained) if graph.trained
                else _massive(*_observed(graph, calibration)))
-    contents, seen = _observed(graph, calibration, massive)
-    ranges = _by(method, seen) | trained.ranges(contents, graph.trained)
-    return contents, {name: _with_room(name, limits) if graph.length else limits
-                      for name, limits in ranges.items()}
+    return _observed(graph, calibration, massive)
 
 
 def _by(method: str, seen: Mapping[str, Observed]) -> dict[str, Range]:

@@ -21,7 +21,7 @@ from tfopt.backend import keras, tf
 from tfopt.export import calibrate, converter, flatbuffer, quantizer, ranges
 from tfopt.export.quantizer import Rule
 from tfopt.export.ranges import Graph
-from tfopt.model.anatomy import FFN_OUTPUT
+from tfopt.model.anatomy import FFN_PRODUCT
 
 _KERNELS = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 _TABLE = "EMBEDDING_LOOKUP"
@@ -66,7 +66,7 @@ _SCHEMES: dict[str, Scheme] = {
     # Products in integers between calibrated ranges; but those of an ffn, to which some
     # tokens give numbers a hundred times all others, by row. The rest in float.
     "static_wi8_ai8": Scheme(rules=(
-        *_kernels("static"), Rule("FULLY_CONNECTED", "dynamic", FFN_OUTPUT),
+        *_kernels("static"), Rule("FULLY_CONNECTED", "dynamic", FFN_PRODUCT),
         Rule(_TABLE, "dynamic"))),
     # The same with activations of 16 bits, for accelerators: slow on CPUs.
     "static_wi8_ai16": Scheme(rules=(*_kernels("static", activation_bits=16),
@@ -205,14 +205,13 @@ def quantize(
     if not chosen.rules:
         raise ValueError("A quantized export is asked for; `convert` makes the others. "
                          f"Received: {scheme!r}")
-    if chosen.integer:
-        contents, found = ranges.of_all(graph, calibration, method)
-    else:
-        contents = graph.looked_up
-        found = (ranges.of_products(graph, calibration, method) if chosen.static
-                 else None)
+    contents, found = prepared(graph, scheme, calibration=calibration), None
+    if chosen.static:
+        of = ranges.of_all if chosen.integer else ranges.of_products
+        found = of(graph, calibration, method)
     rules = [*chosen.rules, *_in_8_bits(contents, chosen.rules)]
-    known = operations(graph, scheme) if leave or alone is not None else {}
+    known = (operations(graph, scheme, calibration=calibration)
+             if leave or alone is not None else {})
     unknown = sorted({*leave, *(alone or ())} - set(known))
     if unknown:
         raise ValueError(f"Operations must be among those that {scheme!r} quantizes, "
@@ -225,11 +224,40 @@ def quantize(
     return quantized
 
 
-def operations(graph: Graph, scheme: str) -> dict[str, str]:
-    """The operations that a scheme quantizes: name of the output -> kind."""
+def prepared(graph: Graph, scheme: str, *,
+             calibration: Sequence[calibrate.Example] | None = None) -> bytes:
+    """The float `.tflite` that a scheme quantizes, operation by operation.
+
+    Args:
+        graph: from `float_graph`.
+        scheme: one of `SCHEMES` with rules.
+        calibration: as of `convert`; by it a graph of integers alone is wired.
+
+    Returns:
+        The `.tflite`; it computes what the graph does.
+
+    Raises:
+        ValueError: the scheme is unknown, or calibration is needed and missing.
+    """
     check_scheme(scheme)
-    model = flatbuffer.parse(graph.contents if _SCHEMES[scheme].integer
-                             else graph.looked_up)
+    return (ranges.for_integers(graph, calibration) if _SCHEMES[scheme].integer
+            else graph.looked_up)
+
+
+def operations(graph: Graph, scheme: str, *,
+               calibration: Sequence[calibrate.Example] | None = None
+               ) -> dict[str, str]:
+    """The operations that a scheme quantizes: name of the output -> kind.
+
+    Args:
+        graph: as of `prepared`.
+        scheme: the same.
+        calibration: the same.
+
+    Raises:
+        ValueError: as of `prepared`.
+    """
+    model = flatbuffer.parse(prepared(graph, scheme, calibration=calibration))
     kinds = {rule.operation for rule in _SCHEMES[scheme].rules}
     return {flatbuffer.output_name(part, operation): flatbuffer.kind(model, operation)
             for part in model.subgraphs for operation in part.operators

@@ -2,13 +2,16 @@
 
 The files that a latency table is made of (`measure.latency_table`): of single blocks,
 several layers with the block and nothing else; and of whole models of mixed sizes.
-Times do not depend on the values of weights, nor on the words of a vocabulary.
+Times do not depend on the values of weights, nor on the words of a vocabulary. A killed
+measurement goes on with the rounds that it had not timed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import tempfile
@@ -24,10 +27,12 @@ from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.measure import latency
 from tfopt.model import BertConfig
+from tfopt.types import PathLike
 
 REPEATS = 4  # layers of a file that have its block
 _SCALES = (0.125, 0.25, 0.5, 0.75)  # of the whole models of mixed sizes; two of each
 _SEQUENCES = 3  # of all token counts, in a turn
+_SAVE_ROUNDS = 5  # between two savings of the record
 _SETTLE_S = 0.02  # thread pools spin on when their work is done
 # Other programs only slow a request down: the least disturbed ones tell sizes apart.
 _QUIET_PERCENTILE = 15
@@ -126,6 +131,7 @@ def measure(
     num_threads: int,
     scheme: str,
     rounds: int,
+    record: PathLike | None = None,
 ) -> dict[str, np.ndarray]:
     """Exports models, and times them in turn.
 
@@ -136,11 +142,16 @@ def measure(
         num_threads: of a request.
         scheme: of the export.
         rounds: turns of each file; one more warms up.
+        record: file of the rounds done so far, for a run that follows a killed one to
+            go on with; ignored if they are of anything else. Who calls removes it.
 
     Returns:
         name -> ms <float>[N]: of requests that nothing disturbs, times what the
         median request of all files was disturbed.
     """
+    of = [environment(config, num_threads, scheme, tokens), _SEQUENCES,
+          [dataclasses.asdict(sizes) for sizes in plan.values()]]
+    record = _Record(record, hashlib.sha256(json.dumps(of).encode()).hexdigest())
     with tempfile.TemporaryDirectory() as directory:
         files = {}
         for i, (name, sizes) in enumerate(plan.items()):
@@ -151,34 +162,73 @@ def measure(
             if i % 10 == 9:
                 logging.info("Latency table: exported %d of %d", i + 1, len(plan))
         with latency.workers(files, num_threads) as running:
-            seconds = _in_turn(running, tokens, rounds)
-    quiet = {name: np.percentile(values, _QUIET_PERCENTILE, axis=0)
-             for name, values in seconds.items()}
-    usual = np.median([np.median(values, axis=0) / quiet[name]
-                       for name, values in seconds.items()])
+            seconds = _in_turn(list(running.values()), tokens, rounds, record)
+    seconds = np.concatenate(seconds, axis=1)  # [P, rounds * sequences, N]
+    quiet = np.percentile(seconds, _QUIET_PERCENTILE, axis=1)
+    usual = np.median(np.median(seconds, axis=1) / quiet)
     logging.info("Latency table: the median request took %.2f times as long as one "
                  "that nothing disturbs", usual)
-    return {name: 1e3 * usual * value for name, value in quiet.items()}
+    return {name: 1e3 * usual * value for name, value in zip(plan, quiet, strict=True)}
 
 
-def _in_turn(running: Mapping[str, latency.Worker], tokens: Sequence[int],
-             rounds: int) -> dict[str, list[np.ndarray]]:
-    """Times files: name -> seconds <float>[N] of each sequence of all token counts."""
-    random = np.random.default_rng(0)
-    seconds: dict[str, list] = {name: [] for name in running}
-    for number in range(-1, rounds):  # round -1 warms up
-        names = list(running)
-        for name in (names[i] for i in random.permutation(len(names))):
-            orders = [random.permutation(len(tokens)) for _ in range(_SEQUENCES)]
-            # The first request wakes the threads, and is not counted.
-            lengths = [max(tokens), *(tokens[i] for order in orders for i in order)]
-            time.sleep(_SETTLE_S)
-            taken = running[name].time([[1] * n for n in lengths], lengths)[1:]
-            if number >= 0:
-                seconds[name] += [part[np.argsort(order)] for part, order in zip(
-                    np.split(taken, _SEQUENCES), orders, strict=True)]
-        if number > 0 and (number + 1) % 20 == 0:
-            logging.info("Latency table: timed round %d of %d", number + 1, rounds)
+class _Record:
+    """The file of the rounds of an unfinished measurement; None for no file."""
+
+    def __init__(self, path: PathLike | None, of: str):
+        self._path = None if path is None else Path(path)
+        self._of = of
+
+    def read(self) -> list[list]:
+        """The rounds that were saved for the same measurement."""
+        if self._path is None or not self._path.is_file():
+            return []
+        try:
+            fields = json.loads(self._path.read_text(encoding="utf-8"))
+            same = fields["of"] == self._of
+            rounds = fields["rounds"] if same else []
+        except (ValueError, TypeError, KeyError):  # somebody else's file
+            same, rounds = False, []
+        if not same:
+            logging.warning("The rounds in %s are of another environment or plan, and "
+                            "are not used", self._path)
+        return rounds
+
+    def save(self, rounds: Sequence[list]) -> None:
+        if self._path is not None:
+            write_whole(self._path, json.dumps({"of": self._of, "rounds": rounds}))
+
+
+def _in_turn(running: Sequence[latency.Worker], tokens: Sequence[int], rounds: int,
+             record: _Record) -> list[list]:
+    """Times P files: seconds of each round, [P, sequences of all token counts, N]."""
+    done = record.read()[:rounds]
+    if done:
+        logging.info("Latency table: goes on after round %d of %d", len(done), rounds)
+    for number in (-1, *range(len(done), rounds)):  # round -1 warms up
+        # Of its own seed: a killed run goes on with the orders it would have had.
+        taken = _round(running, tokens, np.random.default_rng(number + 1))
+        if number < 0:
+            continue
+        done.append(taken.tolist())
+        if len(done) % _SAVE_ROUNDS == 0:
+            record.save(done)
+            logging.info("Latency table: timed round %d of %d", len(done), rounds)
+    return done
+
+
+def _round(running: Sequence[latency.Worker], tokens: Sequence[int],
+           random: np.random.Generator) -> np.ndarray:
+    """One turn of each of P files, in random order: seconds [P, sequences, N]."""
+    seconds = np.zeros([len(running), _SEQUENCES, len(tokens)])
+    for i in random.permutation(len(running)):
+        orders = [random.permutation(len(tokens)) for _ in range(_SEQUENCES)]
+        # The first request wakes the threads, and is not counted.
+        lengths = [max(tokens), *(tokens[k] for order in orders for k in order)]
+        time.sleep(_SETTLE_S)
+        taken = running[i].time([[1] * n for n in lengths], lengths)[1:]
+        for row, part, order in zip(seconds[i], np.split(taken, _SEQUENCES), orders,
+                                    strict=True):
+            row[order] = part
     return seconds
 
 

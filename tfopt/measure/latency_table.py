@@ -7,29 +7,22 @@ table that was timed in the runtime, on the machine that will serve:
     ms(model) = rest + sum attention_ms[heads] + sum ffn_ms[neurons] + together
 
 A block is timed by a file in which several layers have it and nothing else, against one
-whose layers are empty. What such files hide (their few weights stay in the processor's
-cache) is `together`: what whole models of mixed sizes take beyond the sum of their
-blocks, by the number of weights. The last layer has a table of its own: exported, it
-computes queries and ffn for the first token alone (`model.for_inference`).
+whose layers are empty (`measure.table_file`). What such files hide (their few weights
+stay in the processor's cache) is `together`: what whole models of mixed sizes take
+beyond the sum of their blocks, by the number of weights. The last layer has a table of
+its own: exported, it computes queries and ffn for the first token alone
+(`model.for_inference`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-from absl import logging
 
-from tfopt.export import tflite
-from tfopt.files import write_whole
-from tfopt.measure import block_times
-from tfopt.measure.block_times import Sizes
 from tfopt.model import BertConfig
-from tfopt.types import PathLike
 
 # A product's rows are computed by tiles of 16: one token more begins the next.
 TOKENS = (1, 8, 16, 17, 24, 32, 33, 48, 64, 65, 96, 128)
@@ -90,9 +83,14 @@ class LatencyTable:
 
     def predict_each(self, config: BertConfig, lengths: Sequence[int]) -> np.ndarray:
         """Foretells the time of each request: ms <float>[N]; else as `predict`."""
-        self._check(config)
-        ms = self._parts(Sizes.of(config), lengths)
-        return ms + np.interp(_weights(config), *zip(*self.together, strict=True))
+        self.check(config, lengths)
+        ms = np.interp(lengths, self.tokens, self.first_ms) + (
+            config.num_layers - 1) * np.interp(lengths, self.tokens, self.layer_ms)
+        for curves, own in ((self.attention, config.num_heads),
+                            (self.ffn, config.intermediate_sizes)):
+            ms += self._at(curves["inner"], own[:-1], lengths).sum(axis=1)
+            ms += self._at(curves["last"], own[-1:], lengths).sum(axis=1)
+        return ms + np.interp(weights(config), *zip(*self.together, strict=True))
 
     def attention_ms(self, place: str, lengths: Sequence[int]) -> np.ndarray:
         """Mean time over texts of an attention block, by its heads.
@@ -112,6 +110,15 @@ class LatencyTable:
     def ffn_ms(self, place: str, lengths: Sequence[int]) -> np.ndarray:
         """As `attention_ms`, of an ffn by its neurons: <float>[F + 1]."""
         return self._mean_ms(self.ffn, place, lengths)
+
+    def check(self, config: BertConfig, lengths: Sequence[int]) -> None:
+        """Checks that the table can tell the time of a model at texts of such lengths.
+
+        Raises:
+            ValueError: it has no such sizes or lengths.
+        """
+        self._check_sizes(config)
+        self._check_lengths(lengths)
 
     def to_json(self) -> str:
         """Returns the fields as a JSON object."""
@@ -137,16 +144,6 @@ class LatencyTable:
             raise ValueError("A latency table must be what `to_json` wrote. "
                              f"Received: {text[:60]!r}: {error!r}") from error
 
-    def _parts(self, sizes: Sizes, lengths) -> np.ndarray:
-        """Sum of a model's parts, without `together`: ms <float>[N]."""
-        self._check_lengths(lengths)
-        ms = np.interp(lengths, self.tokens, self.first_ms) + (
-            len(sizes.heads) - 1) * np.interp(lengths, self.tokens, self.layer_ms)
-        for curves, own in ((self.attention, sizes.heads), (self.ffn, sizes.neurons)):
-            ms += self._at(curves["inner"], own[:-1], lengths).sum(axis=1)
-            ms += self._at(curves["last"], own[-1:], lengths).sum(axis=1)
-        return ms
-
     def _mean_ms(self, curves, place, lengths) -> np.ndarray:
         if place not in PLACES:
             raise ValueError(f"A layer's place must be one of {PLACES}. "
@@ -166,13 +163,13 @@ class LatencyTable:
             raise ValueError(f"`lengths` must be {low} to {high}, as the table's. "
                              f"Received: lengths={list(lengths)[:8]}")
 
-    def _check(self, config: BertConfig) -> None:
+    def _check_sizes(self, config: BertConfig) -> None:
         sizes = {"hidden_size": config.hidden_size}
         if any(config.num_heads):
             sizes["head_size"] = config.head_size
         if any(config.intermediate_sizes):
             sizes["activation"] = config.activation
-        if sizes != (own := {name: self.environment[name] for name in sizes}):
+        if sizes != (own := {name: self.environment.get(name) for name in sizes}):
             raise ValueError(f"The model must be of the table's {own}. "
                              f"Received: {sizes}")
         largest = {"num_heads": self.attention["inner"].sizes[-1],
@@ -183,111 +180,11 @@ class LatencyTable:
                                  f"Received: {name}={getattr(config, name)}")
 
 
-def load(
-    config: BertConfig,
-    *,
-    path: PathLike | None = None,
-    num_threads: int = 2,
-    scheme: str = "dynamic_wi8_afp32",
-    tokens: Sequence[int] = TOKENS,
-    rounds: int = 60,
-) -> LatencyTable:
-    """Reads the table of a model on this machine; times and writes it if there is none.
-
-    Args:
-        config: the model before pruning; its layers are the largest of the table.
-        path: JSON file; None for one under ~/.cache/tfopt, named by the environment. A
-            table of another environment is told of, and replaced.
-        num_threads: of a request.
-        scheme: of the export, one that needs no calibration.
-        tokens: token counts of the table, ascending; longer texts it cannot foretell.
-        rounds: turns of each of some 40 files; one more warms up. By the default a
-            MiniLM takes four minutes on two cores.
-
-    Returns:
-        The table.
-
-    Raises:
-        ValueError: an argument breaks its rule, or the file is no table.
-    """
-    tflite.check_scheme(scheme)
-    if tflite.needs_calibration(scheme):
-        raise ValueError("A table is of a scheme that needs no calibration. "
-                         f"Received: scheme={scheme!r}")
-    if list(tokens) != sorted(set(tokens)) or not tokens or tokens[0] < 1:
-        raise ValueError("`tokens` must ascend from at least 1. "
-                         f"Received: tokens={tokens}")
-    for name, value in (("num_threads", num_threads), ("rounds", rounds)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
-    wanted = block_times.environment(config, num_threads, scheme, tokens)
-    path = Path(path) if path is not None else _default_path(wanted)
-    if path.is_file():
-        try:
-            table = LatencyTable.from_json(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read; remove it, and it is timed "
-                             f"anew. {error}") from error
-        differences = [f"{name} {table.environment.get(name)!r} there, {value!r} here"
-                       for name, value in wanted.items()
-                       if table.environment.get(name) != value]
-        if not differences:
-            return table
-        logging.warning("The latency table in %s is timed anew, for it is of another "
-                        "environment: %s", path, "; ".join(differences))
-    table = _build(config, wanted, rounds)
-    write_whole(path, table.to_json())
-    logging.info("Wrote the latency table: %s", path)
-    return table
-
-
-def _build(config: BertConfig, environment: Mapping, rounds: int) -> LatencyTable:
-    """Times all files, and takes the table apart."""
-    grids = block_times.grids(config)
-    mixed = Sizes.mixed(config)
-    plan = {"one": Sizes.empty(1), "empty": Sizes.empty(block_times.REPEATS + 1),
-            **{(*key, size): Sizes.of_block(*key, size)
-               for key, grid in grids.items() for size in grid},
-            **{sizes: sizes for scale in mixed for sizes in scale}}
-    ms = block_times.measure(config, plan, tokens=environment["tokens"], rounds=rounds,
-                             num_threads=environment["num_threads"],
-                             scheme=environment["scheme"])
-
-    def curve(kind, place):
-        count = block_times.REPEATS if place == "inner" else 1
-        rows = [(ms[kind, place, size] - ms["empty"]) / count
-                for size in grids[kind, place]]
-        return Curve(sizes=(0, *grids[kind, place]),
-                     ms=_tuples([np.zeros_like(ms["empty"]), *rows]))
-
-    table = LatencyTable(
-        environment=environment, tokens=tuple(environment["tokens"]),
-        first_ms=tuple(ms["one"].tolist()),
-        layer_ms=tuple(((ms["empty"] - ms["one"]) / block_times.REPEATS).tolist()),
-        attention={place: curve("heads", place) for place in PLACES},
-        ffn={place: curve("neurons", place) for place in PLACES},
-        together=((0.0, 0.0),))
-
-    def beyond(sizes):  # at all token counts alike, but for noise
-        weights = _weights(config.replace(num_heads=sizes.heads,
-                                          intermediate_sizes=sizes.neurons))
-        return weights, np.median(ms[sizes] - table._parts(sizes, table.tokens))
-
-    together = [np.mean([beyond(sizes) for sizes in scale], axis=0) for scale in mixed]
-    return dataclasses.replace(table, together=_tuples(
-        sorted([*table.together, *map(tuple, together)])))
-
-
-def _weights(config: BertConfig) -> int:
+def weights(config: BertConfig) -> int:
     """Weights of all blocks."""
     return config.hidden_size * (
         4 * config.head_size * sum(config.num_heads)
         + 2 * sum(config.intermediate_sizes))
-
-
-def _default_path(environment: Mapping) -> Path:
-    digest = hashlib.sha256(json.dumps(environment, sort_keys=True).encode())
-    return Path.home() / ".cache" / "tfopt" / f"latency_{digest.hexdigest()[:16]}.json"
 
 
 def _between(x, points, values: np.ndarray) -> np.ndarray:

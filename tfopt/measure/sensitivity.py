@@ -89,8 +89,9 @@ def losses(
     if mode not in MODES:
         raise ValueError(f"`mode` must be one of {MODES}. Received: mode={mode!r}")
     some = examples[:_EXAMPLES]
-    expected = calibrate.values(graph.contents, some)
-    for name, kind in tflite.operations(graph, scheme).items():
+    expected = calibrate.values(
+        tflite.prepared(graph, scheme, calibration=examples), some)
+    for name, kind in tflite.operations(graph, scheme, calibration=examples).items():
         if kind not in _KINDS:
             continue
         only = {"alone": [name]} if mode == "alone" else {"leave": [name]}

@@ -33,7 +33,7 @@ MASSIVE_OUTPUT = rf"/layer_\d+_{DENSE_ROLES[-1]}/"
 # A channel is massive whose largest |value| is so many times the mean of all channels'.
 MASSIVE_TIMES = 8.0
 # Both products of an ffn: at these tokens the first takes and gives a few such numbers.
-FFN_OUTPUT = rf"/layer_\d+_({'|'.join(DENSE_ROLES[-2:])})/"
+FFN_PRODUCT = rf"/layer_\d+_({'|'.join(DENSE_ROLES[-2:])})/"
 ATTENTION = "attention"
 ATTENTION_NORM = "attention_norm"
 FFN_NORM = "ffn_norm"
@@ -56,7 +56,7 @@ def norm_behind(name: str) -> str:
 
 def is_in_ffn(name: str) -> bool:
     """Whether a layer of this name is a product of an ffn."""
-    return re.search(FFN_OUTPUT, f"/{name}/") is not None
+    return re.search(FFN_PRODUCT, f"/{name}/") is not None
 
 
 def layer_names(model: keras.Model) -> set[str]:

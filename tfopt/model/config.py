@@ -188,6 +188,13 @@ class BertConfig:
         """Returns the fields as a JSON object."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
+    def without_empty_layers(self) -> BertConfig:
+        """The sizes of the layers that have a block; of the last one if none has."""
+        layers = [sizes for sizes in zip(self.num_heads, self.intermediate_sizes,
+                                         strict=True) if any(sizes)]
+        heads, neurons = zip(*layers or [(0, 0)], strict=True)
+        return self.replace(num_heads=heads, intermediate_sizes=neurons)
+
     def replace(self, **changes: Any) -> BertConfig:
         """Returns a copy with some fields changed, checked anew."""
         return dataclasses.replace(self, **changes)

@@ -4,14 +4,23 @@ Scores of a few thousand examples say what matters, a search which structure mee
 target at the least loss, least squares make up for what is gone (minutes, no training);
 then, if asked for, training recovers the rest, from a teacher where there is one. In
 several steps, each cut is scored on the model that the one before left.
+
+What was found is in `Outcome.details`, in lists of an entry a layer: "num_heads" and
+"intermediate_sizes" before; "head_scores" of every head in the first cut, by how much
+the loss is thought to rise when it goes after those of its layer that go before it;
+"heads_kept", by their numbers in the model given; "neurons_kept", how many; and the
+costs "predicted_before" and "predicted", in "unit".
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from absl import logging
 
 from tfopt.backend import keras
@@ -19,7 +28,7 @@ from tfopt.compress import importance, search
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.reconstruct import reconstruct
 from tfopt.compress.search import Costs
-from tfopt.compress.surgery import Kept, cut
+from tfopt.compress.surgery import Kept, cut, drop_empty_layers
 from tfopt.files import write_whole
 from tfopt.model import BertConfig, anatomy
 from tfopt.types import check_fields
@@ -116,7 +125,8 @@ class Structured(Pass):
         """
         self.resolve(context)
         config = anatomy.config_of(model)
-        costs_of = search.multiplications if self.keep else context.costs
+        costs_of = _without_empty_layers(
+            search.multiplications if self.keep else context.costs)
         before = costs_of(config).whole(config)
         target = self._target(before)
         if target >= before:
@@ -125,13 +135,20 @@ class Structured(Pass):
                 f"Received: target={target:.4g}")
         # Found before hours of training, not at the last cut.
         search.check_target(config, costs_of(config), target, **self._limits())
-        small, left = model, config
+        small, left, choices = model, config, []
         for step in range(1, self.steps + 1):
             aim = before * (target / before) ** (step / self.steps)
             part = context.within(f"cut_{step}")
-            small, left = self._cut(small, left, costs_of(left), aim, part)
+            costs = costs_of(left)
+            choices.append(self._choose(small, left, costs, aim, part))
+            small, left = self._cut(small, left, choices[-1].kept, part)
+            logging.info("Cut to heads %s, neurons %s: %.4g %s", left.num_heads,
+                         left.intermediate_sizes, costs.whole(left), costs.unit)
+            if step == self.steps:
+                small = drop_empty_layers(small)
             part.fit(small, self.step_epochs if step < self.steps else self.epochs)
-        return _outcome(model, config, small, left, costs_of(config))
+        return _outcome(model, small,
+                        _details(config, left, costs_of(config), choices))
 
     def _target(self, before: float) -> float:
         if self.keep is not None:
@@ -145,41 +162,98 @@ class Structured(Pass):
         return {name: getattr(self, name) for name in (
             "neurons_multiple", "heads_multiple", "empty_blocks")}
 
-    def _cut(self, model: keras.Model, config: BertConfig, costs: Costs, aim: float,
-             context: Context) -> tuple[keras.Model, BertConfig]:
-        """The model cut down to a cost; a resumed run finds what it chose."""
+    def _choose(self, model: keras.Model, config: BertConfig, costs: Costs, aim: float,
+                context: Context) -> _Choice:
+        """What stays at a cost; a resumed run finds what it chose."""
         record = context.state_dir and Path(context.state_dir) / "kept.json"
         if record and record.exists():
-            fields = json.loads(record.read_text(encoding="utf-8"))
-            kept = Kept(**{name: tuple(map(tuple, units))
-                           for name, units in fields.items()})
-        else:
-            scores = importance.of(model, self.score, context.train, self.examples)
-            kept = search.search(config, scores, costs, aim, **self._limits())
-            if record:
-                write_whole(record, json.dumps(dataclasses.asdict(kept)))
+            return _Choice.from_json(record.read_text(encoding="utf-8"))
+        scores = importance.of(model, self.score, context.train, self.examples)
+        kept = search.search(config, scores, costs, aim, **self._limits())
+        choice = _Choice(kept, tuple(map(_rises, scores.heads)))
+        if record:
+            write_whole(record, choice.to_json())
+        return choice
+
+    def _cut(self, model: keras.Model, config: BertConfig, kept: Kept,
+             context: Context) -> tuple[keras.Model, BertConfig]:
+        """The smaller model, fitted to the one before if asked for, and its sizes."""
         small = cut(model, kept)
         if self.reconstruct:
             reconstruct(model, small, context.train, self.examples)
         # Not read from the model: without heads, it would not tell how wide they were.
-        left = kept.config(config)
-        logging.info("Cut to heads %s, neurons %s: %.4g %s", left.num_heads,
-                     left.intermediate_sizes, costs.whole(left), costs.unit)
-        return small, left
+        return small, kept.config(config)
 
 
-def _outcome(before: keras.Model, config: BertConfig, after: keras.Model,
-             left: BertConfig, costs: Costs) -> Outcome:
-    shapes = {layer.name: layer.kernel.shape for layer in anatomy.encoder_dense(after)}
+def _without_empty_layers(costs_of: Callable[[BertConfig], Costs]
+                          ) -> Callable[[BertConfig], Costs]:
+    """Costs where a layer of which nothing is left costs nothing."""
+    def of(config):
+        costs = costs_of(config)
+        return dataclasses.replace(
+            costs, whole=lambda own: costs.whole(own.without_empty_layers()))
+
+    return of
+
+
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+    """What stays after a cut, and the scores of the heads there were, by layer."""
+
+    kept: Kept
+    head_scores: tuple[tuple[float, ...], ...]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> _Choice:
+        fields = json.loads(text)
+        kept = {name: tuple(map(tuple, units))
+                for name, units in fields["kept"].items()}
+        return cls(Kept(**kept), tuple(map(tuple, fields["head_scores"])))
+
+
+def _rises(block: importance.Block) -> tuple[float, ...]:
+    """The rise of the loss when a unit goes, after those before it: by unit."""
+    return tuple(np.diff(block.loss)[np.argsort(block.order)].tolist())
+
+
+def _details(config: BertConfig, left: BertConfig, costs: Costs,
+             choices: Sequence[_Choice]) -> dict[str, Any]:
+    """See the module."""
+    heads = [list(range(count)) for count in config.num_heads]
+    for choice in choices:
+        heads = [[numbers[i] for i in stay] for numbers, stay in
+                 zip(heads, choice.kept.heads, strict=True)]
+    return {
+        "num_heads": list(config.num_heads),
+        "head_scores": list(map(list, choices[0].head_scores)), "heads_kept": heads,
+        "intermediate_sizes": list(config.intermediate_sizes),
+        "neurons_kept": list(left.intermediate_sizes),
+        "predicted": float(costs.whole(left)),
+        "predicted_before": float(costs.whole(config)), "unit": costs.unit}
+
+
+def _outcome(before: keras.Model, after: keras.Model, details: dict) -> Outcome:
+    names = {layer.name for layer in before.layers}
     touched, skipped = [], {}
-    for layer in anatomy.encoder_dense(before):
-        if layer.kernel.shape != shapes.get(layer.name):
-            touched.append(layer.name)
-        else:
-            skipped[layer.name] = "all of it matters more than what went"
-    old, new = costs.whole(config), costs.whole(left)
+    for i, heads in enumerate(details["heads_kept"]):
+        fewer_heads = len(heads) < details["num_heads"][i]
+        fewer_neurons = details["neurons_kept"][i] < details["intermediate_sizes"][i]
+        for role in anatomy.DENSE_ROLES:
+            name = anatomy.layer_name(i, role)
+            if name not in names:
+                continue
+            if fewer_neurons if anatomy.is_in_ffn(name) else fewer_heads:
+                touched.append(name)
+            else:
+                skipped[name] = "all of it matters more than what went"
+    old, new = details["predicted_before"], details["predicted"]
     times = f" ({old / new:.2f}x)" if new else ""
-    note = (f"heads left {', '.join(map(str, left.num_heads))}; neurons left "
-            f"{', '.join(map(str, left.intermediate_sizes))}; predicted {new:.4g} "
-            f"{costs.unit} of {old:.4g}{times}")
-    return Outcome(model=after, touched=tuple(touched), skipped=skipped, notes=(note,))
+    heads = ", ".join(str(len(kept)) for kept in details["heads_kept"])
+    neurons = ", ".join(map(str, details["neurons_kept"]))
+    note = (f"heads left {heads}; neurons left {neurons}; predicted {new:.4g} "
+            f"{details['unit']} of {old:.4g}{times}")
+    return Outcome(model=after, touched=tuple(touched), skipped=skipped, notes=(note,),
+                   details=details)

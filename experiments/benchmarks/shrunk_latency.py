@@ -1,0 +1,279 @@
+r"""How long the exports of pruned structures take, beside what the table foretold.
+
+    python experiments/benchmarks/shrunk_latency.py --model_dir=DIR --dev_file=F \
+        --tables=shrink.json --report=FILE.json
+
+Source: `measure/latency_table.py`, whose predictions these are. Times do not depend on
+the values of weights: each structure of the tables that shrink_table.py fills is built
+anew with random ones, equal structures once. All of a group take turns with the
+unpruned model, by whose time in the same rounds a speedup is reckoned; each group is
+reported when it is done, and the same command after a kill goes on with the next. Cost:
+some ten minutes a group for BERT-Base, most of it to export; and the latency table, if
+it is not there. Expected: predictions within 10 % of the measured times.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import common
+import flags as shared
+import numpy as np
+import targets
+import task as tasks
+from absl import flags, logging
+
+from tfopt import data, drawing, model
+from tfopt.export import tflite
+from tfopt.files import write_whole
+from tfopt.measure import latency
+from tfopt.measure.block_times import Sizes
+
+FLAGS = flags.FLAGS
+UNPRUNED, PADDED = "unpruned", "keras_padded"
+_FORETOLD = "dynamic_wi8_afp32"  # the export that the latency table is of
+_REPEATS = 8  # of a turn, of texts of one length; the first of them is not counted
+
+Names = dict[Sizes, list[tuple[str, str]]]  # structure -> (cell, seed) of each
+
+
+def structures() -> Names:
+    """The structures that the flags name.
+
+    Raises:
+        ValueError: a file is no such report, there is no structure, or two have one
+            name.
+    """
+    found: Names = {}
+    for path in filter(None, [*FLAGS.tables, FLAGS.structures]):
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            runs = fields["figures"]["runs"] if path in FLAGS.tables else {"": fields}
+            for seed, cells in runs.items():
+                for cell, figures in cells.items():
+                    if {"num_heads", "intermediate_sizes"} <= set(figures):
+                        sizes = Sizes(heads=tuple(figures["num_heads"]),
+                                      neurons=tuple(figures["intermediate_sizes"]))
+                        found.setdefault(sizes, []).append((cell, seed))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError("--tables and --structures must be JSON with structures. "
+                             f"Received: {path}: {error!r}") from error
+    if not found:
+        raise ValueError("--tables or --structures must hold a structure. Received: "
+                         f"--tables={FLAGS.tables}, --structures={FLAGS.structures}")
+    names = [name_of(*cells[0]) for cells in found.values()]
+    if len(set(names)) < len(names):
+        raise ValueError("Two structures must not have one name, of cell and seed. "
+                         f"Received: {sorted(names)}")
+    return found
+
+
+def name_of(cell: str, seed: str) -> str:
+    """A structure's name in the report."""
+    return f"{cell}, seed {seed}" if seed else cell
+
+
+def texts(config: model.BertConfig) -> dict[str, list]:
+    """What is asked in a turn: texts spread over the file, or of --tokens.
+
+    Raises:
+        ValueError: they are longer than the model's positions, or named twice.
+    """
+    if FLAGS.tokens and FLAGS.dev_file:
+        raise ValueError("--tokens takes the place of --dev_file. Received: "
+                         f"--tokens={FLAGS.tokens}, --dev_file={FLAGS.dev_file}")
+    if FLAGS.tokens:
+        random = np.random.default_rng(0)
+        request = fixed(random.integers(config.vocab_size, size=FLAGS.tokens),
+                        FLAGS.tokens)
+    else:
+        read = data.read_texts(FLAGS.dev_file or data.DEMO_DEV_FILE, tasks.columns())
+        rows = np.unique(np.linspace(0, len(read) - 1, FLAGS.texts).astype(int))
+        encoded = data.WordPiece.from_directory(model.directory(
+            FLAGS.model_dir)).encode(read.texts, read.pairs,
+                                     max_length=FLAGS.max_length)
+        request = {"ids": [encoded.ids[row] for row in rows],
+                   "first_lengths": [encoded.first_lengths[row] for row in rows]}
+    longest = max([FLAGS.keras_padded or 0, *map(len, request["ids"])])
+    if longest > config.max_positions:
+        raise ValueError(f"Texts must fit the model's {config.max_positions} positions."
+                         f" Received: {longest} tokens")
+    return request
+
+
+def fixed(ids: Sequence[int], tokens: int) -> dict[str, list]:
+    """A request of texts with so many tokens each."""
+    return {"ids": [np.resize(ids, tokens).tolist()] * (_REPEATS + 1),
+            "first_lengths": [tokens] * (_REPEATS + 1)}
+
+
+def time_group(config: model.BertConfig, group: Mapping[str, Sizes], request: Mapping,
+               padded: Mapping | None) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Exports structures, and times them in turn.
+
+    Args:
+        config: of the unpruned model.
+        group: name -> sizes.
+        request: asked of each file.
+        padded: asked of the unpruned Keras model; None leaves it out.
+
+    Returns:
+        name -> seconds <float>[rounds, N], of UNPRUNED and perhaps PADDED too; and the
+        files' sizes in bytes.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        files, sizes_of = {}, {UNPRUNED: Sizes.of(config), **group}
+        for number, (name, sizes) in enumerate(sizes_of.items()):
+            files[name] = Path(directory) / f"{number}.tflite"
+            write_whole(files[name], tflite.convert(model.build(config.replace(
+                num_heads=sizes.heads, intermediate_sizes=sizes.neurons)),
+                FLAGS.scheme))
+            logging.info("Exported %d of %d", number + 1, len(sizes_of))
+        artifacts = dict(files)
+        if padded:
+            artifacts[PADDED] = Path(directory) / "keras"
+            model.save(model.build(config), artifacts[PADDED])
+        seconds: dict[str, list] = {name: [] for name in artifacts}
+        with common.Turns({name: latency.command(path, FLAGS.num_threads)
+                           for name, path in artifacts.items()},
+                          FLAGS.num_threads) as turns:
+            for number in range(-1, 2 if FLAGS.smoke else FLAGS.rounds):
+                answers = turns.round(number, lambda worker: worker.ask(**request),
+                                      list(files))
+                if padded:
+                    answers |= turns.round(number, lambda worker: worker.ask(**padded),
+                                           [PADDED])
+                if number >= 0:  # round -1 warms up
+                    for name, answer in answers.items():
+                        same = name == PADDED or FLAGS.tokens
+                        seconds[name].append(answer["seconds"][1 if same else 0:])
+        return ({name: np.array(taken) for name, taken in seconds.items()},
+                {name: file.stat().st_size for name, file in files.items()})
+
+
+def figures_of(name: str, seconds: Mapping[str, np.ndarray], file_bytes: int,
+               foretold: Mapping[str, float]) -> dict[str, float]:
+    """The figures of a file, held against the unpruned one's of the same rounds."""
+    p50_ms = common.spread(seconds[name])["p50_ms"]
+    found = {"p50_ms": p50_ms, "file_bytes": file_bytes,
+             "speedup": common.over(seconds[UNPRUNED], seconds[name])}
+    if foretold:
+        found |= {"predicted_ms": foretold[name],
+                  "predicted_speedup": foretold[UNPRUNED] / foretold[name],
+                  "predicted_over_measured": foretold[name] / p50_ms}
+    return found
+
+
+def predict(config: model.BertConfig, structures: Mapping[str, Sizes],
+            lengths: Sequence[int]) -> dict[str, float]:
+    """What the table foretells: name -> ms; nothing of exports that it is not of."""
+    if FLAGS.scheme != _FORETOLD:
+        logging.info("No predictions: the latency table is of %s.", _FORETOLD)
+        return {}
+    whole = targets.costs(lengths)(config).whole
+    return {name: whole(config.replace(num_heads=sizes.heads,
+                                       intermediate_sizes=sizes.neurons))
+            for name, sizes in {UNPRUNED: Sizes.of(config), **structures}.items()}
+
+
+def measure(names: Names) -> dict:
+    """Times what a killed run of the same command has left: the whole report."""
+    config = model.config_of(model.load(FLAGS.model_dir))
+    by_name = {name_of(*cells[0]): sizes for sizes, cells in names.items()}
+    request = texts(config)
+    lengths = list(map(len, request["ids"]))
+    foretold = predict(config, by_name, lengths)
+    figures = shared.reported_figures(FLAGS.report) or {
+        "num_threads": FLAGS.num_threads, "mean_tokens": float(np.mean(lengths)),
+        "structures": {}}
+    left = [name for name in by_name if name not in figures["structures"]]
+    for start in range(0, len(left), FLAGS.group):
+        group = {name: by_name[name] for name in left[start:start + FLAGS.group]}
+        padded = (fixed(request["ids"][0], FLAGS.keras_padded)
+                  if FLAGS.keras_padded and PADDED not in figures else None)
+        seconds, file_bytes = time_group(config, group, request, padded)
+        own = {name: figures_of(name, seconds, count, foretold)
+               for name, count in file_bytes.items()}
+        unpruned = own.pop(UNPRUNED)
+        figures.setdefault(UNPRUNED, unpruned)
+        if padded:
+            figures[PADDED] = {
+                "tokens": FLAGS.keras_padded, **common.spread(seconds[PADDED]),
+                "over_unpruned": common.over(seconds[PADDED], seconds[UNPRUNED])}
+        for name, found in own.items():
+            sizes = by_name[name]
+            figures["structures"][name] = {
+                "names": [name_of(*cell) for cell in names[sizes]],
+                "num_heads": sizes.heads, "intermediate_sizes": sizes.neurons,
+                **found, "unpruned_p50_ms": unpruned["p50_ms"]}
+        shared.write_figures(FLAGS.report, figures)
+        logging.info("Timed %d of %d structures", len(figures["structures"]),
+                     len(by_name))
+    return figures
+
+
+def show(figures: Mapping) -> None:
+    """Prints a line of each file."""
+    for name, found in {UNPRUNED: figures[UNPRUNED], **figures["structures"]}.items():
+        said = (f"{name:32} {found['p50_ms']:8.2f} ms {found['speedup']:6.2f}x "
+                f"{found['file_bytes'] / 1e6:7.2f} MB")
+        if "predicted_ms" in found:
+            said += (f"; predicted {found['predicted_ms']:8.2f} ms "
+                     f"{found['predicted_speedup']:6.2f}x")
+        print(said)
+    if PADDED in figures:
+        keras = figures[PADDED]
+        print(f"Keras float32, {keras['tokens']} tokens: {keras['p50_ms']:.2f} ms, "
+              f"{keras['over_unpruned']:.2f} times the unpruned file's")
+    print(f"Figures: {FLAGS.report}")
+
+
+def main() -> None:
+    """Times, reports and draws."""
+    if FLAGS.picture and FLAGS.scheme != _FORETOLD:
+        raise ValueError(f"--picture is of predictions, which are of {_FORETOLD}. "
+                         f"Received: --scheme={FLAGS.scheme}")
+    names = structures()
+    figures = measure(names)
+    show(figures)
+    if FLAGS.picture:
+        cells = {name_of(*own[0]): own[0][0] for own in names.values()}
+        drawn = drawing.predictions([
+            (cells.get(name, name), found["predicted_ms"], found["p50_ms"])
+            for name, found in {UNPRUNED: figures[UNPRUNED],
+                                **figures["structures"]}.items()])
+        if drawn:
+            write_whole(FLAGS.picture, drawn)
+
+
+if __name__ == "__main__":
+    shared.define_model()
+    shared.define_columns()
+    shared.define_measuring()
+    targets.define_table_flags()
+    common.define_report()
+    flags.DEFINE_list("tables", [], "Reports of shrink_table.py, whose structures are "
+                      "timed; cells without one are left out.")
+    flags.DEFINE_string("structures", None, 'More of them: JSON {name: {"num_heads": '
+                        '[of each layer], "intermediate_sizes": [of each layer]}}.')
+    flags.DEFINE_string("dev_file", None, "Texts to time, at their natural lengths. "
+                        "Left out: the embedded support intents.")
+    flags.DEFINE_integer("tokens", None, "Times texts of so many tokens instead, "
+                         "without the changes of length that a prediction has in it.",
+                         lower_bound=1)
+    flags.DEFINE_integer("texts", 60, "Texts of a turn.", lower_bound=1)
+    flags.DEFINE_integer("rounds", 15, "Turns of each file.", lower_bound=1)
+    flags.DEFINE_integer("group", 16, "Structures that take turns, each a process.",
+                         lower_bound=1)
+    flags.DEFINE_enum("scheme", _FORETOLD, [
+        scheme for scheme in tflite.SCHEMES if not tflite.needs_calibration(scheme)],
+        f"The export; only {_FORETOLD} is foretold.")
+    flags.DEFINE_integer(
+        "keras_padded", None, "Times the unpruned Keras float32 model, too, each text "
+        "padded to so many tokens. It is asked texts of that length: its attention "
+        "mask hides nothing then, which takes as long.", lower_bound=1)
+    flags.DEFINE_string("picture", None, "PNG of predicted against measured times.")
+    shared.run(main)

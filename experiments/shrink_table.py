@@ -1,0 +1,183 @@
+r"""What smaller structures cost in accuracy: target speedups, ways to train, seeds.
+
+    python experiments/shrink_table.py --train_file=F --dev_file=F --seeds=0,1,2 \
+        --points=1.5,2,3,5 --ways=post_training,distilled --report=FILE.json
+
+Source: the passes `structured` and `student`. For each seed a model is fine-tuned as
+seeds.py does it. It is baseline and teacher of every cell, a target speedup and a way:
+"post_training" cuts and fits, without training; "cross_entropy" trains on from there,
+"distilled" with the teacher; "student" keeps as many whole layers as the target allows,
+and learns from the teacher. Speedups are foretold by the latency table;
+benchmarks/shrunk_latency.py measures them. Cost: a fine-tuning for each seed, and
+--shrunk_epochs for each trained cell; each is reported when it is done, and the same
+command after a kill goes on with the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import statistics
+import time
+
+import flags as shared
+import seeds
+import tables
+import targets
+import task as tasks
+from absl import flags
+
+from tfopt import compress, model
+from tfopt.export import tflite
+from tfopt.measure import cost, quality
+
+FLAGS = flags.FLAGS
+BASELINE = "unpruned"
+WAYS = ("post_training", "cross_entropy", "distilled", "student")
+
+
+def cells() -> list[str]:
+    """Names of the cells, such as "2x distilled", in the order of the flags."""
+    unknown = sorted(set(FLAGS.ways) - set(WAYS))
+    if unknown:
+        raise ValueError(f"--ways must be of {WAYS}. Received: {unknown}")
+    return [f"{point}x {way}" for point in FLAGS.points for way in FLAGS.ways]
+
+
+def passes(speedup: float, way: str, config: model.BertConfig, costs
+           ) -> tuple[compress.Pass, ...]:
+    """The passes of a cell."""
+    epochs = 0 if way == "post_training" else 1 if FLAGS.smoke else FLAGS.shrunk_epochs
+    if way == "student":
+        return (compress.from_fields({
+            "pass": "student", "layers": layers_within(speedup, config, costs),
+            "epochs": epochs}),)
+    trained = {} if way == "post_training" else {
+        "steps": FLAGS.steps, "step_epochs": FLAGS.step_epochs}
+    cut = compress.from_fields({
+        "pass": "structured", "target_latency_ms": costs.whole(config) / speedup,
+        "score": FLAGS.score, "examples": 16 if FLAGS.smoke else FLAGS.examples,
+        "epochs": epochs, "empty_blocks": FLAGS.layers is None, **trained})
+    if FLAGS.layers is None:
+        return (cut,)
+    return (compress.from_fields({"pass": "student", "layers": FLAGS.layers,
+                                  "epochs": 0}), cut)
+
+
+def layers_within(speedup: float, config: model.BertConfig, costs) -> int:
+    """The most layers with which a model is as much faster, or 1."""
+    def whole(layers):
+        return costs.whole(config.replace(
+            num_heads=config.num_heads[-layers:],
+            intermediate_sizes=config.intermediate_sizes[-layers:]))
+
+    most = whole(config.num_layers) / speedup
+    return max((n for n in range(1, config.num_layers) if whole(n) <= most), default=1)
+
+
+def run_cell(task, baseline, cell: str) -> dict:
+    """Shrinks, trains, exports and judges.
+
+    Args:
+        task: the data.
+        baseline: fine-tuned.
+        cell: its name.
+
+    Returns:
+        accuracy of the export; of the Keras model; what the table foretells; sizes;
+        seconds that the pass took.
+    """
+    point, way = cell.split()
+    config = model.config_of(baseline)
+    costs_of = targets.costs(task.report["dev"].lengths)
+    context = compress.Context(
+        train=task.train, dev=task.choose, costs=costs_of,
+        settings=dataclasses.replace(tasks.settings(),
+                                     learning_rate=FLAGS.shrunk_learning_rate))
+    if way in ("distilled", "student"):
+        context = dataclasses.replace(context, train=task.taught, teacher=baseline,
+                                      distillation=tasks.distillation())
+    recipe = compress.Recipe(passes=passes(float(point[:-1]), way, config,
+                                           costs_of(config)))
+    begun = time.monotonic()
+    outcome = compress.run(baseline, recipe, context)[-1]
+    seconds = time.monotonic() - begun
+    left = model.config_of(outcome.model)
+    whole = costs_of(config).whole
+    return {**judged(outcome.model, task.report["dev"]), "seconds": seconds,
+            "predicted_ms": whole(left),
+            "predicted_speedup": whole(config) / whole(left),
+            "num_heads": list(left.num_heads),
+            "intermediate_sizes": list(left.intermediate_sizes)}
+
+
+def judged(keras_model, part: tasks.Split) -> dict[str, float]:
+    """Accuracy of a model and of its export, and their sizes."""
+    contents = tflite.convert(keras_model, FLAGS.exports[-1])
+    accuracies = {name: quality.measure(tasks.logits_of(artifact, part),
+                                        part.class_ids)["accuracy"]
+                  for name, artifact in (("accuracy", contents),
+                                         ("keras_accuracy", keras_model))}
+    return {**accuracies, "parameters": cost.of_model(keras_model)["parameters"],
+            "file_bytes": len(contents)}
+
+
+def summary(runs: dict[str, dict[str, dict]]) -> dict:
+    """Seed -> cell -> figures; their means, and points lost against the baseline."""
+    means, lost = {}, {}
+    for cell in dict.fromkeys(cell for found in runs.values() for cell in found):
+        found = {seed: run[cell] for seed, run in runs.items() if cell in run}
+        first = next(iter(found.values()))
+        means[cell] = {figure: statistics.fmean(one[figure] for one in found.values())
+                       for figure, value in first.items()
+                       if not isinstance(value, list)}
+        lost[cell] = 100 * statistics.fmean(
+            runs[seed][BASELINE]["accuracy"] - one["accuracy"]
+            for seed, one in found.items())
+    return {"runs": runs, "means": means, "points_lost": lost}
+
+
+def begin(task, baseline):
+    """The figures of a seed's model before, and what fills its cells."""
+    return judged(baseline, task.report["dev"]), functools.partial(run_cell, task,
+                                                                   baseline)
+
+
+def main() -> None:
+    """Fills the table."""
+    show(tables.fill(cells(), BASELINE, begin, summary, distils=True))
+
+
+def show(found: dict) -> None:
+    """Prints a summary: each cell's mean accuracy, what it lost, and its speed."""
+    for cell, figures in found["means"].items():
+        speed = figures.get("predicted_speedup", 1.0)
+        print(f"{cell:24} accuracy {figures['accuracy']:.4f}, points lost "
+              f"{found['points_lost'][cell]:.2f}, predicted {speed:.2f}x")
+
+
+def define_flags() -> None:
+    """Defines the flags of this script."""
+    seeds.define_flags()
+    tables.define_flags()
+    shared.define_distillation()
+    targets.define_table_flags()
+    flags.DEFINE_list("points", ["1.5", "2", "3", "5"], "Target speedups.")
+    flags.DEFINE_list("ways", ["post_training", "distilled"], f"Of {WAYS}.")
+    flags.DEFINE_integer("layers", None, "Encoder layers, at even steps, that cells "
+                         "are cut from; none of these then loses a whole block. Left "
+                         "out: all.", lower_bound=1)
+    flags.DEFINE_string("score", "block_fisher", "Of the pass structured.")
+    flags.DEFINE_integer("examples", 2048, "That score and fit.", lower_bound=1)
+    flags.DEFINE_integer("steps", 1, "Cuts of the trained ways.", lower_bound=1)
+    flags.DEFINE_integer("step_epochs", 1, "Epochs after each cut but the last.",
+                         lower_bound=0)
+    flags.DEFINE_integer("shrunk_epochs", 3, "Epochs after the last.", lower_bound=1)
+    flags.DEFINE_float("shrunk_learning_rate", 1e-4, "Their peak learning rate.",
+                       lower_bound=1e-12)
+    flags.FLAGS.set_default("distil_soft_weight", 1.0)
+
+
+if __name__ == "__main__":
+    define_flags()
+    shared.run(main)

@@ -1,0 +1,169 @@
+"""The file of a latency table -> the table; timed on this machine if there is none.
+
+The files of single blocks and of whole models (`measure.block_times`) are timed, and
+their times taken apart into what a `measure.latency_table` has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from tfopt.export import tflite
+from tfopt.files import write_whole
+from tfopt.measure import block_times, latency_table
+from tfopt.measure.block_times import Sizes
+from tfopt.measure.latency_table import PLACES, TOKENS, Curve, LatencyTable
+from tfopt.model import BertConfig
+from tfopt.types import PathLike
+
+
+def load(
+    config: BertConfig,
+    *,
+    path: PathLike | None = None,
+    num_threads: int = 2,
+    scheme: str = "dynamic_wi8_afp32",
+    tokens: Sequence[int] = TOKENS,
+    rounds: int = 60,
+    as_is: bool = False,
+) -> LatencyTable:
+    """Reads the table of a model on this machine; times and writes it if there is none.
+
+    The rounds timed so far are beside it, in `.rounds`: a killed run goes on there.
+
+    Args:
+        config: the model before pruning; its layers are the largest of the table.
+        path: JSON file; None for one under ~/.cache/tfopt, named by the environment. A
+            table of another environment is told of, and replaced.
+        num_threads: of a request.
+        scheme: of the export, one that needs no calibration.
+        tokens: token counts of the table, ascending; longer texts it cannot foretell.
+        rounds: turns of each of some 40 files; one more warms up. By the default a
+            MiniLM takes four minutes on two cores.
+        as_is: takes the table in `path`, which must be there, whatever machine and
+            version of the runtime it is of: that of a machine that serves, where
+            another one trains.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: an argument breaks its rule, or the file is no table; taken as it
+            is, the file is not there, or of other models, requests or exports.
+    """
+    tflite.check_scheme(scheme)
+    if tflite.needs_calibration(scheme):
+        raise ValueError("A table is of a scheme that needs no calibration. "
+                         f"Received: scheme={scheme!r}")
+    if list(tokens) != sorted(set(tokens)) or not tokens or tokens[0] < 1:
+        raise ValueError("`tokens` must ascend from at least 1. "
+                         f"Received: tokens={tokens}")
+    for name, value in (("num_threads", num_threads), ("rounds", rounds)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
+    wanted = block_times.environment(config, num_threads, scheme, tokens)
+    if as_is:
+        return _read_as_is(path, config, wanted)
+    path = Path(path) if path is not None else _default_path(wanted)
+    if path.is_file():
+        table = _read(path)
+        differences = _differences(table, wanted)
+        if not differences:
+            return table
+        logging.warning("The latency table in %s is timed anew, for it is of another "
+                        "environment: %s", path, "; ".join(differences))
+    record = path.with_name(path.name + ".rounds")
+    table = _build(config, wanted, rounds, record)
+    write_whole(path, table.to_json())
+    record.unlink(missing_ok=True)
+    logging.info("Wrote the latency table: %s", path)
+    return table
+
+
+def _read(path: Path) -> LatencyTable:
+    try:
+        return LatencyTable.from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read; remove it, and it is timed "
+                         f"anew. {error}") from error
+
+
+def _read_as_is(path: PathLike | None, config: BertConfig,
+                wanted: Mapping) -> LatencyTable:
+    """Reads a table of any machine that can tell what is wanted."""
+    if path is None or not Path(path).is_file():
+        raise ValueError("A table that is taken as it is must be there. "
+                         f"Received: path={path}")
+    table = _read(Path(path))
+    request = {name: wanted[name] for name in ("num_threads", "scheme")}
+    differences = _differences(table, request)
+    try:
+        table.check(config, wanted["tokens"])
+    except ValueError as error:
+        differences.append(str(error))
+    if differences:
+        raise ValueError(f"The latency table in {path} must fit model, texts and "
+                         f"export. Received: {'; '.join(differences)}")
+    logging.info("The latency table in %s is taken as it is: %s", path,
+                 "; ".join(_differences(table, wanted)) or "of this environment")
+    return table
+
+
+def _differences(table: LatencyTable, wanted: Mapping) -> list[str]:
+    """What of an environment the table is not of."""
+    return [f"{name} {table.environment.get(name)!r} there, {value!r} here"
+            for name, value in wanted.items() if table.environment.get(name) != value]
+
+
+def _build(config: BertConfig, environment: Mapping, rounds: int,
+           record: Path) -> LatencyTable:
+    """Times all files, and takes the table apart."""
+    grids = block_times.grids(config)
+    mixed = Sizes.mixed(config)
+    plan = {"one": Sizes.empty(1), "empty": Sizes.empty(block_times.REPEATS + 1),
+            **{(*key, size): Sizes.of_block(*key, size)
+               for key, grid in grids.items() for size in grid},
+            **{sizes: sizes for scale in mixed for sizes in scale}}
+    ms = block_times.measure(config, plan, tokens=environment["tokens"], rounds=rounds,
+                             num_threads=environment["num_threads"],
+                             scheme=environment["scheme"], record=record)
+
+    def curve(kind, place):
+        count = block_times.REPEATS if place == "inner" else 1
+        rows = [(ms[kind, place, size] - ms["empty"]) / count
+                for size in grids[kind, place]]
+        return Curve(sizes=(0, *grids[kind, place]),
+                     ms=_tuples([np.zeros_like(ms["empty"]), *rows]))
+
+    table = LatencyTable(
+        environment=environment, tokens=tuple(environment["tokens"]),
+        first_ms=tuple(ms["one"].tolist()),
+        layer_ms=tuple(((ms["empty"] - ms["one"]) / block_times.REPEATS).tolist()),
+        attention={place: curve("heads", place) for place in PLACES},
+        ffn={place: curve("neurons", place) for place in PLACES},
+        together=((0.0, 0.0),))
+
+    def beyond(sizes):  # at all token counts alike, but for noise
+        sized = config.replace(num_heads=sizes.heads, intermediate_sizes=sizes.neurons)
+        rest = ms[sizes] - table.predict_each(sized, table.tokens)
+        return latency_table.weights(sized), np.median(rest)
+
+    together = [np.mean([beyond(sizes) for sizes in scale], axis=0) for scale in mixed]
+    return dataclasses.replace(
+        table, together=_tuples(sorted([*table.together, *map(tuple, together)])))
+
+
+def _default_path(environment: Mapping) -> Path:
+    digest = hashlib.sha256(json.dumps(environment, sort_keys=True).encode())
+    return Path.home() / ".cache" / "tfopt" / f"latency_{digest.hexdigest()[:16]}.json"
+
+
+def _tuples(rows) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(map(float, row)) for row in rows)
