@@ -95,7 +95,7 @@ def run_cell(task, baseline, cell: str) -> dict:
         settings=dataclasses.replace(tasks.settings(),
                                      learning_rate=FLAGS.shrunk_learning_rate))
     if way in ("distilled", "student"):
-        context = dataclasses.replace(context, train=task.taught, teacher=baseline,
+        context = dataclasses.replace(context, taught=task.taught, teacher=baseline,
                                       distillation=tasks.distillation())
     recipe = compress.Recipe(passes=passes(float(point[:-1]), way, config,
                                            costs_of(config)))

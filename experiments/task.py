@@ -178,7 +178,7 @@ def with_teacher(context: compress.Context, task: Task,
         raise ValueError("--teacher_dir must name the teacher of a fine-tuning. "
                          "Received: none")
     return dataclasses.replace(
-        context, train=task.taught, distillation=settings,
+        context, taught=task.taught, distillation=settings,
         teacher=default if FLAGS.teacher_dir is None else model.load(FLAGS.teacher_dir),
         teacher_logits_file=state / "teacher_logits.npz"
         if FLAGS.cache_teacher_logits else None)

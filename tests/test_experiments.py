@@ -720,3 +720,42 @@ def test_minilm_learns_the_embedded_data_in_three_epochs(tmp_path):
     taken = figures(tmp_path / "report.json")
     for artifact in ("keras_float32", "dynamic_wi8_afp32"):
         assert taken[artifact, "accuracy", "dev"] > 0.7
+
+
+def test_a_table_of_smaller_models_is_filled_and_gone_on_with(task, four_layers,
+                                                              tmp_path):
+    baseline, *latencies = four_layers
+    shutil.copytree(baseline.partition("=")[2], tmp_path / "tuned" / "seed_0")
+    report_file = tmp_path / "table.json"
+    flags = [*task.flags, *latencies, "--smoke", "--seeds=0", "--points=1.5",
+             "--ways=post_training,cross_entropy,distilled,student",
+             "--keep_epoch=last", f"--baselines_dir={tmp_path / 'tuned'}",
+             f"--report={report_file}"]
+    run("shrink_table", *flags)
+    table = json.loads(report_file.read_text())["figures"]
+    cells = table["runs"]["0"]
+    whole = cells.pop("unpruned")
+    assert list(cells) == [f"1.5x {way}" for way in (
+        "post_training", "cross_entropy", "distilled", "student")]
+    structures = {json.dumps([cell["num_heads"], cell["intermediate_sizes"]])
+                  for name, cell in cells.items() if name != "1.5x student"}
+    assert len(structures) == 1
+    for name, cell in cells.items():
+        assert cell["predicted_speedup"] >= 1.5
+        assert cell["parameters"] < whole["parameters"]
+        assert table["points_lost"][name] == pytest.approx(
+            100 * (whole["accuracy"] - cell["accuracy"]))
+    assert cells["1.5x student"]["num_heads"] == [4, 4]
+    again = run("shrink_table", *flags)
+    assert "Seed 0" not in again.stderr
+    assert json.loads(report_file.read_text())["figures"] == table
+
+    run("join_tables", "--of=shrink", f"--tables={report_file}",
+        f"--report={tmp_path / 'whole.json'}")
+    assert json.loads((tmp_path / "whole.json").read_text())["figures"] == table
+
+
+def test_a_way_that_is_not_known_is_refused(task, tmp_path):
+    done = run("shrink_table", *task.flags, "--ways=luck", "--seeds=0",
+               f"--report={tmp_path / 'table.json'}", status=1)
+    assert done.stderr.endswith("Received: ['luck']\n")

@@ -103,7 +103,8 @@ def test_structures_are_timed_beside_the_unpruned_model(flags, tmp_path, tiny_di
 
 
 def test_another_export_at_a_fixed_length_has_no_prediction(flags, tmp_path):
-    run(*flags, "--tables=", "--tokens=5", "--scheme=float32")
+    run(*flags, "--tables=", "--tokens=5", "--scheme=float32",
+        "--nopredict")
     figures = json.loads((tmp_path / "report.json").read_text())["figures"]
     assert figures["mean_tokens"] == 5 and figures["num_threads"] == 2
     found = figures["structures"]["third"]
@@ -120,7 +121,8 @@ def script(monkeypatch, tmp_path):
     def given(**values):
         monkeypatch.setattr(module, "FLAGS", SimpleNamespace(**{
             "tables": [], "structures": None, "tokens": None, "dev_file": None,
-            "keras_padded": None, "picture": None, "scheme": "float32"} | values))
+            "keras_padded": None, "picture": None, "scheme": "float32",
+            "predict": False} | values))
 
     return SimpleNamespace(module=module, given=given)
 
@@ -148,7 +150,9 @@ def test_texts_are_named_once_and_fit_the_model(script, values, message):
         script.module.texts(config)
 
 
-def test_a_picture_is_of_predictions(script):
-    script.given(picture="p.png")
-    with pytest.raises(ValueError, match="Received: --scheme=float32"):
+@pytest.mark.parametrize(("values", "received"), [
+    ({"picture": "p.png"}, "--nopredict"), ({"predict": True}, "--scheme=float32")])
+def test_predictions_are_of_one_export(script, values, received):
+    script.given(**values)
+    with pytest.raises(ValueError, match=f"Received: {received}"):
         script.module.main()

@@ -169,9 +169,8 @@ def figures_of(name: str, seconds: Mapping[str, np.ndarray], file_bytes: int,
 
 def predict(config: model.BertConfig, structures: Mapping[str, Sizes],
             lengths: Sequence[int]) -> dict[str, float]:
-    """What the table foretells: name -> ms; nothing of exports that it is not of."""
-    if FLAGS.scheme != _FORETOLD:
-        logging.info("No predictions: the latency table is of %s.", _FORETOLD)
+    """What the table foretells: name -> ms; nothing where it is not asked for."""
+    if not FLAGS.predict:
         return {}
     whole = targets.costs(lengths)(config).whole
     return {name: whole(config.replace(num_heads=sizes.heads,
@@ -233,9 +232,11 @@ def show(figures: Mapping) -> None:
 
 def main() -> None:
     """Times, reports and draws."""
-    if FLAGS.picture and FLAGS.scheme != _FORETOLD:
-        raise ValueError(f"--picture is of predictions, which are of {_FORETOLD}. "
-                         f"Received: --scheme={FLAGS.scheme}")
+    if FLAGS.predict and FLAGS.scheme != _FORETOLD:
+        raise ValueError(f"Only {_FORETOLD} is foretold; give --nopredict. Received: "
+                         f"--scheme={FLAGS.scheme}")
+    if FLAGS.picture and not FLAGS.predict:
+        raise ValueError("--picture is of predictions. Received: --nopredict")
     names = structures()
     figures = measure(names)
     show(figures)
@@ -271,6 +272,8 @@ if __name__ == "__main__":
     flags.DEFINE_enum("scheme", _FORETOLD, [
         scheme for scheme in tflite.SCHEMES if not tflite.needs_calibration(scheme)],
         f"The export; only {_FORETOLD} is foretold.")
+    flags.DEFINE_bool("predict", True, "Whether the latency table is asked; of a large "
+                      "model it is long in the making.")
     flags.DEFINE_integer(
         "keras_padded", None, "Times the unpruned Keras float32 model, too, each text "
         "padded to so many tokens. It is asked texts of that length: its attention "

@@ -147,6 +147,20 @@ def test_a_target_that_only_the_least_meets_gives_the_least():
         assert (kept.heads, kept.neurons) == (((), ()), ((), ()))
 
 
+def test_other_layers_than_those_named_lose_all():
+    random = np.random.default_rng(2)
+    importance, given = scores(random), costs(random)
+    half = given.whole(CONFIG) / 2
+    kept = search.search(CONFIG, importance, given, half, neurons_multiple=1,
+                         layers=[1])
+    assert kept.heads[0] == kept.neurons[0] == ()
+    best = min(loss for loss, counts in structures(
+        importance, [[0], range(3), [0], range(5)])
+        if given.whole(CONFIG.replace(num_heads=counts[:2],
+                                      intermediate_sizes=counts[2:])) <= half)
+    assert loss_of(importance, kept) == pytest.approx(best)
+
+
 def test_a_structure_of_just_the_target_is_found():
     """A target of 7 times a third of the cost is a rounding below 7 thirds."""
     third = 1.1 / 3

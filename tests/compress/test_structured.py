@@ -323,6 +323,33 @@ def test_without_heads_costs_are_of_the_heads_there_were(before, context, target
         outcome.notes[0])
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_of_all_depths_the_one_of_least_loss_is_taken(before, context, monkeypatch,
+                                                      depth):
+    seen = []
+
+    def loss(model, examples):
+        seen.append(models.config_of(model).num_layers)
+        return abs(seen[-1] - depth)
+
+    monkeypatch.setattr(structured, "mean_loss", loss)
+    step = dataclasses.replace(QUICK, keep=0.4, empty_blocks=False, search_depth=True)
+    outcome = run(before, step, context)
+    assert seen == [2, 1]
+    assert models.config_of(outcome.model).num_layers == depth
+    # Of one layer that stays, it is the last.
+    assert (outcome.details["heads_kept"][0] == []) == (depth == 1)
+    assert multiplications(outcome.model) <= 0.4 * multiplications(before)
+
+
+def test_fewer_layers_may_meet_what_all_cannot(before, context):
+    step = dataclasses.replace(QUICK, keep=0.25, empty_blocks=False, heads_multiple=2)
+    with pytest.raises(ValueError, match="No structure meets the target"):
+        run(before, step, context)
+    outcome = run(before, dataclasses.replace(step, search_depth=True), context)
+    assert models.config_of(outcome.model).num_layers == 1
+
+
 def test_all_may_go(before, context):
     outcome = run(before, dataclasses.replace(QUICK, keep=0.01, steps=2,
                                               step_epochs=0), context)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tfopt import compress, data, model
-from tfopt.compress import Context, Recipe
-from tfopt.compress.base import Pass, taps
+from tfopt.compress import Context, Recipe, examples, importance
+from tfopt.compress.base import Pass
+from tfopt.compress.teacher import taps
 from tfopt.train import Distillation, Settings, terms
 
 CONFIG = model.BertConfig.uniform(
@@ -72,6 +73,23 @@ def test_logits_are_kept_in_a_file_and_used(teacher, batches, tmp_path):
     live = run("magnitude", dataclasses.replace(context, teacher_logits_file=None))
     for a, b in zip(first.get_weights(), live.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_texts_for_the_teacher_alone_are_learned_but_not_measured(
+        teacher, batches, tiny_examples, monkeypatch):
+    more = data.Batches(*tiny_examples, batch_size=6, shuffle_seed=0)
+    context = Context(train=batches, taught=more, teacher=teacher,
+                      settings=Settings(epochs=1))
+    assert context.learned is more and context.lesson(teacher)[0] is more
+    assert dataclasses.replace(context, teacher=None).learned is batches
+    assert dataclasses.replace(context, taught=None).learned is batches
+    read, judged = [], examples.read
+    monkeypatch.setattr(importance, "read",
+                        lambda train, count: read.append(train) or judged(train, count))
+    step = compress.from_fields({"pass": "structured", "keep": 0.5, "epochs": 0,
+                                 "reconstruct": False, "neurons_multiple": 1})
+    compress.run(model.build(CONFIG, seed=1), Recipe(passes=(step,)), context)
+    assert read == [batches]
 
 
 @pytest.mark.parametrize("name", ["magnitude", "quantization_aware"])

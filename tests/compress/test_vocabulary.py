@@ -157,6 +157,21 @@ def test_what_the_context_is_left_with(tiny_model, context, wordpiece):
                                   tiny_model(inputs(wordpiece.encode(TEXTS))))
 
 
+def test_words_of_texts_that_the_teacher_alone_judges_stay(tiny_model, context,
+                                                           wordpiece):
+    more = dataclasses.replace(context, teacher=tiny_model,
+                               taught=batches(wordpiece, [*TEXTS, "a good film"]))
+    (alone,), (outcome,) = run(tiny_model, context), run(tiny_model, more)
+    good, = wordpiece.encode(["good"]).ids[0][1:-1]
+    assert good in outcome.kept_tokens and good not in alone.kept_tokens
+    small = wordpiece.keeping(outcome.kept_tokens)
+    changed = dataclasses.replace(more, **outcome.context)
+    expected = inputs(small.encode([*TEXTS, "a good film"]))["input_ids"]
+    for index, found in changed.taught.each_once():
+        ids = found["input_ids"].numpy()
+        np.testing.assert_array_equal(ids, expected[index][:, :ids.shape[1]])
+
+
 def test_a_teachers_kept_logits_are_those_of_the_new_batches(
         tiny_model, context, tmp_path):
     taught = dataclasses.replace(

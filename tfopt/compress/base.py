@@ -45,8 +45,10 @@ class Context:
         log_dir: where TensorBoard's files go, or None.
         teacher: a trained model; every pass that trains then distils from it. None
             learns from the labels alone.
-        distillation: what is learned from the teacher.
-        teacher_logits_file: where the teacher's logits of `train` are kept, computed
+        taught: what is learned from the teacher, if not `train` alone: it may hold
+            texts without labels, by which nothing is measured; or None.
+        distillation: how it is.
+        teacher_logits_file: where the teacher's logits of those are kept, computed
             once; None runs it on every batch.
         costs: what the blocks of a BERT of some config take in time, or None.
         removable_tokens: ids that a vocabulary can do without -> the id read in the
@@ -59,6 +61,7 @@ class Context:
     state_dir: PathLike | None = None
     log_dir: PathLike | None = None
     teacher: keras.Model | None = None
+    taught: BatchSource | None = None
     distillation: Distillation = Distillation()
     teacher_logits_file: PathLike | None = None
     costs: Callable[[BertConfig], Costs] | None = None
@@ -84,6 +87,11 @@ class Context:
                 f"relations_weight={self.distillation.relations_weight}, "
                 f"teacher_logits_file={self.teacher_logits_file}")
 
+    @property
+    def learned(self) -> BatchSource | None:
+        """The batches that passes train on."""
+        return self.train if None in (self.teacher, self.taught) else self.taught
+
     def lesson(self, model: keras.Model) -> tuple[BatchSource, Objective | None]:
         """What a model is to be trained on, and for.
 
@@ -91,8 +99,8 @@ class Context:
             model: the student.
 
         Returns:
-            `train`, maybe with the teacher's logits, and the objective; None for plain
-            cross-entropy.
+            `learned`, maybe with the teacher's logits, and the objective; None for
+            plain cross-entropy.
 
         Raises:
             ValueError: the teacher does not fit the student.
@@ -101,11 +109,11 @@ class Context:
             return self.train, None
         check_teacher(self.teacher, model)
         if self.distillation.uses_layers:
-            return self.train, self.distillation.goal(self.teacher, taps)
+            return self.learned, self.distillation.goal(self.teacher, taps)
         quick = for_inference(self.teacher)
         if self.teacher_logits_file is None:
-            return self.train, self.distillation.goal(quick)
-        return (with_cached_logits(self.train, quick, self.teacher_logits_file),
+            return self.learned, self.distillation.goal(quick)
+        return (with_cached_logits(self.learned, quick, self.teacher_logits_file),
                 self.distillation.goal())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tfopt.backend import tf
+from tfopt.backend import keras, tf
 from tfopt.types import INPUT_NAMES, BatchSource
 
 
@@ -30,3 +30,29 @@ def read(train: BatchSource, examples: int) -> Iterator[tuple[dict, tf.Tensor]]:
         count += size
         if count >= examples:
             return
+
+
+def judged(model: keras.Model, train: BatchSource, examples: int) -> list:
+    """Reads examples for `mean_loss`.
+
+    Args:
+        model: tells the class of those without a label.
+        train: as of `read`.
+        examples: how many, rounded up to whole batches.
+
+    Returns:
+        Batches of (inputs, class ids <int32>[B]).
+    """
+    found = []
+    for inputs, class_ids in read(train, examples):
+        guesses = tf.argmax(model(inputs, training=False), 1, tf.int32)
+        found.append((inputs, tf.where(class_ids < 0, guesses, class_ids)))
+    return found
+
+
+def mean_loss(model: keras.Model, examples: list) -> float:
+    """The mean cross-entropy of what `judged` read."""
+    # Not as a tf.function: to trace each of so many models would take longer.
+    losses = [tf.nn.sparse_softmax_cross_entropy_with_logits(
+        class_ids, model(inputs, training=False)) for inputs, class_ids in examples]
+    return float(tf.reduce_mean(tf.concat(losses, axis=0)))

@@ -8,7 +8,7 @@ arXiv:2302.04089, section 3.2; SPDY, Frantar & Alistarh 2022, arXiv:2201.13096).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def multiplications(config: BertConfig) -> Costs:
 
 def search(config: BertConfig, scores: Importance, costs: Costs, target: float, *,
            neurons_multiple: int = 64, heads_multiple: int = 1,
-           empty_blocks: bool = True) -> Kept:
+           empty_blocks: bool = True, layers: Sequence[int] | None = None) -> Kept:
     """Finds the structure of the least predicted loss that meets a target.
 
     Args:
@@ -69,6 +69,7 @@ def search(config: BertConfig, scores: Importance, costs: Costs, target: float, 
         neurons_multiple: an ffn keeps a multiple of so many, or all.
         heads_multiple: the same of heads.
         empty_blocks: whether a block may lose all.
+        layers: those that may keep anything; None for all.
 
     Returns:
         What stays of each layer.
@@ -76,18 +77,15 @@ def search(config: BertConfig, scores: Importance, costs: Costs, target: float, 
     Raises:
         ValueError: no structure meets the target; says what the least costs.
     """
+    limits = {"neurons_multiple": neurons_multiple, "heads_multiple": heads_multiple,
+              "empty_blocks": empty_blocks, "layers": layers}
+    check_target(config, costs, target, **limits)
     blocks = [*zip(scores.heads, costs.heads, strict=True),
               *zip(scores.neurons, costs.neurons, strict=True)]
-    multiples = [heads_multiple] * config.num_layers + (
-        [neurons_multiple] * config.num_layers)
-    options = []
-    for (block, cost), multiple in zip(blocks, multiples, strict=True):
-        sizes = _sizes(len(block.order), multiple, empty_blocks)
-        # With n - k units gone, k are left.
-        options.append((sizes, cost[sizes], block.loss[::-1][sizes]))
-
-    check_target(config, costs, target, neurons_multiple=neurons_multiple,
-                 heads_multiple=heads_multiple, empty_blocks=empty_blocks)
+    # With n - k units gone, k are left.
+    options = [(sizes, cost[sizes], block.loss[::-1][sizes])
+               for (block, cost), sizes in zip(blocks, _sizes(config, **limits),
+                                               strict=True)]
 
     def whole(counts) -> float:
         heads, neurons = np.split(np.array(counts), 2)
@@ -102,20 +100,15 @@ def search(config: BertConfig, scores: Importance, costs: Costs, target: float, 
                 neurons=tuple(kept[config.num_layers:]))
 
 
-def check_target(config: BertConfig, costs: Costs, target: float, *,
-                 neurons_multiple: int = 64, heads_multiple: int = 1,
-                 empty_blocks: bool = True) -> None:
+def check_target(config: BertConfig, costs: Costs, target: float, **limits) -> None:
     """Checks that `search`, of the same arguments, will find a structure.
 
     Raises:
         ValueError: no structure meets the target; says what the least costs.
     """
-    def least(counts, multiple):
-        return [int(_sizes(count, multiple, empty_blocks)[0]) for count in counts]
-
-    left = config.replace(
-        num_heads=least(config.num_heads, heads_multiple),
-        intermediate_sizes=least(config.intermediate_sizes, neurons_multiple))
+    least = [int(sizes[0]) for sizes in _sizes(config, **limits)]
+    left = config.replace(num_heads=least[:config.num_layers],
+                          intermediate_sizes=least[config.num_layers:])
     floor = costs.whole(left)
     if floor > target * (1 + _ROUNDING):
         raise ValueError(
@@ -124,10 +117,22 @@ def check_target(config: BertConfig, costs: Costs, target: float, *,
             f"Received: target={target:.4g}")
 
 
-def _sizes(count: int, multiple: int, empty: bool) -> np.ndarray:
-    """The sizes that a block of so many units may have, ascending."""
-    sizes = {*range(multiple, count, multiple), count}
-    return np.array(sorted(sizes | {0} if empty else sizes))
+def _sizes(config: BertConfig, neurons_multiple: int = 64, heads_multiple: int = 1,
+           empty_blocks: bool = True, layers: Sequence[int] | None = None
+           ) -> list[np.ndarray]:
+    """The sizes that each layer's heads, then its neurons may have, ascending."""
+    stay = range(config.num_layers) if layers is None else layers
+
+    def of(i, count, multiple):
+        sizes = {*range(multiple, count, multiple), count}
+        if i not in stay:
+            sizes = {0}
+        return np.array(sorted(sizes | {0} if empty_blocks else sizes))
+
+    return [of(i, count, multiple)
+            for counts, multiple in ((config.num_heads, heads_multiple),
+                                     (config.intermediate_sizes, neurons_multiple))
+            for i, count in enumerate(counts)]
 
 
 def _meet(options, whole, target: float) -> list[int] | None:

@@ -86,7 +86,7 @@ class QuantizationAware(Pass):
         Raises:
             ValueError: the run ends before rounding begins.
         """
-        total = context.train.steps_per_epoch * context.settings.epochs
+        total = context.learned.steps_per_epoch * context.settings.epochs
         begin, freeze = self.begin_step, self.freeze_step
         if begin is None:
             begin = round(self.begin_fraction * total)

@@ -26,11 +26,13 @@ from absl import logging
 from tfopt.backend import keras
 from tfopt.compress import importance, search
 from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.examples import judged, mean_loss
 from tfopt.compress.reconstruct import reconstruct
 from tfopt.compress.search import Costs
 from tfopt.compress.surgery import Kept, cut, drop_empty_layers
 from tfopt.files import write_whole
 from tfopt.model import BertConfig, anatomy
+from tfopt.train import terms
 from tfopt.types import check_fields
 
 
@@ -56,6 +58,9 @@ class Structured(Pass):
             are computed in such parts.
         heads_multiple: the same of heads.
         empty_blocks: whether a layer may lose its whole attention or ffn block.
+        search_depth: whether structures of fewer layers, those at even steps, are cut
+            and fitted too, for the one whose loss is the least in truth: where most is
+            to go, the loss foretold says little. Each takes as long as the first.
     """
 
     keep: float | None = None
@@ -70,6 +75,7 @@ class Structured(Pass):
     neurons_multiple: int = 64
     heads_multiple: int = 1
     empty_blocks: bool = True
+    search_depth: bool = False
 
     stage = Stage.SHAPE
     needs = ("train",)
@@ -134,7 +140,8 @@ class Structured(Pass):
                 f"The target must be below what the model takes, {before:.4g}. "
                 f"Received: target={target:.4g}")
         # Found before hours of training, not at the last cut.
-        search.check_target(config, costs_of(config), target, **self._limits())
+        search.check_target(config, costs_of(config), target, **self._limits(),
+                            layers=self._depths(config)[-1])
         small, left, choices = model, config, []
         for step in range(1, self.steps + 1):
             aim = before * (target / before) ** (step / self.steps)
@@ -162,6 +169,14 @@ class Structured(Pass):
         return {name: getattr(self, name) for name in (
             "neurons_multiple", "heads_multiple", "empty_blocks")}
 
+    def _depths(self, config: BertConfig) -> list[list[int]]:
+        """The layers that structures may be of, the most first."""
+        present = [i for i, sizes in enumerate(zip(
+            config.num_heads, config.intermediate_sizes, strict=True)) if any(sizes)]
+        least = 1 if self.search_depth else len(present)
+        return [[present[i] for i in terms.evenly(count, len(present))]
+                for count in range(len(present), least - 1, -1)] or [[]]
+
     def _choose(self, model: keras.Model, config: BertConfig, costs: Costs, aim: float,
                 context: Context) -> _Choice:
         """What stays at a cost; a resumed run finds what it chose."""
@@ -169,11 +184,32 @@ class Structured(Pass):
         if record and record.exists():
             return _Choice.from_json(record.read_text(encoding="utf-8"))
         scores = importance.of(model, self.score, context.train, self.examples)
-        kept = search.search(config, scores, costs, aim, **self._limits())
+        structures, depths = [], self._depths(config)
+        for layers in depths:
+            try:
+                structures.append(search.search(config, scores, costs, aim,
+                                                **self._limits(), layers=layers))
+            except ValueError:  # too many layers for the target
+                if layers == depths[-1]:
+                    raise
+        kept = structures[0] if len(structures) == 1 else self._least_loss(
+            model, config, structures, context)
         choice = _Choice(kept, tuple(map(_rises, scores.heads)))
         if record:
             write_whole(record, choice.to_json())
         return choice
+
+    def _least_loss(self, model: keras.Model, config: BertConfig,
+                    structures: Sequence[Kept], context: Context) -> Kept:
+        """The structure of the least loss, once the model is cut to it."""
+        known = judged(model, context.train, self.examples)
+        losses = []
+        for kept in structures:
+            small, left = self._cut(model, config, kept, context)
+            losses.append(mean_loss(drop_empty_layers(small), known))
+            logging.info("Of heads %s, neurons %s the loss is %.4f", left.num_heads,
+                         left.intermediate_sizes, losses[-1])
+        return structures[int(np.argmin(losses))]
 
     def _cut(self, model: keras.Model, config: BertConfig, kept: Kept,
              context: Context) -> tuple[keras.Model, BertConfig]:

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from tfopt.backend import keras, tf
+from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
-from tfopt.compress.examples import read
+from tfopt.compress.examples import judged, mean_loss
 from tfopt.model import anatomy, build
 from tfopt.train import terms
 from tfopt.types import BatchSource, check_fields
@@ -168,33 +168,16 @@ def cheapest(model: keras.Model, layers: int, train: BatchSource, examples: int
     Returns:
         Numbers of the layers that stay, ascending.
     """
-    judged = _judged(model, train, examples)
+    found = judged(model, train, examples)
     kept = tuple(range(anatomy.num_layers(model)))
     while len(kept) > layers:
         rests = [kept[:i] + kept[i + 1:] for i in range(len(kept))]
-        losses = [_mean_loss(shorten(model, rest), judged) for rest in rests]
+        losses = [mean_loss(shorten(model, rest), found) for rest in rests]
         best = int(np.argmin(losses))
         logging.info("Without layer %d the loss is %.4f; without another, up to %.4f",
                      kept[best], losses[best], max(losses))
         kept = rests[best]
     return kept
-
-
-def _judged(model: keras.Model, train: BatchSource, examples: int) -> list:
-    """Batches of (inputs, class ids <int32>[B]), of so many examples or a few more."""
-    found = []
-    for inputs, class_ids in read(train, examples):
-        guesses = tf.argmax(model(inputs, training=False), 1, tf.int32)
-        found.append((inputs, tf.where(class_ids < 0, guesses, class_ids)))
-    return found
-
-
-def _mean_loss(model: keras.Model, judged: list) -> float:
-    """The mean cross-entropy."""
-    # Not as a tf.function: to trace each of so many models would take longer.
-    losses = [tf.nn.sparse_softmax_cross_entropy_with_logits(
-        class_ids, model(inputs, training=False)) for inputs, class_ids in judged]
-    return float(tf.reduce_mean(tf.concat(losses, axis=0)))
 
 
 def _outcome(before: keras.Model, after: keras.Model, kept: Sequence[int]) -> Outcome:

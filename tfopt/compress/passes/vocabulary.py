@@ -48,7 +48,9 @@ class Vocabulary(Pass):
         rows = anatomy.config_of(model).vocab_size
         removable = context.removable_tokens
         _check(removable, rows)
-        gone = set(removable) - _used(context.train)
+        sources = {name: batches for name in ("train", "taught")
+                   if (batches := getattr(context, name)) is not None}
+        gone = set(removable).difference(*map(_used, sources.values()))
         if not gone:
             raise ValueError("There must be rows that no text of train uses. Received: "
                              f"{rows} rows, all in use or not to be spared")
@@ -59,7 +61,8 @@ class Vocabulary(Pass):
             places[row] = places[removable[row]]
 
         changes: dict[str, Any] = {
-            "train": Renumbered(context.train, places),
+            **{name: Renumbered(batches, places)
+               for name, batches in sources.items()},
             "removable_tokens": {int(places[row]): int(places[other])
                                  for row, other in removable.items()
                                  if row not in gone}}
