@@ -14,7 +14,6 @@ each trained cell; with --baselines_dir other tables may share the fine-tuned mo
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from pathlib import Path
 
 import flags as shared
@@ -88,17 +87,9 @@ def run_cell(task, baseline, graphs, scheme: str, how: str) -> dict[str, float]:
     }
 
 
-def summary(runs: dict[str, dict[str, dict[str, float]]]) -> dict:
+def summary(runs: tables.Runs) -> dict:
     """Seed -> cell -> figures; their means, and points lost against float."""
-    means, lost = {}, {}
-    for cell in dict.fromkeys(cell for found in runs.values() for cell in found):
-        found = [run[cell] for run in runs.values() if cell in run]
-        means[cell] = {figure: statistics.fmean(one[figure] for one in found)
-                       for figure in found[0]}
-        lost[cell] = 100 * statistics.fmean(
-            run[FLOAT]["accuracy"] - run[cell]["accuracy"]
-            for run in runs.values() if cell in run)
-    return {"runs": runs, "means": means, "points_lost": lost}
+    return tables.summary(runs, FLOAT)
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import statistics
 import time
 
 import flags as shared
@@ -90,6 +89,7 @@ def run_cell(task, baseline, cell: str) -> dict:
     point, way = cell.split()
     config = model.config_of(baseline)
     costs_of = targets.costs(task.report["dev"].lengths)
+    costs = costs_of(config)
     context = compress.Context(
         train=task.train, dev=task.choose, costs=costs_of,
         settings=dataclasses.replace(tasks.settings(),
@@ -97,16 +97,14 @@ def run_cell(task, baseline, cell: str) -> dict:
     if way in ("distilled", "student"):
         context = dataclasses.replace(context, taught=task.taught, teacher=baseline,
                                       distillation=tasks.distillation())
-    recipe = compress.Recipe(passes=passes(float(point[:-1]), way, config,
-                                           costs_of(config)))
+    recipe = compress.Recipe(passes=passes(float(point[:-1]), way, config, costs))
     begun = time.monotonic()
     outcome = compress.run(baseline, recipe, context)[-1]
     seconds = time.monotonic() - begun
     left = model.config_of(outcome.model)
-    whole = costs_of(config).whole
     return {**judged(outcome.model, task.report["dev"]), "seconds": seconds,
-            "predicted_ms": whole(left),
-            "predicted_speedup": whole(config) / whole(left),
+            "predicted_ms": costs.whole(left),
+            "predicted_speedup": costs.whole(config) / costs.whole(left),
             "num_heads": list(left.num_heads),
             "intermediate_sizes": list(left.intermediate_sizes)}
 
@@ -122,19 +120,9 @@ def judged(keras_model, part: tasks.Split) -> dict[str, float]:
             "file_bytes": len(contents)}
 
 
-def summary(runs: dict[str, dict[str, dict]]) -> dict:
+def summary(runs: tables.Runs) -> dict:
     """Seed -> cell -> figures; their means, and points lost against the baseline."""
-    means, lost = {}, {}
-    for cell in dict.fromkeys(cell for found in runs.values() for cell in found):
-        found = {seed: run[cell] for seed, run in runs.items() if cell in run}
-        first = next(iter(found.values()))
-        means[cell] = {figure: statistics.fmean(one[figure] for one in found.values())
-                       for figure, value in first.items()
-                       if not isinstance(value, list)}
-        lost[cell] = 100 * statistics.fmean(
-            runs[seed][BASELINE]["accuracy"] - one["accuracy"]
-            for seed, one in found.items())
-    return {"runs": runs, "means": means, "points_lost": lost}
+    return tables.summary(runs, BASELINE)
 
 
 def begin(task, baseline):

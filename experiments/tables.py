@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,25 @@ def fine_tuned(task):
         model.save(tasks.finetune(task)[0], directory)
     with train.strategy.make(FLAGS.strategy).scope():
         return model.load(directory)
+
+
+def summary(runs: Runs, first: str) -> dict:
+    """Means over seeds, and points of accuracy lost against a cell of the same seed.
+
+    Args:
+        runs: the figures of each cell; lists among them have no mean.
+        first: the cell that all are held against.
+
+    Returns:
+        `runs`, "means" and "points_lost" by cell.
+    """
+    means, lost = {}, {}
+    for cell in dict.fromkeys(cell for found in runs.values() for cell in found):
+        found = [run[cell] for run in runs.values() if cell in run]
+        means[cell] = {figure: statistics.fmean(one[figure] for one in found)
+                       for figure, value in found[0].items()
+                       if not isinstance(value, list)}
+        lost[cell] = 100 * statistics.fmean(
+            run[first]["accuracy"] - run[cell]["accuracy"]
+            for run in runs.values() if cell in run)
+    return {"runs": runs, "means": means, "points_lost": lost}

@@ -31,16 +31,6 @@ def batches(tiny_examples):
     return data.Batches(*tiny_examples, batch_size=16, pad_to=16)
 
 
-@pytest.fixture
-def texts(tiny_examples):
-    """Two thirds of the examples to fit to, and the others; without labels."""
-    encoded, _ = tiny_examples
-    return [data.Batches(data.Encoded(ids=encoded.ids[part],
-                                      first_lengths=encoded.first_lengths[part]),
-                         batch_size=16, pad_to=16)
-            for part in (slice(0, 32), slice(32, 48))]
-
-
 def fresh(config, seed=1) -> keras.Model:
     """A model whose LayerNorms and biases are not all alike."""
     model = models.build(config, seed)

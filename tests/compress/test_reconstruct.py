@@ -21,16 +21,6 @@ def whole():
     return models.build(CONFIG, seed=1)
 
 
-@pytest.fixture
-def texts(tiny_examples):
-    """Two thirds of the examples to fit to, and the others."""
-    encoded, _ = tiny_examples
-    return [data.Batches(data.Encoded(ids=encoded.ids[part],
-                                      first_lengths=encoded.first_lengths[part]),
-                         batch_size=16, pad_to=16)
-            for part in (slice(0, 32), slice(32, 48))]
-
-
 def repeat(model) -> None:
     """Makes of the second half of all units the same as of the first."""
     for i in range(CONFIG.num_layers):

@@ -12,9 +12,9 @@ from tfopt import model as models
 from tfopt.backend import keras
 from tfopt.compress import Context, Recipe
 from tfopt.compress.examples import judged
-from tfopt.compress.passes import student
 from tfopt.compress.passes.low_rank import LowRank
 from tfopt.compress.passes.student import Student
+from tfopt.compress.surgery import shorten
 from tfopt.model import anatomy
 from tfopt.train import Distillation, Settings, loop
 
@@ -77,7 +77,7 @@ def test_even_layers_are_distinct_and_end_with_the_last(total):
 @pytest.mark.parametrize("kept", [(1, 3), (0, 2), (0, 1, 2), (2,)])
 def test_the_student_computes_by_the_layers_that_stay(config, kept):
     before = models.build(config, seed=1)
-    small = student.shorten(before, kept)
+    small = shorten(before, kept)
     assert models.config_of(small).num_heads == tuple(
         config.num_heads[i] for i in kept)
     assert models.config_of(small).intermediate_sizes == tuple(
@@ -97,7 +97,7 @@ def test_the_student_computes_by_the_layers_that_stay(config, kept):
 
 
 def without(model, *kept) -> keras.Model:
-    return student.shorten(model, kept)
+    return shorten(model, kept)
 
 
 def mean_loss(model, batches) -> float:

@@ -14,7 +14,7 @@ import dataclasses
 import numpy as np
 
 from tfopt.backend import keras, tf
-from tfopt.compress.examples import read
+from tfopt.compress.examples import read, summed_loss
 from tfopt.compress.surgery import check_plain
 from tfopt.model import anatomy
 from tfopt.model.anatomy import layer_name
@@ -120,9 +120,7 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int
     def gradients(inputs, class_ids):
         with tf.GradientTape() as tape:
             logits, *outputs = seen(inputs, training=False)
-            labels = tf.where(class_ids < 0, tf.argmax(logits, 1, tf.int32), class_ids)
-            loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(
-                labels, tf.cast(logits, tf.float32)))
+            loss = summed_loss(logits, class_ids)
         found = tape.gradient(loss, outputs)
         return [tf.reduce_sum(tf.cast(x * g, tf.float32), axis=1)
                 for x, g in zip(outputs, found, strict=True)]  # <float>[B, width]

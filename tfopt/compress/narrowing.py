@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from tfopt.backend import keras, tf
-from tfopt.compress.examples import read
+from tfopt.compress.examples import read, summed_loss
+from tfopt.compress.reconstruct import damped
 from tfopt.model import anatomy, bert, layers
 from tfopt.model.anatomy import layer_name
 from tfopt.types import INPUT_NAMES, BatchSource
@@ -25,8 +26,6 @@ SCORES = ("taylor", "fisher", "magnitude")
 _PLAIN = (keras.layers.Dense, keras.layers.Embedding, layers.Dropout, layers.LayerNorm,
           layers.PositionEmbedding)
 _READERS = ("query", "key", "value", "intermediate", anatomy.POOLER)
-# Of the mean square of the inputs: how strongly a kernel is held where it was.
-_DAMPING = 1e-2
 
 
 def check_plain(model: keras.Model) -> None:
@@ -99,9 +98,7 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int
     def gradients(inputs, class_ids):
         with tf.GradientTape() as tape:
             logits, *outputs = seen(inputs, training=False)
-            labels = tf.where(class_ids < 0, tf.argmax(logits, 1, tf.int32), class_ids)
-            loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(
-                labels, tf.cast(logits, tf.float32)))
+            loss = summed_loss(logits, class_ids)
         pooled, *states = [tf.cast(x * g, tf.float32) for x, g in zip(
             outputs, tape.gradient(loss, outputs), strict=True)]
         return tf.reduce_sum(tf.add_n(states), axis=1), pooled
@@ -212,7 +209,5 @@ def _fit(layer: keras.layers.Dense, whole: keras.layers.Dense,
     for theirs, ours in pairs:
         squares += ours.T @ ours
         across += ours.T @ theirs
-    missing = across @ wanted - squares @ weights
-    squares += _DAMPING * np.trace(squares) / len(squares) * np.eye(len(squares))
-    weights += np.linalg.solve(squares, missing)
+    weights += damped(squares, across @ wanted - squares @ weights)
     layer.set_weights([weights[:-1], weights[-1]])

@@ -89,8 +89,7 @@ class _Block:
         for batch in batches:
             found = [part.numpy().astype(np.float64) for part in self._moments(*batch)]
             squares, products = squares + found[0], products + found[1]
-        squares += _DAMPING * np.trace(squares) / len(squares) * np.eye(len(squares))
-        change = np.linalg.solve(squares, products)
+        change = damped(squares, products)
         self._output.kernel.assign_add(change[:-1])
         self._output.bias.assign_add(change[-1])
 
@@ -104,6 +103,20 @@ class _Block:
         weighted = inner / tf.math.reduce_variance(wanted[0], axis=1, keepdims=True)
         return (tf.matmul(weighted, inner, transpose_a=True),
                 tf.matmul(weighted, missing, transpose_a=True))
+
+
+def damped(squares: np.ndarray, products: np.ndarray) -> np.ndarray:
+    """Solves least squares for a change that is held near 0.
+
+    Args:
+        squares: X'X <float>[N, N], of the inputs; left as it is.
+        products: X'Y <float>[N, M], with what is missing.
+
+    Returns:
+        <float>[N, M].
+    """
+    held = _DAMPING * np.trace(squares) / len(squares) * np.eye(len(squares))
+    return np.linalg.solve(squares + held, products)
 
 
 def _attention(role, x, mask):

@@ -101,26 +101,55 @@ def drop_empty_layers(model: keras.Model) -> keras.Model:
     """
     check_plain(model)
     config = anatomy.config_of(model)
-    small = bert.build(config.without_empty_layers())
-    given = {layer.name: layer.get_weights() for layer in model.layers}
-    found = {name: weights for name, weights in given.items()
-             if not name.startswith("layer_")}
-    last, count = anatomy.EMBEDDING_NORM, 0
-    for i, sizes in enumerate(zip(config.num_heads, config.intermediate_sizes,
-                                  strict=True)):
-        # A model without any block keeps one layer.
-        if any(sizes) or i - count == config.num_layers - 1:
-            prefix = layer_name(i, "")
-            found |= {layer_name(count, name.removeprefix(prefix)): weights
-                      for name, weights in given.items() if name.startswith(prefix)}
-            last, count = layer_name(count, anatomy.FFN_NORM), count + 1
+    stay = [i for i, sizes in enumerate(zip(
+        config.num_heads, config.intermediate_sizes, strict=True)) if any(sizes)]
+    stay = stay or [config.num_layers - 1]  # without any block, too, one layer
+    small = shorten(model, stay)
+    before = small.get_layer(anatomy.EMBEDDING_NORM)
+    for i in range(config.num_layers):
+        if i in stay:
+            before = small.get_layer(layer_name(stay.index(i), anatomy.FFN_NORM))
             continue
         for norm in (anatomy.ATTENTION_NORM, anatomy.FFN_NORM):
-            found[last] = _norm_of_norm(found[last], given[layer_name(i, norm)])
-    for layer in small.layers:
-        if layer.weights:
-            layer.set_weights(found[layer.name])
+            gone = model.get_layer(layer_name(i, norm))
+            before.set_weights(_norm_of_norm(before.get_weights(), gone.get_weights()))
     return small
+
+
+def shorten(model: keras.Model, kept: Sequence[int]) -> keras.Model:
+    """Builds a BERT of some of another's encoder layers.
+
+    Args:
+        model: a BERT of plain layers; left as it is.
+        kept: numbers of its layers, in the order in which they are to follow.
+
+    Returns:
+        A BERT with weights of its own, its layers numbered anew.
+
+    Raises:
+        ValueError: the model is no BERT, or of other layers than `bert.build` makes.
+    """
+    config = anatomy.config_of(model)
+    small = bert.build(config.replace(
+        num_heads=[config.num_heads[i] for i in kept],
+        intermediate_sizes=[config.intermediate_sizes[i] for i in kept]))
+    for layer in small.layers:
+        source = model.get_layer(_name_before(layer.name, kept))
+        if type(source) is not type(layer):
+            raise ValueError(
+                "Layers can be dropped from a BERT of plain layers: let this pass come "
+                f"first. Received: {source.name} of type {type(source).__name__}")
+        layer.set_weights(source.get_weights())
+    return small
+
+
+def _name_before(name: str, kept: Sequence[int]) -> str:
+    """A layer's name before the encoder layers were numbered anew."""
+    for index, before in enumerate(kept):
+        prefix = layer_name(index, "")
+        if name.startswith(prefix):
+            return layer_name(before, name.removeprefix(prefix))
+    return name
 
 
 def _norm_of_norm(first: list[np.ndarray], second: list[np.ndarray]

@@ -21,7 +21,8 @@ from absl import logging
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.examples import judged, mean_loss
-from tfopt.model import anatomy, build
+from tfopt.compress.surgery import shorten
+from tfopt.model import anatomy
 from tfopt.train import terms
 from tfopt.types import BatchSource, check_fields
 
@@ -117,42 +118,6 @@ class Student(Pass):
             return cheapest(model, self.layers, train, self.examples)
         first = 0 if self.which == "first" else total - self.layers
         return tuple(range(first, first + self.layers))
-
-
-def shorten(model: keras.Model, kept: Sequence[int]) -> keras.Model:
-    """Builds a BERT of some of another's encoder layers.
-
-    Args:
-        model: a BERT of plain layers; left as it is.
-        kept: numbers of its layers, in the order in which they are to follow.
-
-    Returns:
-        A BERT with weights of its own, its layers numbered anew.
-
-    Raises:
-        ValueError: the model is no BERT, or of other layers than `bert.build` makes.
-    """
-    config = anatomy.config_of(model)
-    small = build(config.replace(
-        num_heads=[config.num_heads[i] for i in kept],
-        intermediate_sizes=[config.intermediate_sizes[i] for i in kept]))
-    for layer in small.layers:
-        source = model.get_layer(_name_before(layer.name, kept))
-        if type(source) is not type(layer):
-            raise ValueError(
-                "Layers can be dropped from a BERT of plain layers: let this pass come "
-                f"first. Received: {source.name} of type {type(source).__name__}")
-        layer.set_weights(source.get_weights())
-    return small
-
-
-def _name_before(name: str, kept: Sequence[int]) -> str:
-    """A layer's name before the encoder layers were numbered anew."""
-    for index, before in enumerate(kept):
-        prefix = anatomy.layer_name(index, "")
-        if name.startswith(prefix):
-            return anatomy.layer_name(before, name.removeprefix(prefix))
-    return name
 
 
 def cheapest(model: keras.Model, layers: int, train: BatchSource, examples: int
