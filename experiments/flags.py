@@ -127,7 +127,8 @@ def define_distillation() -> None:
 
 def define_measuring() -> None:
     """How to time."""
-    flags.DEFINE_integer("num_threads", 2, "Threads of a request, when timing.",
+    flags.DEFINE_integer("num_threads", 2, "Most threads of a request, when timing: a "
+                         ".tflite is timed with fewer, too, and the fastest counts.",
                          lower_bound=1)
     flags.DEFINE_bool("smoke", False, "A few examples, steps and timings only: shows "
                       "that everything runs; its figures mean nothing.")

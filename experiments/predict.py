@@ -76,7 +76,8 @@ def define_flags() -> None:
                          lower_bound=4)
     flags.DEFINE_integer("top_k", 3, "Classes to print, the likeliest first.",
                          lower_bound=1)
-    flags.DEFINE_integer("num_threads", 2, "Threads of a request.", lower_bound=1)
+    flags.DEFINE_integer("num_threads", None, "Threads of a request. Left out: what "
+                         "answers fastest here, tried first.", lower_bound=1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A target of speed from flags, and the latency table that the search for it needs."""
+"""A target of speed from flags, and the latency tables that the search for it needs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from tfopt import compress, model, report
 from tfopt.compress.search import Costs
+from tfopt.export.interpreter import thread_counts
 from tfopt.measure import table_file
-from tfopt.measure.latency_table import TOKENS
+from tfopt.measure.latency_table import TOKENS, LatencyTable
 
 FLAGS = flags.FLAGS
 # The flags count as those of the script that asks for them: --help lists them.
@@ -33,13 +35,15 @@ def define_flags() -> None:
 
 
 def define_table_flags() -> None:
-    """Which latency table the search looks things up in."""
-    flags.DEFINE_string("latency_table", None, "File of the times that the search looks"
-                        " up; timed first, in minutes, if it is not there. Left out: "
-                        "one under ~/.cache/tfopt.")
-    flags.DEFINE_bool("latency_table_as_is", False, "Takes the file of --latency_table "
-                      "as it is, though it was timed on another machine: the one that "
-                      "will serve. The target is then that machine's.")
+    """Which latency tables the search looks things up in."""
+    flags.DEFINE_list("latency_tables", [], "Files of the times that the search looks "
+                      "up, one for each number of threads that is tried: 1, 2, 4 ... "
+                      "--num_threads; timed first, in minutes each, if they are not "
+                      "there. Left out: files under ~/.cache/tfopt.")
+    flags.DEFINE_bool("latency_tables_as_is", False, "Takes the files of "
+                      "--latency_tables as they are, though they were timed on another "
+                      "machine: the one that will serve. The target is then that "
+                      "machine's.")
 
 
 def aimed(recipe: compress.Recipe) -> compress.Recipe:
@@ -67,6 +71,8 @@ def aimed(recipe: compress.Recipe) -> compress.Recipe:
 def costs(lengths: Sequence[int]) -> Callable[[model.BertConfig], Costs]:
     """What the blocks of a BERT take at texts of such lengths, in the int8 runtime.
 
+    With as many threads, up to --num_threads, as are the fastest for each.
+
     Args:
         lengths: token counts.
 
@@ -74,31 +80,44 @@ def costs(lengths: Sequence[int]) -> Callable[[model.BertConfig], Costs]:
         Config -> its costs; the first one's sizes are the largest that it knows.
 
     Raises:
-        ValueError: a table is to be taken as it is, and is not there.
+        ValueError: there are more or fewer tables than numbers of threads, or one is to
+            be taken as it is, and is not there.
     """
-    as_is = FLAGS.latency_table_as_is
-    if as_is and not (FLAGS.latency_table and Path(FLAGS.latency_table).is_file()):
-        raise ValueError("--latency_table_as_is needs the file of --latency_table. "
-                         f"Received: --latency_table={FLAGS.latency_table}")
+    as_is, paths = FLAGS.latency_tables_as_is, FLAGS.latency_tables
+    counts = thread_counts(FLAGS.num_threads)
+    if paths and len(paths) != len(counts):
+        raise ValueError(f"--latency_tables must be a file each for {counts} threads. "
+                         f"Received: --latency_tables={','.join(paths)}")
+    if as_is and not (paths and all(Path(path).is_file() for path in paths)):
+        raise ValueError("--latency_tables_as_is needs the files of --latency_tables. "
+                         f"Received: --latency_tables={','.join(paths)}")
     tokens = TOKENS
     tokens += tuple(range(tokens[-1] + 64, max(lengths) + 64, 64))
     if as_is:  # texts of these lengths are all that it must know
         tokens = tuple(sorted({min(lengths), max(lengths)}))
 
-    found = None
+    tables: list[LatencyTable] = []
 
     def of(config: model.BertConfig) -> Costs:
-        nonlocal found
-        if found is None:
-            found = table_file.load(config, path=FLAGS.latency_table, tokens=tokens,
-                                    num_threads=FLAGS.num_threads, as_is=as_is)
+        if not tables:
+            tables.extend(
+                table_file.load(config, path=path, tokens=tokens, num_threads=count,
+                                as_is=as_is)
+                for count, path in zip(counts, paths or [None] * len(counts),
+                                       strict=True))
         places = ["inner"] * (config.num_layers - 1) + ["last"]
+
+        def blocks(times, sizes):
+            return tuple(
+                np.min([times(table, place, lengths) for table in tables],
+                       axis=0)[:size + 1]
+                for place, size in zip(places, sizes, strict=True))
+
         return Costs(
-            heads=tuple(found.attention_ms(place, lengths)[:count + 1] for place, count
-                        in zip(places, config.num_heads, strict=True)),
-            neurons=tuple(found.ffn_ms(place, lengths)[:count + 1] for place, count
-                          in zip(places, config.intermediate_sizes, strict=True)),
-            whole=lambda own: found.predict(own, lengths), unit="ms")
+            heads=blocks(LatencyTable.attention_ms, config.num_heads),
+            neurons=blocks(LatencyTable.ffn_ms, config.intermediate_sizes),
+            whole=lambda own: min(table.predict(own, lengths) for table in tables),
+            unit="ms")
 
     return of
 
@@ -123,9 +142,9 @@ def verdict(recipe: compress.Recipe, rows: Sequence[report.Row], whole: Sequence
     before, after = p50[whole[0]], p50[export]
     said = (f"{export}: p50 {after:.3g} ms, of the unpruned model {before:.3g} ms "
             f"({before / after:.2f}x)")
-    if FLAGS.latency_table_as_is:
+    if FLAGS.latency_tables_as_is:
         return [f"{said}, on this machine; the target is of the one that "
-                f"{FLAGS.latency_table} was timed on."], True
+                f"{', '.join(FLAGS.latency_tables)} were timed on."], True
     for step in recipe.passes:
         speedup = getattr(step, "target_speedup", None)
         target = before / speedup if speedup else getattr(step, "target_latency_ms",

@@ -34,23 +34,27 @@ def run(*flags) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def flags(tmp_path, tiny_dir) -> list[str]:
-    """A table of runs, more structures, and a latency table: a token takes 1 ms."""
+    """A table of runs, more structures, and latency tables: a token takes 1 or 2 ms."""
     config = model.config_of(model.load(tiny_dir))
     blocks = {kind: {place: Curve(sizes=(0, most), ms=((0.0,) * len(TOKENS),) * 2)
                      for place in latency_table.PLACES}
               for kind, most in (("attention", max(config.num_heads)),
                                  ("ffn", max(config.intermediate_sizes)))}
-    table = LatencyTable(
-        environment=block_times.environment(config, 2, "dynamic_wi8_afp32", TOKENS),
-        tokens=TOKENS, first_ms=tuple(map(float, TOKENS)),
-        layer_ms=(0.0,) * len(TOKENS), together=((0.0, 0.0), (1e9, 1e9)), **blocks)
-    (tmp_path / "latency.json").write_text(table.to_json())
+    for count, token_ms in ((1, 1.0), (2, 2.0)):
+        table = LatencyTable(
+            environment=block_times.environment(config, count, "dynamic_wi8_afp32",
+                                                TOKENS),
+            tokens=TOKENS, first_ms=tuple(token_ms * tokens for tokens in TOKENS),
+            layer_ms=(0.0,) * len(TOKENS), together=((0, ((0.0, 0.0), (1e9, 1e9))),),
+            **blocks)
+        (tmp_path / f"latency_{count}.json").write_text(table.to_json())
     (tmp_path / "shrink.json").write_text(json.dumps({"figures": {"runs": RUNS}}))
     (tmp_path / "more.json").write_text(json.dumps({"third": THIRD}))
     (tmp_path / "dev.tsv").write_text(
         "text\tlabel\n" + "it is a good one\tyes\nnot it\tno\nbad\tno\n")
     return ["--smoke", f"--model_dir={tiny_dir}",
-            f"--latency_table={tmp_path / 'latency.json'}",
+            f"--latency_tables={tmp_path / 'latency_1.json'},"
+            f"{tmp_path / 'latency_2.json'}",
             f"--tables={tmp_path / 'shrink.json'}",
             f"--structures={tmp_path / 'more.json'}",
             f"--report={tmp_path / 'report.json'}"]
@@ -75,6 +79,8 @@ def test_structures_are_timed_beside_the_unpruned_model(flags, tmp_path, tiny_di
         assert {key: found[key] for key in sizes} == sizes
         assert found["file_bytes"] < unpruned["file_bytes"]
         assert found["p50_ms"] > 0 and found["speedup"] > 0
+        assert set(found["p50_ms_by_threads"]) == {"1", "2"}
+        assert found["p50_ms"] == min(found["p50_ms_by_threads"].values())
         # The median of the three texts; a weight takes 1 ms.
         own = config.replace(**sizes)
         weights = own.hidden_size * (4 * own.head_size * sum(own.num_heads)
@@ -109,7 +115,8 @@ def test_another_export_at_a_fixed_length_has_no_prediction(flags, tmp_path):
     assert figures["mean_tokens"] == 5 and figures["num_threads"] == 2
     found = figures["structures"]["third"]
     assert set(found) == {"names", "num_heads", "intermediate_sizes", "p50_ms",
-                          "speedup", "file_bytes", "unpruned_p50_ms"}
+                          "p50_ms_by_threads", "speedup", "file_bytes",
+                          "unpruned_p50_ms"}
 
 
 @pytest.fixture
@@ -129,7 +136,7 @@ def script(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("tables", "message"), [
     ([], "must hold a structure. Received: --tables=\\[\\]"),
-    (["latency.json"], "must be JSON with structures. Received: .*latency.json"),
+    (["latency_1.json"], "must be JSON with structures. Received: .*latency_1.json"),
     (["shrink.json", "other.json"], "must not have one name.*Received: .*2x, seed 0")])
 def test_structures_need_a_table_and_a_name(flags, script, tmp_path, tables, message):
     (tmp_path / "other.json").write_text(json.dumps(

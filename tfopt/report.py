@@ -51,6 +51,7 @@ _METRICS = {metric.name: metric for metric in (
       for count in (16, 32, 64, 128)),
     Metric("throughput_per_s", "texts/s", "higher", (1.0, "{:.0f}")),
     Metric("speedup", "", "higher", (1.0, "{:.2f}x")),
+    Metric("num_threads", "", "lower", _COUNT),
     Metric("file_bytes", "bytes", "lower", _MB),
     Metric("gzip_bytes", "bytes", "lower", _MB),
     Metric("peak_rss_bytes", "bytes", "lower", _MB),

@@ -54,7 +54,7 @@ class Turns:
 
     Args:
         commands: name -> command of each.
-        num_threads: of each.
+        num_threads: the most of each.
 
     Attributes:
         workers: name -> `Worker`.

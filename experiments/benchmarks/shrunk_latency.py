@@ -5,9 +5,11 @@ r"""How long the exports of pruned structures take, beside what the table foreto
 
 Source: `measure/latency_table.py`, whose predictions these are. Times do not depend on
 the values of weights: each structure of the tables that shrink_table.py fills is built
-anew with random ones, equal structures once. All of a group take turns with the
-unpruned model, by whose time in the same rounds a speedup is reckoned; each group is
-reported when it is done, and the same command after a kill goes on with the next. Cost:
+anew with random ones, equal structures once. Each is timed with 1, 2, 4 ... and
+--num_threads threads; the fastest counts, the others are in "p50_ms_by_threads". All of
+a group take turns with the unpruned model, by whose time in the same rounds a speedup
+is reckoned; each group is reported when it is done, and the same command after a kill
+goes on with the next. Cost:
 some ten minutes a group for BERT-Base, most of it to export; and the latency table, if
 it is not there. Expected: predictions within 10 % of the measured times.
 """
@@ -37,6 +39,8 @@ UNPRUNED, PADDED = "unpruned", "keras_padded"
 _FORETOLD = "dynamic_wi8_afp32"  # the export that the latency table is of
 _REPEATS = 8  # of a turn, of texts of one length; the first of them is not counted
 
+# Of an artifact, by the number of threads: <float>[rounds, N].
+Seconds = dict[str, dict[int, np.ndarray]]
 Names = dict[Sizes, list[tuple[str, str]]]  # structure -> (cell, seed) of each
 
 
@@ -111,7 +115,7 @@ def fixed(ids: Sequence[int], tokens: int) -> dict[str, list]:
 
 
 def time_group(config: model.BertConfig, group: Mapping[str, Sizes], request: Mapping,
-               padded: Mapping | None) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+               padded: Mapping | None) -> tuple[Seconds, dict[str, int]]:
     """Exports structures, and times them in turn.
 
     Args:
@@ -121,8 +125,7 @@ def time_group(config: model.BertConfig, group: Mapping[str, Sizes], request: Ma
         padded: asked of the unpruned Keras model; None leaves it out.
 
     Returns:
-        name -> seconds <float>[rounds, N], of UNPRUNED and perhaps PADDED too; and the
-        files' sizes in bytes.
+        The seconds, of UNPRUNED and perhaps PADDED too; and the files' sizes in bytes.
     """
     with tempfile.TemporaryDirectory() as directory:
         files, sizes_of = {}, {UNPRUNED: Sizes.of(config), **group}
@@ -136,30 +139,41 @@ def time_group(config: model.BertConfig, group: Mapping[str, Sizes], request: Ma
         if padded:
             artifacts[PADDED] = Path(directory) / "keras"
             model.save(model.build(config), artifacts[PADDED])
-        seconds: dict[str, list] = {name: [] for name in artifacts}
-        with common.Turns({name: latency.command(path, FLAGS.num_threads)
-                           for name, path in artifacts.items()},
-                          FLAGS.num_threads) as turns:
+        plan = {(name, count): latency.command(path, count)
+                for name, path in artifacts.items()
+                for count in latency.tried_threads(path, FLAGS.num_threads)}
+        taken: dict[tuple[str, int], list] = {key: [] for key in plan}
+        with common.Turns(plan, FLAGS.num_threads) as turns:
             for number in range(-1, 2 if FLAGS.smoke else FLAGS.rounds):
                 answers = turns.round(number, lambda worker: worker.ask(**request),
-                                      list(files))
+                                      [key for key in plan if key[0] != PADDED])
                 if padded:
                     answers |= turns.round(number, lambda worker: worker.ask(**padded),
-                                           [PADDED])
+                                           [key for key in plan if key[0] == PADDED])
                 if number >= 0:  # round -1 warms up
-                    for name, answer in answers.items():
-                        same = name == PADDED or FLAGS.tokens
-                        seconds[name].append(answer["seconds"][1 if same else 0:])
-        return ({name: np.array(taken) for name, taken in seconds.items()},
-                {name: file.stat().st_size for name, file in files.items()})
+                    for key, answer in answers.items():
+                        same = key[0] == PADDED or FLAGS.tokens
+                        taken[key].append(answer["seconds"][1 if same else 0:])
+        seconds: Seconds = {}
+        for (name, count), rounds in taken.items():
+            seconds.setdefault(name, {})[count] = np.array(rounds)
+        return seconds, {name: file.stat().st_size for name, file in files.items()}
 
 
-def figures_of(name: str, seconds: Mapping[str, np.ndarray], file_bytes: int,
-               foretold: Mapping[str, float]) -> dict[str, float]:
+def fastest(seconds: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Those of the number of threads with the least median."""
+    return min(seconds.values(), key=np.median)
+
+
+def figures_of(name: str, seconds: Seconds, file_bytes: int,
+               foretold: Mapping[str, float]) -> dict:
     """The figures of a file, held against the unpruned one's of the same rounds."""
-    p50_ms = common.spread(seconds[name])["p50_ms"]
+    own = fastest(seconds[name])
+    p50_ms = common.spread(own)["p50_ms"]
     found = {"p50_ms": p50_ms, "file_bytes": file_bytes,
-             "speedup": common.over(seconds[UNPRUNED], seconds[name])}
+             "speedup": common.over(fastest(seconds[UNPRUNED]), own),
+             "p50_ms_by_threads": {str(count): common.spread(taken)["p50_ms"]
+                                   for count, taken in seconds[name].items()}}
     if foretold:
         found |= {"predicted_ms": foretold[name],
                   "predicted_speedup": foretold[UNPRUNED] / foretold[name],
@@ -199,9 +213,10 @@ def measure(names: Names) -> dict:
         unpruned = own.pop(UNPRUNED)
         figures.setdefault(UNPRUNED, unpruned)
         if padded:
+            keras = fastest(seconds[PADDED])
             figures[PADDED] = {
-                "tokens": FLAGS.keras_padded, **common.spread(seconds[PADDED]),
-                "over_unpruned": common.over(seconds[PADDED], seconds[UNPRUNED])}
+                "tokens": FLAGS.keras_padded, **common.spread(keras),
+                "over_unpruned": common.over(keras, fastest(seconds[UNPRUNED]))}
         for name, found in own.items():
             sizes = by_name[name]
             figures["structures"][name] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from ai_edge_litert import interpreter as litert
@@ -10,7 +12,13 @@ from tfopt import model
 from tfopt.backend import keras
 from tfopt.data import WordPiece
 from tfopt.export import calibrate, tflite
-from tfopt.export.interpreter import Interpreter, softmax
+from tfopt.export import interpreter as interpreters
+from tfopt.export.interpreter import (
+    Interpreter,
+    fewest_threads,
+    softmax,
+    thread_counts,
+)
 
 POSITIONS = 32
 TEXTS = ["a great film", "bad", "it was not really good, this movie!", "x" * 20]
@@ -149,6 +157,31 @@ def test_threads_do_not_change_the_result(num_threads, files, interpreter):
     np.testing.assert_allclose(
         Interpreter(files["float32"], num_threads=num_threads).run(ids_of(9)),
         interpreter.run(ids_of(9)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("most", "counts"), [
+    (1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 4]), (12, [1, 2, 4, 8, 12])])
+def test_numbers_of_threads_double_up_to_the_most(most, counts):
+    assert thread_counts(most) == counts
+
+
+@pytest.mark.parametrize(("milliseconds", "fewest"), [
+    ({1: 2.0, 2: 4.0, 4: 6.0}, 1), ({1: 6.0, 2: 4.0, 4: 2.0}, 4),
+    ({1: 6.0, 2: 2.0, 4: 2.0}, 2), ({1: 6.0, 2: 2.0, 4: 4.0}, 2)])
+def test_the_fewest_threads_that_are_fast_are_chosen(milliseconds, fewest, files,
+                                                     monkeypatch):
+    class Slow:
+        fixed_length = 5
+
+        def __init__(self, path, *, num_threads):
+            self.seconds = 1e-3 * milliseconds[num_threads]
+
+        def run(self, ids):
+            assert len(ids) == 5
+            time.sleep(self.seconds)
+
+    monkeypatch.setattr(interpreters, "Interpreter", Slow)
+    assert fewest_threads(files["fixed"], 4) == fewest
 
 
 @pytest.mark.parametrize("num_threads", [0, -1])

@@ -38,7 +38,9 @@ def figures(artifacts):
 def test_real_figures_are_whole_and_sane(name, figures):
     mine = figures[name]
     assert set(mine) == {"latency_p50_ms", "latency_p90_ms", "latency_t16_ms",
-                         "latency_t32_ms", "throughput_per_s", "peak_rss_bytes"}
+                         "latency_t32_ms", "throughput_per_s", "peak_rss_bytes",
+                         "num_threads"}
+    assert mine["num_threads"] == 1
     assert 1e-3 < mine["latency_p50_ms"] <= mine["latency_p90_ms"] < 1e3
     assert 1 < mine["throughput_per_s"] < 1e6
     assert 5e6 < mine["peak_rss_bytes"] < 8e9
@@ -74,11 +76,12 @@ def test_a_request_that_ends_a_worker_is_told_and_all_end(artifacts, monkeypatch
     both = {"a": artifacts["tflite"], "b": artifacts["tflite"]}
     with pytest.raises(ValueError, match="small.tflite.*Received: 128 tokens"):
         latency.measure(both, IDS, FIRST, max_tokens=128)
-    assert [process.returncode for process in started] == [1, 0]
+    # Each with one thread and with two; the first is asked first.
+    assert [process.returncode for process in started] == [1, 0, 0, 0]
 
 
 def test_a_worker_times_each_example_of_a_pair(artifacts):
-    with latency.workers({"tflite": artifacts["tflite"]}, 1) as running:
+    with latency.workers({"tflite": (artifacts["tflite"], 1)}) as running:
         seconds = running["tflite"].time([[2, 10, 3, 11, 3]] * 3, [3, 3, 5])
     assert seconds.shape == (3,)
     assert (seconds > 0).all()
@@ -124,7 +127,20 @@ def test_medians_leave_out_warm_up_and_changes_of_length(stopwatch):
         "latency_p90_ms": np.percentile(lengths * 3, 90),
         "latency_t16_ms": 16.0,
         "throughput_per_s": 4 / (sum(lengths) * 1e-3),
-        "peak_rss_bytes": 1000 + 2 * 4})
+        "peak_rss_bytes": 1000 + 2 * 4, "num_threads": 2})
+
+
+@pytest.mark.parametrize(("slowed", "fastest"), [(1, 2), (2, 1)])
+def test_a_tflite_counts_with_the_threads_that_are_fastest(stopwatch, monkeypatch,
+                                                           slowed, fastest):
+    time = Stopwatch.time
+    monkeypatch.setattr(Stopwatch, "time", lambda self, *asked: time(self, *asked) * (
+        1.5 if self.num_threads == slowed else 1.0))
+    figures = latency.measure({"a": "a.tflite", "keras": "k"}, IDS, FIRST, rounds=3,
+                              max_tokens=16)
+    assert figures["a"]["num_threads"] == fastest
+    assert figures["a"]["latency_p50_ms"] == pytest.approx(8.5)
+    assert figures["keras"]["num_threads"] == 2
 
 
 def test_artifacts_take_turns_in_every_round(stopwatch):

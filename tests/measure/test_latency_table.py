@@ -32,7 +32,8 @@ def table() -> LatencyTable:
                    "last": curve((0, 2), ((0.0, 0.0), (1.0, 10.0)))},
         ffn={"inner": curve((0, 8, 16), ((0.0, 0.0), (2.0, 20.0), (6.0, 60.0))),
              "last": curve((0, 16), ((0.0, 0.0), (0.8, 8.0)))},
-        together=((0.0, 0.0), (640.0, 0.1), (1280.0, 0.3)))
+        together=((2, ((0.0, 0.0), (640.0, 0.1), (1280.0, 0.3))),
+                  (6, ((0.0, 0.0), (640.0, 0.5)))))
 
 
 def sized(heads, neurons):
@@ -42,13 +43,14 @@ def sized(heads, neurons):
 @pytest.mark.parametrize(("heads", "neurons", "ms"), [
     ((0, 0, 0), (0, 0, 0), 1 + 2 * 0.5),
     ((0,), (0,), 1),
-    # Weights: a head has 4 * 8 * 4 of them, a neuron 2 * 8.
+    # Weights: a head has 4 * 8 * 4 of them, a neuron 2 * 8. Between 2 blocks and 6,
+    # what they take together is linear.
     ((1, 2, 0), (0, 0, 0), 2 + 3 + 4 + 384 / 640 * 0.1),
     ((0, 0, 2), (0, 0, 0), 2 + 1 + 256 / 640 * 0.1),
     ((0, 0, 1), (0, 0, 0), 2 + 0.5 + 128 / 640 * 0.1),
-    ((0, 0, 0), (4, 12, 8), 2 + 1 + 4 + 0.4 + 384 / 640 * 0.1),
-    ((2, 2, 2), (16, 0, 0), 2 + 8 + 1 + 6 + 0.22),
-    ((2, 2, 2), (16, 16, 16), 2 + 8 + 1 + 12 + 0.8 + 0.3),
+    ((0, 0, 0), (4, 12, 8), 2 + 1 + 4 + 0.4 + 0.75 * 0.06 + 0.25 * 0.3),
+    ((2, 2, 2), (16, 0, 0), 2 + 8 + 1 + 6 + (0.22 + 0.5) / 2),
+    ((2, 2, 2), (16, 16, 16), 2 + 8 + 1 + 12 + 0.8 + 0.5),
 ])
 def test_a_prediction_is_the_sum_of_its_blocks(heads, neurons, ms, table):
     assert table.predict(sized(heads, neurons), [2]) == pytest.approx(ms)
@@ -160,10 +162,13 @@ def test_a_table_takes_the_measured_times_apart(clock, tmp_path):
     assert table.attention_ms("last", [2, 10]) == pytest.approx([0, 0.2, 0.4])
     assert table.ffn_ms("inner", [10]) == pytest.approx(np.arange(17.0))
     assert table.ffn_ms("last", [2])[16] == pytest.approx(0.16)
-    # A whole model takes 5 ms that its blocks do not show.
-    assert table.together[0] == (0, 0)
-    assert [ms for _, ms in table.together[1:]] == pytest.approx([5] * 5)
-    assert table.together[-1][0] == 3 * 8 * (4 * 4 * 2 + 2 * 16)
+    # A whole model takes 5 ms that its blocks do not show; one of fewer layers, none.
+    (shallow, few), (deep, many) = table.together
+    assert (shallow, deep) == (2, 6)
+    assert few[0] == many[0] == (0, 0)
+    assert [ms for _, ms in few] == pytest.approx([0] * 5, abs=1e-9)
+    assert [ms for _, ms in many[1:]] == pytest.approx([5] * 4)
+    assert many[-1][0] == 3 * 8 * (4 * 4 * 2 + 2 * 16)
     assert table.predict(CONFIG, [10]) == pytest.approx(
         clock.ms(CONFIG, Sizes.of(CONFIG), 10))
 
@@ -251,12 +256,23 @@ def test_grids_hold_every_head_and_round_neurons():
 
 
 def test_mixed_models_grow_by_scale_and_end_with_the_whole():
-    mixed = Sizes.mixed(CONFIG)
-    assert [len(scale) for scale in mixed] == [2, 2, 2, 2, 1]
-    totals = [sum(sum(sizes.neurons) for sizes in scale) / len(scale)
-              for scale in mixed]
-    assert totals == sorted(totals)
-    assert mixed[-1] == (Sizes.of(CONFIG),)
+    config = model.named("minilm_l6")
+    grids = block_times.grids(config)
+    mixed = Sizes.mixed(config)
+    assert set(mixed) == {2, 6}
+    for layers, scales in mixed.items():
+        assert [len(scale) for scale in scales] == [2, 2, 2, 1]
+        every = [sizes for scale in scales for sizes in scale]
+        assert {len(sizes.heads) for sizes in every} == {layers}
+        assert {n for sizes in every for n in sizes.heads} <= {*grids["heads", "inner"]}
+        assert {n for sizes in every for n in sizes.neurons} <= {
+            *grids["neurons", "inner"]}
+        totals = [sum(sum(sizes.neurons) for sizes in scale) / len(scale)
+                  for scale in scales]
+        assert totals == sorted(totals)
+        assert scales[-1] == (Sizes(heads=(12,) * layers, neurons=(1536,) * layers),)
+    assert set(Sizes.mixed(CONFIG.replace(num_heads=(2,), intermediate_sizes=(16,)))
+               ) == {1}
 
 
 class Stopwatch:
@@ -393,9 +409,9 @@ def test_a_real_table_is_built_and_grows_with_size(tmp_path, monkeypatch):
     monkeypatch.setattr(block_times, "REPEATS", 1)
     config = CONFIG.replace(num_heads=(1, 1), intermediate_sizes=(8, 8))
     table = table_file.load(config, path=tmp_path / "table.json", num_threads=1,
-                               tokens=(2, 32), rounds=2)
+                               tokens=(2, 128), rounds=4)
     assert LatencyTable.from_json((tmp_path / "table.json").read_text()) == table
     assert 0 < table.first_ms[0] < table.first_ms[1] < 1e3
-    assert table.attention_ms("inner", [32])[1] > 0
-    assert table.predict(config, [32]) > table.predict(
-        config.replace(num_heads=(0, 0), intermediate_sizes=(0, 0)), [32])
+    assert table.attention_ms("inner", [128])[1] > 0
+    assert table.predict(config, [128]) > table.predict(
+        config.replace(num_heads=(0, 0), intermediate_sizes=(0, 0)), [128])

@@ -30,7 +30,7 @@ from tfopt.model import BertConfig
 from tfopt.types import PathLike
 
 REPEATS = 4  # layers of a file that have its block
-_SCALES = (0.125, 0.25, 0.5, 0.75)  # of the whole models of mixed sizes; two of each
+_SCALES = (0.125, 0.25, 0.5)  # of the whole models of mixed sizes; two of each
 _SEQUENCES = 3  # of all token counts, in a turn
 _SAVE_ROUNDS = 5  # between two savings of the record
 _SETTLE_S = 0.02  # thread pools spin on when their work is done
@@ -78,18 +78,30 @@ class Sizes:
         return dataclasses.replace(cls.empty(REPEATS + 1), **{kind: sizes})
 
     @classmethod
-    def mixed(cls, config: BertConfig) -> list[tuple[Sizes, ...]]:
-        """Whole models of random sizes, by scale; the last is the model itself."""
+    def mixed(cls, config: BertConfig) -> dict[int, list[tuple[Sizes, ...]]]:
+        """Whole models of random sizes, each block of one of the `grids`.
+
+        Returns:
+            Number of layers, a third of the model's or all -> models by scale; the last
+            has the largest blocks throughout.
+        """
         random = np.random.default_rng(0)
+        by_kind = {kind: np.array(grid) for (kind, place), grid in grids(config).items()
+                   if place == "inner"}
 
-        def some(sizes, scale):
-            factors = np.minimum(1, scale * random.uniform(0.2, 1.8, len(sizes)))
-            return tuple(int(size) for size in np.rint(np.array(sizes) * factors))
+        def some(grid, scale, layers):
+            wanted = grid[-1] * scale * random.uniform(0.2, 1.8, layers)
+            return tuple(grid[np.abs(grid - size).argmin()].item() for size in wanted)
 
-        return [*(tuple(cls(heads=some(config.num_heads, scale),
-                            neurons=some(config.intermediate_sizes, scale))
-                        for _ in range(2)) for scale in _SCALES),
-                (cls.of(config),)]
+        def of(scale, layers):
+            return cls(**{kind: some(grid, scale, layers)
+                          for kind, grid in by_kind.items()})
+
+        return {layers: [*((of(scale, layers), of(scale, layers)) for scale in _SCALES),
+                         (cls(**{kind: (grid[-1].item(),) * layers
+                                 for kind, grid in by_kind.items()}),)]
+                for layers in sorted({max(1, config.num_layers // 3),
+                                      config.num_layers})}
 
 
 def environment(config: BertConfig, num_threads: int, scheme: str,
@@ -161,7 +173,8 @@ def measure(
                 vocab_size=_VOCABULARY, max_positions=max(tokens))), scheme))
             if i % 10 == 9:
                 logging.info("Latency table: exported %d of %d", i + 1, len(plan))
-        with latency.workers(files, num_threads) as running:
+        with latency.workers({name: (file, num_threads)
+                              for name, file in files.items()}) as running:
             seconds = _in_turn(list(running.values()), tokens, rounds, record)
     seconds = np.concatenate(seconds, axis=1)  # [P, rounds * sequences, N]
     quiet = np.percentile(seconds, _QUIET_PERCENTILE, axis=1)

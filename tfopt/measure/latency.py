@@ -12,11 +12,16 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from tfopt.export.interpreter import thread_counts
 from tfopt.measure import process
+from tfopt.measure.runners import TFLITE
 from tfopt.types import PathLike
+
+Key = TypeVar("Key")
 
 TOKEN_COUNTS = (16, 32, 64, 128)
 _REPEATS = 8  # of each token count, per round
@@ -62,15 +67,19 @@ def environment(num_threads: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def workers(artifacts: Mapping[str, PathLike],
-            num_threads: int) -> Iterator[dict[str, Worker]]:
-    """Starts a process for each artifact, and ends them."""
+def workers(plan: Mapping[Key, tuple[PathLike, int]]) -> Iterator[dict[Key, Worker]]:
+    """Starts a process for each artifact and number of threads, and ends them."""
     with contextlib.ExitStack() as stack:
         started = {}
-        for name, path in artifacts.items():
-            started[name] = Worker(path, num_threads)
-            stack.callback(started[name].close)
+        for key, (path, num_threads) in plan.items():
+            started[key] = Worker(path, num_threads)
+            stack.callback(started[key].close)
         yield started
+
+
+def tried_threads(artifact: PathLike, most: int) -> list[int]:
+    """Numbers of threads with which an artifact is timed: of a `.tflite`, several."""
+    return thread_counts(most) if Path(artifact).suffix == TFLITE else [most]
 
 
 def measure(
@@ -89,14 +98,17 @@ def measure(
         artifacts: name -> path of a `.tflite` or of a directory with a Keras model.
         ids: token ids of N examples, at their natural lengths.
         first_lengths: N numbers, as `data.Encoded` has them.
-        num_threads: for each request.
+        num_threads: the most for each request. A `.tflite` is timed with fewer, too,
+            and the figures are those of the number by which it answers fastest: more
+            slow a small model down.
         rounds: how often each artifact has its turn.
         texts: examples of a round, spread evenly over the N.
         max_tokens: token counts above are left out.
 
     Returns:
         name -> {latency_p50_ms, latency_p90_ms, latency_t16_ms ..., throughput_per_s,
-        peak_rss_bytes}. A change of length between two texts is in their times.
+        peak_rss_bytes, num_threads}. A change of length between two texts is in
+        their times.
     """
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(texts, len(ids))).astype(int))
     natural = [ids[i] for i in chosen], [first_lengths[i] for i in chosen]
@@ -105,21 +117,23 @@ def measure(
     fixed = {count: ([np.resize(stream, count).tolist()] * _REPEATS, [count] * _REPEATS)
              for count in counts}
 
-    times: dict[str, dict] = {name: {} for name in artifacts}
-    with workers(artifacts, num_threads) as running:
+    plan = {(name, count): (path, count) for name, path in artifacts.items()
+            for count in tried_threads(path, num_threads)}
+    times: dict[tuple[str, int], dict] = {key: {} for key in plan}
+    with workers(plan) as running:
         for round_number in range(-1, rounds):  # round -1 warms up
-            for name, worker in running.items():
+            for key, worker in running.items():
                 seconds = {"natural": worker.time(*natural)}
                 for count, examples in fixed.items():
                     # The first of each has the change of length in it.
                     seconds[count] = worker.time(*examples)[1:]
                 if round_number >= 0:
-                    for key, value in seconds.items():
-                        times[name].setdefault(key, []).append(value)
-        peaks = {name: worker.peak_rss_bytes for name, worker in running.items()}
+                    for kind, value in seconds.items():
+                        times[key].setdefault(kind, []).append(value)
+        peaks = {key: worker.peak_rss_bytes for key, worker in running.items()}
 
-    def figures(name):
-        taken = {key: np.concatenate(value) for key, value in times[name].items()}
+    def figures(key):
+        taken = {kind: np.concatenate(value) for kind, value in times[key].items()}
         natural_s = taken["natural"]
         return {
             "latency_p50_ms": 1e3 * float(np.median(natural_s)),
@@ -127,7 +141,10 @@ def measure(
             **{f"latency_t{count}_ms": 1e3 * float(np.median(taken[count]))
                for count in counts},
             "throughput_per_s": len(natural_s) / float(natural_s.sum()),
-            "peak_rss_bytes": float(peaks[name]),
+            "peak_rss_bytes": float(peaks[key]),
+            "num_threads": float(key[1]),
         }
 
-    return {name: figures(name) for name in artifacts}
+    return {name: min((figures(key) for key in plan if key[0] == name),
+                      key=lambda found: found["latency_p50_ms"])
+            for name in artifacts}

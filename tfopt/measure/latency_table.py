@@ -8,8 +8,9 @@ table that was timed in the runtime, on the machine that will serve:
 
 A block is timed by a file in which several layers have it and nothing else, against one
 whose layers are empty (`measure.table_file`). What such files hide (their few weights
-stay in the processor's cache) is `together`: what whole models of mixed sizes take
-beyond the sum of their blocks, by the number of weights. The last layer has a table of
+and operations stay in the processor's caches) is `together`: what whole models of mixed
+sizes take beyond the sum of their blocks, by how many these are and by the number of
+their weights. The last layer has a table of
 its own: exported, it computes queries and ffn for the first token alone
 (`model.for_inference`).
 """
@@ -55,7 +56,8 @@ class LatencyTable:
         layer_ms: <float>[N], of each further empty layer.
         attention: "inner" and "last" -> times by heads.
         ffn: "inner" and "last" -> times by neurons.
-        together: (weights of all blocks, ms beyond the blocks' sum), ascending.
+        together: by the number of blocks, ascending: (blocks, points of (weights of all
+            blocks, ms beyond the blocks' sum), ascending).
     """
 
     environment: Mapping
@@ -64,7 +66,7 @@ class LatencyTable:
     layer_ms: tuple[float, ...]
     attention: Mapping[str, Curve]
     ffn: Mapping[str, Curve]
-    together: tuple[tuple[float, float], ...]
+    together: tuple[tuple[int, tuple[tuple[float, float], ...]], ...]
 
     def predict(self, config: BertConfig, lengths: Sequence[int]) -> float:
         """Foretells the median time of requests.
@@ -90,7 +92,10 @@ class LatencyTable:
                             (self.ffn, config.intermediate_sizes)):
             ms += self._at(curves["inner"], own[:-1], lengths).sum(axis=1)
             ms += self._at(curves["last"], own[-1:], lengths).sum(axis=1)
-        return ms + np.interp(weights(config), *zip(*self.together, strict=True))
+        beyond = [np.interp(weights(config), *zip(*points, strict=True))
+                  for _, points in self.together]
+        return ms + np.interp(blocks(config), [count for count, _ in self.together],
+                              beyond)
 
     def attention_ms(self, place: str, lengths: Sequence[int]) -> np.ndarray:
         """Mean time over texts of an attention block, by its heads.
@@ -139,7 +144,9 @@ class LatencyTable:
                     ms=_tuples(fields[name][place]["ms"])) for place in PLACES}
             for name in ("tokens", "first_ms", "layer_ms"):
                 fields[name] = tuple(fields[name])
-            return cls(**fields | {"together": _tuples(fields["together"])})
+            fields["together"] = tuple((int(count), _tuples(points))
+                                       for count, points in fields["together"])
+            return cls(**fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError("A latency table must be what `to_json` wrote. "
                              f"Received: {text[:60]!r}: {error!r}") from error
@@ -178,6 +185,11 @@ class LatencyTable:
             if max(getattr(config, name)) > most:
                 raise ValueError(f"`{name}` must be at most {most}, as the table's. "
                                  f"Received: {name}={getattr(config, name)}")
+
+
+def blocks(config: BertConfig) -> int:
+    """Blocks of which there is something."""
+    return int(np.count_nonzero([config.num_heads, config.intermediate_sizes]))
 
 
 def weights(config: BertConfig) -> int:

@@ -130,7 +130,8 @@ def _build(config: BertConfig, environment: Mapping, rounds: int,
     plan = {"one": Sizes.empty(1), "empty": Sizes.empty(block_times.REPEATS + 1),
             **{(*key, size): Sizes.of_block(*key, size)
                for key, grid in grids.items() for size in grid},
-            **{sizes: sizes for scale in mixed for sizes in scale}}
+            **{sizes: sizes for scales in mixed.values() for scale in scales
+               for sizes in scale}}
     ms = block_times.measure(config, plan, tokens=environment["tokens"], rounds=rounds,
                              num_threads=environment["num_threads"],
                              scheme=environment["scheme"], record=record)
@@ -148,16 +149,20 @@ def _build(config: BertConfig, environment: Mapping, rounds: int,
         layer_ms=tuple(((ms["empty"] - ms["one"]) / block_times.REPEATS).tolist()),
         attention={place: curve("heads", place) for place in PLACES},
         ffn={place: curve("neurons", place) for place in PLACES},
-        together=((0.0, 0.0),))
+        together=((0, ((0.0, 0.0),)),))
 
     def beyond(sizes):  # at all token counts alike, but for noise
         sized = config.replace(num_heads=sizes.heads, intermediate_sizes=sizes.neurons)
         rest = ms[sizes] - table.predict_each(sized, table.tokens)
         return latency_table.weights(sized), np.median(rest)
 
-    together = [np.mean([beyond(sizes) for sizes in scale], axis=0) for scale in mixed]
-    return dataclasses.replace(
-        table, together=_tuples(sorted([*table.together, *map(tuple, together)])))
+    def points(scales):
+        taken = [np.mean([beyond(sizes) for sizes in scale], axis=0)
+                 for scale in scales]
+        return _tuples(sorted([(0.0, 0.0), *map(tuple, taken)]))
+
+    return dataclasses.replace(table, together=tuple(
+        (2 * layers, points(scales)) for layers, scales in mixed.items()))
 
 
 def _default_path(environment: Mapping) -> Path:
