@@ -34,7 +34,7 @@ def main() -> None:
                                 if place + off > 0})}
     plan = {(kind, size): Sizes.of_block(kind, "inner", size)
             for kind in sizes for size in sizes[kind]}
-    ms = block_times.measure(
+    ms, _ = block_times.measure(
         config, {"empty": Sizes.empty(block_times.REPEATS + 1), **plan},
         tokens=FLAGS.tokens, num_threads=FLAGS.num_threads, scheme=FLAGS.scheme,
         rounds=2 if FLAGS.smoke else FLAGS.rounds)

@@ -33,7 +33,8 @@ def table() -> LatencyTable:
         ffn={"inner": curve((0, 8, 16), ((0.0, 0.0), (2.0, 20.0), (6.0, 60.0))),
              "last": curve((0, 16), ((0.0, 0.0), (0.8, 8.0)))},
         together=((2, ((0.0, 0.0), (640.0, 0.1), (1280.0, 0.3))),
-                  (6, ((0.0, 0.0), (640.0, 0.5)))))
+                  (6, ((0.0, 0.0), (640.0, 0.5)))),
+        spread=(0.9, 1.0, 1.2))
 
 
 def sized(heads, neurons):
@@ -61,7 +62,13 @@ def test_between_token_counts_times_are_linear(table):
     beyond = 128 / 640 * 0.1
     assert table.predict_each(config, [2, 4, 10]) == pytest.approx(
         [4 + beyond, 13 + beyond, 40 + beyond])
-    assert table.predict(config, [2, 2, 10, 4, 4]) == pytest.approx(13 + beyond)
+    assert table.predict(config, [2, 4, 10, 4, 4]) == pytest.approx(13 + beyond)
+
+
+def test_the_median_of_all_requests_lies_between_the_lengths(table):
+    config = sized((0,), (0,))  # 1 ms at 2 tokens, 10 at 10
+    assert table.predict(config, [2, 2, 10]) == pytest.approx(1.2)
+    assert table.predict(config, [2, 10]) == pytest.approx((1.2 + 9) / 2)
 
 
 def test_block_costs_are_means_over_texts_by_size(table):
@@ -138,7 +145,7 @@ class Clock:
     def __call__(self, config, plan, *, tokens, num_threads, scheme, rounds, record):
         self.calls += 1
         return {name: self.ms(config, sizes, np.array(tokens))
-                for name, sizes in plan.items()}
+                for name, sizes in plan.items()}, np.array([0.9, 1.0, 1.2])
 
     def ms(self, config, sizes, tokens):
         blocks = sum(sizes.heads[:-1]) + 0.1 * sum(sizes.neurons[:-1])
@@ -156,6 +163,7 @@ def clock(monkeypatch):
 
 def test_a_table_takes_the_measured_times_apart(clock, tmp_path):
     table = table_file.load(CONFIG, path=tmp_path / "table.json", tokens=TOKENS)
+    assert table.spread == (0.9, 1.0, 1.2)
     assert table.first_ms == pytest.approx((5, 25))
     assert table.layer_ms == pytest.approx((1, 5))
     assert table.attention_ms("inner", [2]) == pytest.approx([0, 2, 4])
@@ -304,9 +312,11 @@ def test_times_are_quiet_ones_times_the_usual_disturbance(disturbed, factor,
     monkeypatch.setattr(latency, "Worker", Stopwatch)
     monkeypatch.setattr(Stopwatch, "disturbed", staticmethod(disturbed))
     monkeypatch.setattr(block_times.tflite, "convert", lambda *_: b"")
-    ms = block_times.measure(CONFIG, {"a": Sizes.empty(1), ("b", 1): Sizes.empty(2)},
-                             tokens=(4, 7, 9), num_threads=1, scheme="float32",
-                             rounds=10)
+    ms, spread = block_times.measure(
+        CONFIG, {"a": Sizes.empty(1), ("b", 1): Sizes.empty(2)}, tokens=(4, 7, 9),
+        num_threads=1, scheme="float32", rounds=10)
+    assert spread == pytest.approx(
+        np.sort([1.0 * disturbed(request) for request in range(10)]) / factor)
     assert list(ms) == ["a", ("b", 1)]
     for name in ms:
         assert ms[name] == pytest.approx(factor * np.array([4, 7, 9]))
@@ -350,7 +360,7 @@ def take(monkeypatch):
     def run(record, turns=10**9, plan=PLAN, tokens=(4, 7, 9)):
         Takes.turns, Takes.left = [], turns
         try:
-            ms = block_times.measure(CONFIG, plan, tokens=tokens, num_threads=1,
+            ms, _ = block_times.measure(CONFIG, plan, tokens=tokens, num_threads=1,
                                      scheme="float32", rounds=12, record=record)
         except Killed:
             ms = None

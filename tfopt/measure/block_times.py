@@ -36,6 +36,7 @@ _SAVE_ROUNDS = 5  # between two savings of the record
 _SETTLE_S = 0.02  # thread pools spin on when their work is done
 # Other programs only slow a request down: the least disturbed ones tell sizes apart.
 _QUIET_PERCENTILE = 15
+_PERCENTILES = range(5, 100, 10)  # of the requests of one file and length
 _VOCABULARY = 64
 
 
@@ -144,7 +145,7 @@ def measure(
     scheme: str,
     rounds: int,
     record: PathLike | None = None,
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Exports models, and times them in turn.
 
     Args:
@@ -159,7 +160,9 @@ def measure(
 
     Returns:
         name -> ms <float>[N]: of requests that nothing disturbs, times what the
-        median request of all files was disturbed.
+        median request of all files was disturbed; and how requests spread: how many
+        times as long as that the tenth least disturbed of them takes, the next, and so
+        on, <float>[10].
     """
     of = [environment(config, num_threads, scheme, tokens), _SEQUENCES,
           [dataclasses.asdict(sizes) for sizes in plan.values()]]
@@ -178,10 +181,14 @@ def measure(
             seconds = _in_turn(list(running.values()), tokens, rounds, record)
     seconds = np.concatenate(seconds, axis=1)  # [P, rounds * sequences, N]
     quiet = np.percentile(seconds, _QUIET_PERCENTILE, axis=1)
-    usual = np.median(np.median(seconds, axis=1) / quiet)
+    median = np.median(seconds, axis=1)
+    usual = np.median(median / quiet)
+    spread = np.median(np.percentile(seconds, _PERCENTILES, axis=1) / median,
+                       axis=(1, 2))
     logging.info("Latency table: the median request took %.2f times as long as one "
                  "that nothing disturbs", usual)
-    return {name: 1e3 * usual * value for name, value in zip(plan, quiet, strict=True)}
+    return {name: 1e3 * usual * value
+            for name, value in zip(plan, quiet, strict=True)}, spread
 
 
 class _Record:

@@ -58,6 +58,8 @@ class LatencyTable:
         ffn: "inner" and "last" -> times by neurons.
         together: by the number of blocks, ascending: (blocks, points of (weights of all
             blocks, ms beyond the blocks' sum), ascending).
+        spread: of requests of one length, in equal parts: how many times as long as the
+            median each part takes.
     """
 
     environment: Mapping
@@ -67,6 +69,7 @@ class LatencyTable:
     attention: Mapping[str, Curve]
     ffn: Mapping[str, Curve]
     together: tuple[tuple[int, tuple[tuple[float, float], ...]], ...]
+    spread: tuple[float, ...]
 
     def predict(self, config: BertConfig, lengths: Sequence[int]) -> float:
         """Foretells the median time of requests.
@@ -81,10 +84,13 @@ class LatencyTable:
         Raises:
             ValueError: the table has no such sizes or lengths.
         """
-        return float(np.median(self.predict_each(config, lengths)))
+        # Where times leap from one length to the next, the median of all requests lies
+        # between the medians of these lengths.
+        return float(np.median(np.outer(self.predict_each(config, lengths),
+                                        self.spread)))
 
     def predict_each(self, config: BertConfig, lengths: Sequence[int]) -> np.ndarray:
-        """Foretells the time of each request: ms <float>[N]; else as `predict`."""
+        """Foretells the median time of each: ms <float>[N]; else as `predict`."""
         self.check(config, lengths)
         ms = np.interp(lengths, self.tokens, self.first_ms) + (
             config.num_layers - 1) * np.interp(lengths, self.tokens, self.layer_ms)
@@ -142,7 +148,7 @@ class LatencyTable:
                 fields[name] = {place: Curve(
                     sizes=tuple(fields[name][place]["sizes"]),
                     ms=_tuples(fields[name][place]["ms"])) for place in PLACES}
-            for name in ("tokens", "first_ms", "layer_ms"):
+            for name in ("tokens", "first_ms", "layer_ms", "spread"):
                 fields[name] = tuple(fields[name])
             fields["together"] = tuple((int(count), _tuples(points))
                                        for count, points in fields["together"])

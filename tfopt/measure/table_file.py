@@ -132,9 +132,9 @@ def _build(config: BertConfig, environment: Mapping, rounds: int,
                for key, grid in grids.items() for size in grid},
             **{sizes: sizes for scales in mixed.values() for scale in scales
                for sizes in scale}}
-    ms = block_times.measure(config, plan, tokens=environment["tokens"], rounds=rounds,
-                             num_threads=environment["num_threads"],
-                             scheme=environment["scheme"], record=record)
+    ms, spread = block_times.measure(
+        config, plan, tokens=environment["tokens"], rounds=rounds, record=record,
+        num_threads=environment["num_threads"], scheme=environment["scheme"])
 
     def curve(kind, place):
         count = block_times.REPEATS if place == "inner" else 1
@@ -149,7 +149,7 @@ def _build(config: BertConfig, environment: Mapping, rounds: int,
         layer_ms=tuple(((ms["empty"] - ms["one"]) / block_times.REPEATS).tolist()),
         attention={place: curve("heads", place) for place in PLACES},
         ffn={place: curve("neurons", place) for place in PLACES},
-        together=((0, ((0.0, 0.0),)),))
+        together=((0, ((0.0, 0.0),)),), spread=tuple(spread.tolist()))
 
     def beyond(sizes):  # at all token counts alike, but for noise
         sized = config.replace(num_heads=sizes.heads, intermediate_sizes=sizes.neurons)
