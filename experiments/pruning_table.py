@@ -80,13 +80,16 @@ def summary(runs: dict[str, dict[str, dict[str, float]]]) -> dict:
     means: dict[str, dict[str, float]] = {}
     points_lost: dict[str, dict[str, float]] = {}
     for cell in dict.fromkeys(cell for found in runs.values() for cell in found):
-        pairs = [(run[cell], run[DENSE]) for run in runs.values() if cell in run]
-        means[cell] = {figure: statistics.fmean(found[figure] for found, _ in pairs)
-                       for figure in pairs[0][0]}
-        points_lost[cell] = {
-            figure: 100 * statistics.fmean(dense[figure] - found[figure]
-                                           for found, dense in pairs)
-            for figure in means[cell] if figure != "sparsity"}
+        own = [run[cell] for run in runs.values() if cell in run]
+        means[cell] = {figure: statistics.fmean(found[figure] for found in own)
+                       for figure in own[0]}
+        pairs = [(run[cell], run[DENSE]) for run in runs.values()
+                 if cell in run and DENSE in run]
+        if pairs:
+            points_lost[cell] = {
+                figure: 100 * statistics.fmean(dense[figure] - found[figure]
+                                               for found, dense in pairs)
+                for figure in means[cell] if figure != "sparsity"}
     return {"runs": runs, "means": means, "points_lost": points_lost}
 
 
@@ -96,9 +99,9 @@ def main() -> None:
 
 
 def begin(task, baseline):
-    """The figures of a seed's dense model, and what fills its cells."""
-    dense = named(seeds.accuracies(baseline, task)) | {"sparsity": 0.0}
-    return dense, lambda cell: run_cell(task, baseline, cells()[cell])
+    """What judges a seed's dense model, and what fills its cells."""
+    return (lambda: named(seeds.accuracies(baseline, task)) | {"sparsity": 0.0},
+            lambda cell: run_cell(task, baseline, cells()[cell]))
 
 
 def show(found: dict) -> None:

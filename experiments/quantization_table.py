@@ -99,19 +99,21 @@ def main() -> None:
 
 
 def begin(task, baseline):
-    """The figures of a seed's model in float, and what fills its cells."""
+    """What judges a seed's model in float, and what fills its cells."""
     part = task.report["dev"]
     graphs = tflite.float_graph(baseline), tasks.logits_of(baseline, part)
-    return {"accuracy": quality.measure(graphs[1], part.class_ids)["accuracy"],
-            "parameters": cost.of_model(baseline)["parameters"]}, (
-        lambda cell: run_cell(task, baseline, graphs, *cell.split()))
+
+    def judge():
+        return {"accuracy": quality.measure(graphs[1], part.class_ids)["accuracy"],
+                "parameters": cost.of_model(baseline)["parameters"]}
+
+    return judge, lambda cell: run_cell(task, baseline, graphs, *cell.split())
 
 
 def show(found: dict) -> None:
     """Prints a summary: each cell's mean accuracy, and what it lost."""
-    for cell, figures in found["means"].items():
-        print(f"{cell:32} accuracy {figures['accuracy']:.4f}, points lost "
-              f"{found['points_lost'][cell]:.2f}")
+    for cell in found["means"]:
+        print(tables.said_of(cell, found))
 
 
 def define_flags() -> None:

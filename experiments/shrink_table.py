@@ -126,9 +126,9 @@ def summary(runs: tables.Runs) -> dict:
 
 
 def begin(task, baseline):
-    """The figures of a seed's model before, and what fills its cells."""
-    return judged(baseline, task.report["dev"]), functools.partial(run_cell, task,
-                                                                   baseline)
+    """What judges a seed's model before, and what fills its cells."""
+    return (functools.partial(judged, baseline, task.report["dev"]),
+            functools.partial(run_cell, task, baseline))
 
 
 def main() -> None:
@@ -139,9 +139,8 @@ def main() -> None:
 def show(found: dict) -> None:
     """Prints a summary: each cell's mean accuracy, what it lost, and its speed."""
     for cell, figures in found["means"].items():
-        speed = figures.get("predicted_speedup", 1.0)
-        print(f"{cell:24} accuracy {figures['accuracy']:.4f}, points lost "
-              f"{found['points_lost'][cell]:.2f}, predicted {speed:.2f}x")
+        print(f"{tables.said_of(cell, found)}, predicted "
+              f"{figures.get('predicted_speedup', 1.0):.2f}x")
 
 
 def define_flags() -> None:

@@ -25,6 +25,17 @@ def define_flags() -> None:
     """Where fine-tuned models are."""
     flags.DEFINE_string("baselines_dir", None, "Where the fine-tuned models are kept "
                         "and looked for, by seed alone.")
+    flags.DEFINE_bool("baseline_cell", True, "Whether the fine-tuned model itself is "
+                      "judged; --nobaseline_cell where another table, filled beside "
+                      "this one, has it (join_tables.py).")
+
+
+def said_of(cell: str, found: dict) -> str:
+    """A line on a cell of a summary: mean accuracy, and what it lost."""
+    said = f"{cell:32} accuracy {found['means'][cell]['accuracy']:.4f}"
+    if cell in found["points_lost"]:
+        said += f", points lost {found['points_lost'][cell]:.2f}"
+    return said
 
 
 def fill(cells: Sequence[str], first: str, begin: Callable,
@@ -34,7 +45,8 @@ def fill(cells: Sequence[str], first: str, begin: Callable,
     Args:
         cells: names of the cells of a seed.
         first: name of the cell of the fine-tuned model itself.
-        begin: (task, model) -> that cell's figures, and name of another -> its figures.
+        begin: (task, model) -> what gives that cell's figures, and what gives those of
+            another by its name.
         summary: what the report holds.
         distils: as of `task.load`.
 
@@ -45,16 +57,16 @@ def fill(cells: Sequence[str], first: str, begin: Callable,
     for seed in FLAGS.seeds:
         FLAGS.seed = int(seed)
         done = runs.setdefault(seed, {})
-        if set(done) == {first, *cells}:
+        wanted = [first, *cells] if FLAGS.baseline_cell else cells
+        left = [name for name in wanted if name not in done]
+        if not left:
             continue
         task = tasks.load(distils)
-        done[first], run_cell = begin(task, fine_tuned(task))
-        shared.write_figures(FLAGS.report, summary(runs))
-        for name in cells:
-            if name not in done:
-                done[name] = run_cell(name)
-                logging.info("Seed %s, %s: %s", seed, name, done[name])
-                shared.write_figures(FLAGS.report, summary(runs))
+        judge, run_cell = begin(task, fine_tuned(task))
+        for name in left:
+            done[name] = judge() if name == first else run_cell(name)
+            logging.info("Seed %s, %s: %s", seed, name, done[name])
+            shared.write_figures(FLAGS.report, summary(runs))
     return summary(runs)
 
 
@@ -77,7 +89,8 @@ def summary(runs: Runs, first: str) -> dict:
         first: the cell that all are held against.
 
     Returns:
-        `runs`, "means" and "points_lost" by cell.
+        `runs`, "means" and "points_lost" by cell; these not of cells that have no run
+        with the first one.
     """
     means, lost = {}, {}
     for cell in dict.fromkeys(cell for found in runs.values() for cell in found):
@@ -85,7 +98,8 @@ def summary(runs: Runs, first: str) -> dict:
         means[cell] = {figure: statistics.fmean(one[figure] for one in found)
                        for figure, value in found[0].items()
                        if not isinstance(value, list)}
-        lost[cell] = 100 * statistics.fmean(
-            run[first]["accuracy"] - run[cell]["accuracy"]
-            for run in runs.values() if cell in run)
+        points = [100 * (run[first]["accuracy"] - run[cell]["accuracy"])
+                  for run in runs.values() if cell in run and first in run]
+        if points:
+            lost[cell] = statistics.fmean(points)
     return {"runs": runs, "means": means, "points_lost": lost}
