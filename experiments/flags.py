@@ -104,7 +104,7 @@ def define_distillation() -> None:
     flags.DEFINE_string("teacher_dir", None, "Fine-tuned model to learn from, as "
                         "finetune.py leaves it. Left out, where another flag asks for "
                         "a teacher: the baseline.")
-    flags.DEFINE_float("distil_temperature", 2.0, "By which logits are divided.")
+    flags.DEFINE_float("distil_temperature", None, "By which logits are divided (2).")
     for name, what in {
         "soft": "the teacher's logits (1 where there is a teacher)",
         "hard": "the labels, beside a teacher (0.5)",
@@ -113,9 +113,10 @@ def define_distillation() -> None:
     }.items():
         flags.DEFINE_float(f"distil_{name}_weight", None,
                            f"Weight in the loss of {what}.")
-    flags.DEFINE_enum("distil_layers", "even", ["even", "nearest"],
-                      "Which layers' hidden states follow one another: at even steps, "
-                      "or for each of the teacher's the student's nearest.")
+    flags.DEFINE_enum("distil_layers", None, ["even", "nearest"],
+                      "Which layers' hidden states follow one another: at even steps "
+                      "(so if left out), or for each of the teacher's the student's "
+                      "nearest.")
     flags.DEFINE_bool("cache_teacher_logits", False, "Run the teacher once over all "
                       "texts, not in every step; for logits alone.")
     flags.DEFINE_string("unlabelled_file", None, "More texts, which the teacher alone "

@@ -195,11 +195,9 @@ def distillation(recipes: train.Distillation | None = None
         ValueError: a flag that needs a teacher is given without one, or is wrong.
     """
     given = {name: getattr(FLAGS, f"distil_{name}") for name in (
-        "soft_weight", "hard_weight", "hidden_weight", "relations_weight")}
+        "soft_weight", "hard_weight", "hidden_weight", "relations_weight",
+        "temperature", "layers")}
     given = {name: value for name, value in given.items() if value is not None}
-    # These two have a default, which must not replace what the recipe says.
-    given |= {name: getattr(FLAGS, f"distil_{name}") for name in (
-        "temperature", "layers") if FLAGS[f"distil_{name}"].present}
     if recipes is None and not given and FLAGS.teacher_dir is None:
         for name in ("unlabelled_file", "augment", "cache_teacher_logits"):
             if getattr(FLAGS, name):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tfopt import compress, data, model
+from tfopt.backend import keras
 from tfopt.compress import Context, Recipe, examples, importance
 from tfopt.compress.base import Pass
 from tfopt.compress.teacher import taps
@@ -114,8 +115,38 @@ def test_a_student_may_lack_blocks(teacher, batches):
     found = taps(student)
     assert len(found.hidden) == 2
     assert found.projections["query"] is student.get_layer("layer_0_query").output
+
+
+@pytest.mark.parametrize("sizes", [
+    {"num_heads": (0, 0)}, {"num_heads": (2, 0), "intermediate_sizes": (0, 8)},
+    {"num_heads": (0, 0), "intermediate_sizes": (8, 0)}])
+def test_a_student_learns_hidden_states_whatever_blocks_it_lacks(
+        teacher, batches, sizes):
+    student = model.build(CONFIG.replace(**sizes), seed=2)
+    _, goal = Context(train=batches, teacher=teacher, distillation=Distillation(
+        soft_weight=0.0, hard_weight=0.0, hidden_weight=1.0)).lesson(student)
+    taught = goal.prepare(student)
+    taught.compile(keras.optimizers.legacy.Adam(1e-2), goal.loss())
+    inputs, class_ids = next(iter(batches.dataset()))
+    losses = [taught.train_on_batch(inputs, class_ids, reset_metrics=True)
+              for _ in range(20)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("whose", ["student", "teacher"])
+def test_relations_need_attention_in_both(teacher, batches, whose):
+    models = {"student": model.build(CONFIG), "teacher": teacher,
+              whose: model.build(CONFIG.replace(num_heads=(0, 0)))}
+    _, goal = Context(train=batches, teacher=models["teacher"],
+                      distillation=LAYERS).lesson(models["student"])
+    with pytest.raises(ValueError, match=f"Received: a {whose} that has none$"):
+        goal.prepare(models["student"])
+
+
+def test_layers_are_found_in_a_bert_alone():
+    entry = keras.Input([4], name="x")
     with pytest.raises(ValueError, match="BERT made by tfopt"):
-        taps(model.build(CONFIG.replace(num_heads=(0, 0))))
+        taps(keras.Model(entry, keras.layers.ReLU()(entry)))
 
 
 def test_what_does_not_fit_is_refused(teacher, batches, tmp_path):

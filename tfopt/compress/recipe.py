@@ -79,9 +79,13 @@ class Recipe:
             raise ValueError("A recipe's 'exports' must be a list of names. Received: "
                              f"exports={exports!r}")
         distils = fields.get("distillation")
+        if not isinstance(distils, dict | None):
+            raise ValueError("A recipe's 'distillation' must be an object. Received: "
+                             f"distillation={distils!r}")
         return cls(passes=tuple(map(registry.from_fields, passes)),
                    exports=tuple(exports),
-                   distillation=None if distils is None else _distillation(distils))
+                   distillation=None if distils is None else registry.make(
+                       Distillation, distils, "A recipe's 'distillation'"))
 
     @classmethod
     def load(cls, path: PathLike) -> Recipe:
@@ -166,27 +170,6 @@ def _taught(recipe: Recipe, context: Context) -> Context:
         raise ValueError("A recipe that distils needs a teacher in the context. "
                          "Received: teacher=None")
     return dataclasses.replace(context, distillation=recipe.distillation)
-
-
-def _distillation(fields: Any) -> Distillation:
-    """Makes a distillation from its JSON values, those left out by default."""
-    if not isinstance(fields, dict):
-        raise ValueError("A recipe's 'distillation' must be an object. Received: "
-                         f"distillation={fields!r}")
-    known = {field.name for field in dataclasses.fields(Distillation)}
-    unknown = sorted(set(fields) - known)
-    if unknown:
-        received = ", ".join(f"{name}={fields[name]!r}" for name in unknown)
-        raise ValueError(f"A recipe's 'distillation' has the fields {sorted(known)}. "
-                         f"Received: {received}")
-    try:
-        values = dict(fields)
-        if "relations" in values:
-            values["relations"] = tuple(map(tuple, values["relations"]))
-        return Distillation(**values)
-    except TypeError as error:  # no number where one must be, or no pairs
-        raise ValueError(f"A recipe's 'distillation' cannot be made: {error}. "
-                         f"Received: {fields}") from error
 
 
 def _check_signature(step: Pass, before: keras.Model, after: keras.Model) -> None:

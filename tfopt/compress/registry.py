@@ -51,16 +51,33 @@ def from_fields(fields: Mapping[str, Any]) -> Pass:
     if not isinstance(name, str) or name not in all_passes():
         raise ValueError(f"A recipe's pass must be one of {sorted(all_passes())}. "
                          f"Received: pass={name!r}")
-    kind = all_passes()[name]
-    known = {field.name for field in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - known)
+    return make(all_passes()[name], values, f"The pass {name!r}")
+
+
+def make(kind: type, fields: Mapping[str, Any], what: str) -> Any:
+    """Makes a dataclass from its JSON values; lists become tuples where it has these.
+
+    Args:
+        kind: the dataclass.
+        fields: name -> value; those left out by default.
+        what: how an error calls it.
+
+    Raises:
+        ValueError: a field is unknown or missing, or a value is of the wrong type or
+            out of its range.
+    """
+    known = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+    unknown = sorted(set(fields) - set(known))
     if unknown:
-        received = ", ".join(f"{field}={values[field]!r}" for field in unknown)
-        raise ValueError(f"The pass {name!r} has the fields {sorted(known)}. "
-                         f"Received: {received}")
+        received = ", ".join(f"{name}={fields[name]!r}" for name in unknown)
+        raise ValueError(f"{what} has the fields {sorted(known)}. Received: {received}")
     try:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value
-                       for key, value in values.items()})
+        return kind(**{name: _tuples(value) if "tuple" in known[name] else value
+                       for name, value in fields.items()})
     except TypeError as error:  # a field is missing, or no number where one must be
-        raise ValueError(f"The pass {name!r} cannot be made: {error}. "
-                         f"Received: {values}") from error
+        raise ValueError(f"{what} cannot be made: {error}. Received: {dict(fields)}"
+                         ) from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -19,21 +19,23 @@ def taps(model: keras.Model) -> Taps:
         Symbolic tensors of it.
 
     Raises:
-        ValueError: it is no BERT, or has no attention left.
+        ValueError: it is no BERT.
     """
-    names = {layer.name for layer in model.layers}
-    attentions = [name for name in (
-        anatomy.layer_name(i, anatomy.ATTENTION)
-        for i in range(anatomy.num_layers(model))) if name in names]
-    if not anatomy.is_bert(model) or not attentions:
+    if not anatomy.is_bert(model):
         raise ValueError(
             "Hidden states and relations are found in a BERT made by tfopt. Received: "
             f"layers {[layer.name for layer in model.layers[:5]]}...")
+    numbers = range(anatomy.num_layers(model))
+    norms = [anatomy.layer_name(i, anatomy.FFN_NORM) for i in numbers]
+    hidden = [_call(model, model.get_layer(name)).outputs for name in norms]
+    names = {layer.name for layer in model.layers}
+    attentions = [name for name in (
+        anatomy.layer_name(i, anatomy.ATTENTION) for i in numbers) if name in names]
+    if not attentions:
+        return Taps(hidden=hidden, projections={}, num_heads=0)
     last = model.get_layer(attentions[-1])
     query, key, value, _ = _call(model, last).input_tensors
-    norms = [anatomy.layer_name(i, anatomy.FFN_NORM)
-             for i in range(anatomy.num_layers(model))]
-    return Taps(hidden=[_call(model, model.get_layer(name)).outputs for name in norms],
+    return Taps(hidden=hidden,
                 projections={"query": query, "key": key, "value": value},
                 num_heads=getattr(last, "layer", last).num_heads)
 

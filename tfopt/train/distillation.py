@@ -35,8 +35,8 @@ class Distillation:
         hidden_weight: of the hidden states, mean over layers. Where the teacher is
             wider, one learned matrix takes the student's states to its width; it is
             thrown away after training.
-        relations_weight: of the relations between tokens in the last layer, mean over
-            `relations`.
+        relations_weight: of the relations between tokens in the last layer that has
+            attention, in each model; mean over `relations`.
         layers: "even", layers at even steps follow one another; "nearest", the same
             layers of the teacher are each followed by the student's layer that is
             nearest in this step, after CoFi.

@@ -23,8 +23,9 @@ class Taps(NamedTuple):
 
     Attributes:
         hidden: of each layer <float>[B, T, D].
-        projections: "query", "key" and "value" of the last layer <float>[B, T, H*K].
-        num_heads: H of that layer.
+        projections: "query", "key" and "value" of the last layer that has attention
+            <float>[B, T, H*K]; empty where none has.
+        num_heads: H of that layer, or 0.
     """
 
     hidden: list
@@ -70,6 +71,8 @@ class Lesson:
         own = theirs = None
         if settings.uses_layers:
             own, theirs = taps(student), taps(teacher)
+        if settings.relations_weight:
+            _check_relations(own, theirs)
         self.seen = self._listen(student, own)
         self._teacher = self._listen(teacher, theirs)
         if settings.hidden_weight:
@@ -250,6 +253,13 @@ class Taught(keras.Model):
         return self.compute_metrics(
             inputs, class_ids, own["logits"],
             labelled if weights is None else labelled * weights)
+
+
+def _check_relations(own: Taps, theirs: Taps) -> None:
+    for whose, found in (("student", own), ("teacher", theirs)):
+        if not found.projections:
+            raise ValueError("Relations between tokens need a layer with attention in "
+                             f"both models. Received: a {whose} that has none")
 
 
 def _relation_heads(settings, own: Taps, theirs: Taps) -> int:
