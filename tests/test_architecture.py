@@ -38,7 +38,7 @@ ALLOWED = {
     "measure": {*GROUND, "model", "export"},
     # The facade may name everything but what a pass or a script is made of.
     "tfopt": {"callbacks", "compress", "data", "export", "measure", "model",
-              "one_line", "passes", "report", "train"},
+              "one_line", "passes", "report", "sparse", "train"},
 }
 # The one door to these, each with the reason in its docstring.
 DOORS = {"tensorflow": "backend.py", "tf_keras": "backend.py", "keras": "backend.py",

@@ -26,7 +26,17 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 if TYPE_CHECKING:
-    from tfopt import callbacks, compress, data, export, measure, model, report, train
+    from tfopt import (
+        callbacks,
+        compress,
+        data,
+        export,
+        measure,
+        model,
+        report,
+        sparse,
+        train,
+    )
     from tfopt.compress.passes.fisher import Fisher
     from tfopt.compress.passes.low_rank import LowRank
     from tfopt.compress.passes.magnitude import Magnitude
@@ -69,6 +79,7 @@ __all__ = [
     "model",
     "quantize_model",
     "report",
+    "sparse",
     "train",
 ]
 

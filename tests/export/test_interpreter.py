@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from ai_edge_litert import interpreter as litert
@@ -172,15 +170,17 @@ def test_the_fewest_threads_that_are_fast_are_chosen(milliseconds, fewest, files
                                                      monkeypatch):
     class Slow:
         fixed_length = 5
+        now = 0.0
 
         def __init__(self, path, *, num_threads):
             self.seconds = 1e-3 * milliseconds[num_threads]
 
         def run(self, ids):
             assert len(ids) == 5
-            time.sleep(self.seconds)
+            Slow.now += self.seconds
 
     monkeypatch.setattr(interpreters, "Interpreter", Slow)
+    monkeypatch.setattr(interpreters.time, "perf_counter", lambda: Slow.now)
     assert fewest_threads(files["fixed"], 4) == fewest
 
 

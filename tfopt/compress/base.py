@@ -180,11 +180,14 @@ class Pass:
         same_on_replicas: whether several devices give, but for rounding, the weights
             that one gives; not so where a pass gathers squares of gradients, say, and
             each replica those of its own share of the batch.
+        may_touch_nothing: whether that there is nothing to do is an answer, such as
+            where a trial tells; elsewhere it is an error.
     """
 
     stage: ClassVar[Stage]
     needs: ClassVar[tuple[str, ...]] = ()
     same_on_replicas: ClassVar[bool] = True
+    may_touch_nothing: ClassVar[bool] = False
 
     @classmethod
     def name(cls) -> str:

@@ -135,7 +135,7 @@ def run(model: keras.Model, recipe: Recipe, context: Context,
         with model.distribute_strategy.scope():
             outcome = step.apply(copy_model(model), context.within(label))
         _check_signature(step, model, outcome.model)
-        if not outcome.touched:
+        if not outcome.touched and not step.may_touch_nothing:
             raise ValueError(f"The pass {step.name()!r} matched no layer. Received: "
                              f"layers {[layer.name for layer in model.layers][:8]}...")
         if measure is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tfopt.backend import keras, tf
 from tfopt.export import flatbuffer
+from tfopt.export.densify import densified
 from tfopt.model import for_inference
 from tfopt.model.lean import LOWEST
 
@@ -44,7 +45,7 @@ def to_bytes(
         raise ValueError("A model must be functional, with one output. Received: "
                          f"{type(model).__name__} {model.name!r} with outputs "
                          f"{model.outputs}")
-    lean = for_inference(model, massive, integer)
+    lean = for_inference(densified(model), massive, integer)
     specs = {name: tf.TensorSpec([1, *(length if axis is None else axis
                                        for axis in tensor.shape[1:])],
                                  tensor.dtype, name=name)

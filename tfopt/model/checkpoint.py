@@ -8,9 +8,12 @@ checkpoint of the demo, and `random:SHAPE`, random weights for benchmarks.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import json
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 
 from tfopt.backend import keras
@@ -138,8 +141,18 @@ def published_labels(name: PathLike) -> list[str] | None:
     return published.labels(file) if file.exists() else None
 
 
+def _import_layers(file: Path) -> None:
+    """Imports the modules of tfopt whose layers a file has: Keras knows them then."""
+    with zipfile.ZipFile(file) as parts:
+        config = json.loads(parts.read("config.json"))
+    for layer in config["config"]["layers"]:
+        if str(layer.get("module")).startswith("tfopt."):
+            importlib.import_module(layer["module"])
+
+
 def _load_own(path: Path, num_labels: int | None, seed: int) -> keras.Model:
     try:
+        _import_layers(path / KERAS_FILE)
         model = keras.models.load_model(path / KERAS_FILE, compile=False)
     except Exception as error:  # zip, HDF5 and Keras each raise their own
         raise ValueError("The saved model cannot be read. Received: "

@@ -1,0 +1,134 @@
+"""Sparse layers in the place of pruned ones: where they pay, saved, and exported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tfopt import compress, model
+from tfopt.backend import keras
+from tfopt.compress import Context, Recipe
+from tfopt.compress.passes import sparse_dense
+from tfopt.export import densify, tflite
+from tfopt.export.interpreter import Interpreter
+from tfopt.sparse import Choice
+from tfopt.sparse import SparseDense as Layer
+
+CONFIG = model.BertConfig.uniform(
+    hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, vocab_size=103,
+    max_positions=64, num_labels=3, initializer_range=0.3)
+INPUTS = {"input_ids": np.array([[2, 10, 11, 12, 3]]),
+          "attention_mask": np.ones([1, 5], np.int32),
+          "token_type_ids": np.zeros([1, 5], np.int32)}
+
+
+@pytest.fixture
+def pruned():
+    """A BERT of whose ffn's 8 blocks 16x16 only 2 are not zeros."""
+    whole = model.build(CONFIG, seed=3)
+    for role in ("intermediate", "ffn_output"):
+        kernel = whole.get_layer(f"layer_0_{role}").kernel
+        rows, columns = (size // 16 for size in kernel.shape)
+        kept = np.zeros([rows, columns])
+        kept[0, 0] = kept[-1, -1] = 1
+        kernel.assign(kernel * np.kron(kept, np.ones([16, 16])))
+    return whole
+
+
+def run(given, **fields):
+    step = compress.from_fields({"pass": "sparse_dense", **fields})
+    outcome, = compress.run(given, Recipe(passes=(step,)), Context())
+    return outcome
+
+
+@pytest.mark.parametrize(("fields", "values"), [
+    ({"backend": "csr"}, 32 * 64 // 4), ({"backend": "block"}, (2, 16, 16)),
+    ({"backend": "block_unrolled", "block": 16}, (2, 16, 16))])
+def test_values_alone_are_kept_and_the_logits_stay(pruned, fields, values):
+    outcome = run(pruned, only=["intermediate"], **fields)
+    layer = outcome.model.get_layer("layer_0_intermediate")
+    assert isinstance(layer, Layer)
+    assert outcome.touched == ("layer_0_intermediate",)
+    assert tuple(layer.values.shape) == (
+        values if isinstance(values, tuple) else (values,))
+    np.testing.assert_array_equal(
+        layer.dense_kernel(), pruned.get_layer("layer_0_intermediate").kernel)
+    np.testing.assert_allclose(outcome.model(INPUTS), pruned(INPUTS), rtol=1e-5,
+                               atol=1e-6)
+    assert model.config_of(outcome.model) == CONFIG
+
+
+def test_layers_are_replaced_where_a_trial_says_so(pruned, monkeypatch):
+    asked = []
+
+    def choose(kernel, **fields):
+        asked.append(fields)
+        if kernel.shape == (32, 64):
+            return Choice(backend="block", block=16, speedup=1.5,
+                          tried={"csr": 0.7, "block 16": 1.6})
+        if not (kernel == 0).any():
+            return Choice(backend="dense")
+        return Choice(backend="dense", tried={"csr": 0.8})
+
+    monkeypatch.setattr(sparse_dense, "choose", choose)
+    outcome = run(pruned, rows=[8, 64])
+    assert outcome.touched == ("layer_0_intermediate",)
+    assert outcome.notes == ("layer_0_intermediate: block 16x16, 1.50x of dense",)
+    assert outcome.skipped["layer_0_ffn_output"] == (
+        "75% zeros, not faster than dense: csr 0.80x")
+    assert outcome.skipped["layer_0_query"] == "0% zeros, too few for any sparse form"
+    assert outcome.details["layer_0_intermediate"] == {
+        "backend": "block", "block": 16, "speedup": 1.5,
+        "tried": {"csr": 0.7, "block 16": 1.6}}
+    assert len(asked) == 6  # the projections of the layer
+    assert asked[0] == {"block": None, "rows": (8, 64), "dtype": "float32"}
+
+
+def test_where_nothing_pays_all_stay_dense(pruned, monkeypatch):
+    monkeypatch.setattr(sparse_dense, "choose",
+                        lambda *_, **__: Choice(backend="dense", tried={"csr": 0.5}))
+    outcome = run(pruned)
+    assert outcome.touched == ()
+    assert outcome.notes == (
+        "No layer is faster sparse on this machine: all stay dense",)
+    for ours, theirs in zip(outcome.model.get_weights(), pruned.get_weights(),
+                            strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("fields", [
+    {"backend": "fast"}, {"block": 7}, {"rows": []}, {"rows": [0]}])
+def test_wrong_fields_are_refused(fields):
+    with pytest.raises(ValueError, match=f"Received: {next(iter(fields))}="):
+        compress.from_fields({"pass": "sparse_dense", **fields})
+
+
+def test_a_saved_model_loads_where_nobody_named_the_layer(pruned, tmp_path):
+    outcome = run(pruned, backend="csr")
+    model.save(outcome.model, tmp_path)
+    np.save(tmp_path / "logits.npy", outcome.model(INPUTS))
+    code = ("import sys, numpy as np; from tfopt import model; "
+            f"place = {str(tmp_path)!r}; found = model.load(place); "
+            f"ids = np.array({INPUTS['input_ids'].tolist()}); "
+            "logits = found({'input_ids': ids, 'attention_mask': ids * 0 + 1, "
+            "'token_type_ids': ids * 0}); "
+            "np.testing.assert_allclose(logits, np.load(place + '/logits.npy'), "
+            "atol=1e-6)")
+    done = subprocess.run([sys.executable, "-c", code], check=False,
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_tflite_has_the_zeros_again(pruned, tmp_path):
+    sparse = run(pruned, backend="csr", only=["intermediate"]).model
+    dense = densify.densified(sparse)
+    assert isinstance(dense.get_layer("layer_0_intermediate"), keras.layers.Dense)
+    assert dense.get_layer("layer_0_query") is sparse.get_layer("layer_0_query")
+    assert densify.densified(pruned) is pruned
+    (tmp_path / "model.tflite").write_bytes(tflite.convert(sparse, "float32"))
+    found = Interpreter(tmp_path / "model.tflite", num_threads=1)
+    np.testing.assert_allclose(found.run(INPUTS["input_ids"][0]), pruned(INPUTS)[0],
+                               atol=1e-4)
