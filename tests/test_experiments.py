@@ -31,7 +31,7 @@ METRICS = {
     "accuracy", "macro_f1", "latency_p50_ms", "latency_p90_ms", "latency_t16_ms",
     "latency_t32_ms", "latency_t64_ms", "throughput_per_s", "file_bytes", "gzip_bytes",
     "parameters", "nonzeros", "bits", "peak_rss_bytes", "speedup", "alpha", "beta",
-    "gamma"}
+    "gamma", "num_threads"}
 STEPS_PER_EPOCH, EPOCHS = 6, 40
 
 

@@ -16,7 +16,7 @@ from tfopt import report
 EVERY_METRIC = (
     "accuracy macro_f1 latency_p50_ms latency_p90_ms latency_t16_ms latency_t32_ms "
     "latency_t64_ms latency_t128_ms throughput_per_s speedup file_bytes gzip_bytes "
-    "peak_rss_bytes parameters nonzeros bits alpha beta gamma").split()
+    "peak_rss_bytes num_threads parameters nonzeros bits alpha beta gamma").split()
 
 
 @pytest.fixture
