@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import run_dir
+from benchmark_runs import BENCHMARKS, run
 
 from tfopt import model
 from tfopt.measure import block_times, latency_table
 from tfopt.measure.latency_table import TOKENS, Curve, LatencyTable
 
-BENCHMARKS = Path(run_dir.__file__).parent / "benchmarks"
-SCRIPT = BENCHMARKS / "shrunk_latency.py"
 HALF = {"num_heads": [2, 0, 1], "intermediate_sizes": [16, 8, 0]}
 TWO_LAYERS = {"num_heads": [4, 4], "intermediate_sizes": [64, 64]}
 THIRD = {"num_heads": [1, 1, 1], "intermediate_sizes": [8, 8, 8]}
 RUNS = {"0": {"unpruned": {"accuracy": 0.9}, "2x": HALF | {"accuracy": 0.8}},
         "1": {"2x": TWO_LAYERS | {"accuracy": 0.7}, "same": HALF}}
-
-
-def run(*flags) -> subprocess.CompletedProcess:
-    done = subprocess.run([sys.executable, SCRIPT, *map(str, flags)], check=False,
-                          capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
 
 
 @pytest.fixture
@@ -63,7 +51,7 @@ def flags(tmp_path, tiny_dir) -> list[str]:
 def test_structures_are_timed_beside_the_unpruned_model(flags, tmp_path, tiny_dir):
     flags += [f"--dev_file={tmp_path / 'dev.tsv'}", "--keras_padded=64", "--group=2",
               f"--picture={tmp_path / 'p.png'}"]
-    done = run(*flags)
+    done = run("shrunk_latency", *flags)
     report = json.loads((tmp_path / "report.json").read_text())
     figures = report["figures"]
     assert {name: found["names"] for name, found in figures["structures"].items()} == {
@@ -98,7 +86,7 @@ def test_structures_are_timed_beside_the_unpruned_model(flags, tmp_path, tiny_di
 
     del figures["structures"]["third"]  # as if it was killed after the first group
     (tmp_path / "report.json").write_text(json.dumps(report))
-    again = run(*flags)
+    again = run("shrunk_latency", *flags)
     after = json.loads((tmp_path / "report.json").read_text())["figures"]
     # That one and the unpruned model; the first group has three files.
     assert "Exported 2 of 2" in again.stderr
@@ -109,7 +97,7 @@ def test_structures_are_timed_beside_the_unpruned_model(flags, tmp_path, tiny_di
 
 
 def test_another_export_at_a_fixed_length_has_no_prediction(flags, tmp_path):
-    run(*flags, "--tables=", "--tokens=5", "--scheme=float32",
+    run("shrunk_latency", *flags, "--tables=", "--tokens=5", "--scheme=float32",
         "--nopredict")
     figures = json.loads((tmp_path / "report.json").read_text())["figures"]
     assert figures["mean_tokens"] == 5 and figures["num_threads"] == 2

@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import run_dir
-
-BENCHMARKS = Path(run_dir.__file__).parent / "benchmarks"
-SCRIPT = BENCHMARKS / "sparse_matmul.py"
-
-
-def run(*flags) -> subprocess.CompletedProcess:
-    done = subprocess.run([sys.executable, SCRIPT, *map(str, flags)], check=False,
-                          capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
+from benchmark_runs import BENCHMARKS, run
 
 
 @pytest.fixture
@@ -36,7 +23,7 @@ def test_forms_are_timed_against_dense(tmp_path):
     flags = ["--smoke", "--shapes=64x128,128x64", "--blocks=1,16", "--sparsities=0,0.9",
              "--rows=1,8", "--backends=coo,csr,csr_constant,block,block_unrolled",
              f"--report={path}", f"--picture={tmp_path / 'p.png'}"]
-    done = run(*flags)
+    done = run("sparse_matmul", *flags)
     report = json.loads(path.read_text())
     figures = report["figures"]
     assert list(figures["shapes"]) == ["64x128", "128x64"]
@@ -70,7 +57,7 @@ def test_forms_are_timed_against_dense(tmp_path):
 
     del figures["shapes"]["128x64"]  # as if it was killed after the first shape
     path.write_text(json.dumps(report))
-    again = run(*flags)
+    again = run("sparse_matmul", *flags)
     after = json.loads(path.read_text())["figures"]
     assert "128x64 16x16" in again.stderr and "64x128 16x16" not in again.stderr
     assert set(after["shapes"]) == {"64x128", "128x64"}

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from absl import logging
 
+from tfopt.machine import cpu
+
 BASELINE = "keras_float32"
 
 
@@ -127,7 +129,7 @@ def environment(**more: object) -> dict[str, object]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "none"
     return {
-        "cpu": _cpu(),
+        "cpu": cpu(["model name"]),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "system": platform.platform(),
@@ -246,16 +248,6 @@ def _show(value: float | None, metric: str) -> str:
         return ""
     factor, form = _METRICS[metric].show
     return form.format(value * factor)
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _commit() -> str:

@@ -13,7 +13,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from absl import logging
 from tfopt import model
 from tfopt.export import tflite
 from tfopt.files import write_whole
+from tfopt.machine import cpu
 from tfopt.measure import latency
 from tfopt.model import BertConfig
 from tfopt.types import PathLike
@@ -109,7 +109,7 @@ def environment(config: BertConfig, num_threads: int, scheme: str,
                 tokens: Sequence[int]) -> dict:
     """What the times depend on, as JSON has it."""
     return {
-        "cpu": _cpu(), "cores": len(os.sched_getaffinity(0)),
+        "cpu": cpu(), "cores": len(os.sched_getaffinity(0)),
         "num_threads": num_threads, "scheme": scheme,
         "ai_edge_litert": importlib.metadata.version("ai-edge-litert"),
         "hidden_size": config.hidden_size, "head_size": config.head_size,
@@ -256,15 +256,3 @@ def _fractions(size: int, count: int, multiple: int) -> list[int]:
     """The fractions 1 / count ... 1 of a size, rounded, without 0."""
     parts = {multiple * round(size * i / count / multiple) for i in range(1, count)}
     return sorted({part for part in parts if 0 < part < size} | {size})
-
-
-def _cpu() -> str:
-    """Name and numbers of the processor, as far as the system tells."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in lines.items()}
-    return " ".join(fields[name] for name in ("model name", "cpu family", "model",
-                                              "stepping") if name in fields)

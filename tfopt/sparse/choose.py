@@ -13,7 +13,6 @@ import functools
 import hashlib
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from absl import logging
 
 from tfopt.backend import tf
 from tfopt.files import write_whole
+from tfopt.machine import cpu
 from tfopt.sparse import storage
 from tfopt.sparse.matmul import matmul
 from tfopt.types import PathLike
@@ -191,7 +191,7 @@ def speedup(reference: np.ndarray, seconds: np.ndarray) -> float:
 
 def environment() -> dict[str, str | int]:
     """What a choice depends on, beside the kernel."""
-    return {"cpu": _cpu(), "cores": os.cpu_count() or 0, "tensorflow": tf.__version__,
+    return {"cpu": cpu(), "cores": os.cpu_count() or 0, "tensorflow": tf.__version__,
             "intra_threads": tf.config.threading.get_intra_op_parallelism_threads(),
             "inter_threads": tf.config.threading.get_inter_op_parallelism_threads(),
             "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "")}
@@ -277,15 +277,3 @@ def _read(path: Path, here: Mapping) -> dict[str, Choice]:
 def _default_path(here: Mapping) -> Path:
     digest = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()
     return Path.home() / ".cache" / "tfopt" / f"sparse_{digest[:16]}.json"
-
-
-def _cpu() -> str:
-    """Name and numbers of the processor, as far as the system tells."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = {name.strip(): value.strip() for name, _, value in
-              (line.partition(":") for line in text.splitlines())}
-    return " ".join(fields[name] for name in ("model name", "cpu family", "model",
-                                              "stepping") if name in fields)
