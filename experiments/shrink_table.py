@@ -6,11 +6,12 @@ r"""What smaller structures cost in accuracy: target speedups, ways to train, se
 Source: the passes `structured` and `student`. For each seed a model is fine-tuned as
 seeds.py does it. It is baseline and teacher of every cell, a target speedup and a way:
 "post_training" cuts and fits, without training; "cross_entropy" trains on from there,
-"distilled" with the teacher; "student" keeps as many whole layers as the target allows,
-and learns from the teacher. Speedups are foretold by the latency table;
-benchmarks/shrunk_latency.py measures them. Cost: a fine-tuning for each seed, and
---shrunk_epochs for each trained cell; each is reported when it is done, and the same
-command after a kill goes on with the next.
+"distilled" with the teacher, "distilled_quantized" then trains --epochs more to be
+quantized; "student" keeps as many whole layers as the target allows, and learns from
+the teacher. Speedups are foretold by the latency table; benchmarks/shrunk_latency.py
+measures them. Cost: a fine-tuning for each seed, and --shrunk_epochs for each trained
+cell; each is reported when it is done, and the same command after a kill goes on with
+the next.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tfopt.measure import cost, quality
 
 FLAGS = flags.FLAGS
 BASELINE = "unpruned"
-WAYS = ("post_training", "cross_entropy", "distilled", "student")
+WAYS = ("post_training", "cross_entropy", "distilled", "distilled_quantized", "student")
 
 
 def cells() -> list[str]:
@@ -57,10 +58,14 @@ def passes(speedup: float, way: str, config: model.BertConfig, costs
         "pass": "structured", "target_latency_ms": costs.whole(config) / speedup,
         "score": FLAGS.score, "examples": 16 if FLAGS.smoke else FLAGS.examples,
         "epochs": epochs, "empty_blocks": FLAGS.layers is None, **trained})
-    if FLAGS.layers is None:
-        return (cut,)
-    return (compress.from_fields({"pass": "student", "layers": FLAGS.layers,
-                                  "epochs": 0}), cut)
+    found = [cut]
+    if FLAGS.layers is not None:
+        found.insert(0, compress.from_fields({
+            "pass": "student", "layers": FLAGS.layers, "epochs": 0}))
+    if way == "distilled_quantized":
+        found.append(compress.from_fields({
+            "pass": "quantization_aware", "scheme": FLAGS.exports[-1]}))
+    return tuple(found)
 
 
 def layers_within(speedup: float, config: model.BertConfig, costs) -> int:
@@ -94,7 +99,7 @@ def run_cell(task, baseline, cell: str) -> dict:
         train=task.train, dev=task.choose, costs=costs_of,
         settings=dataclasses.replace(tasks.settings(),
                                      learning_rate=FLAGS.shrunk_learning_rate))
-    if way in ("distilled", "student"):
+    if way not in ("post_training", "cross_entropy"):
         context = dataclasses.replace(context, taught=task.taught, teacher=baseline,
                                       distillation=tasks.distillation())
     recipe = compress.Recipe(passes=passes(float(point[:-1]), way, config, costs))

@@ -732,8 +732,8 @@ def test_a_table_of_smaller_models_is_filled_and_gone_on_with(task, four_layers,
     report_file = tmp_path / "table.json"
     shared = [*task.flags, *latencies, "--smoke", "--seeds=0", "--points=1.5",
               "--keep_epoch=last", f"--baselines_dir={tmp_path / 'tuned'}"]
-    flags = [*shared, "--ways=post_training,cross_entropy,distilled",
-             f"--report={report_file}"]
+    ways = ["post_training", "cross_entropy", "distilled", "distilled_quantized"]
+    flags = [*shared, f"--ways={','.join(ways)}", f"--report={report_file}"]
     run("shrink_table", *flags)
     again = run("shrink_table", *flags)
     assert "Seed 0" not in again.stderr
@@ -748,8 +748,7 @@ def test_a_table_of_smaller_models_is_filled_and_gone_on_with(task, four_layers,
     table = json.loads((tmp_path / "whole.json").read_text())["figures"]
     cells = dict(table["runs"]["0"])
     whole = cells.pop("unpruned")
-    assert list(cells) == [f"1.5x {way}" for way in (
-        "post_training", "cross_entropy", "distilled", "student")]
+    assert list(cells) == [f"1.5x {way}" for way in (*ways, "student")]
     structures = {json.dumps([cell["num_heads"], cell["intermediate_sizes"]])
                   for name, cell in cells.items() if name != "1.5x student"}
     assert len(structures) == 1
