@@ -5,8 +5,9 @@ r"""The whole road: fine-tune, compress by a recipe, export, measure, report.
 
 Cost: the fine-tuning (unless --baseline_dir names one), the recipe's own training, and
 a minute or two of timing. Result: model.tflite with its vocabulary and labels,
-report.{json,md,png}, and structure.png where heads and neurons are cut. Without
---train_file it runs on the embedded support intents.
+report.{json,md,png}; structure.png where heads and neurons are cut; where kernels are
+stored without their zeros, exports/saved_model, which TensorFlow runs without tfopt.
+Without --train_file it runs on the embedded support intents.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 
 import flags as shared
+import numpy as np
 import run_dir
 import targets
 import task as tasks
@@ -25,14 +27,18 @@ from finetune import finetune
 
 from tfopt import compress, data, drawing, model, report
 from tfopt.backend import keras
-from tfopt.export import tflite
+from tfopt.export import densify, saved_model, tflite
 from tfopt.files import write_whole
 from tfopt.measure import cost, latency, quality, runners, sensitivity
+from tfopt.model import anatomy
+from tfopt.sparse import embedding
 from tfopt.train import strategy
+from tfopt.types import INPUT_NAMES
 
 FLAGS = flags.FLAGS
 RECIPES = Path(__file__).parent / "recipes"
-_STRUCTURE = "structure.json"  # in keras/, of the last pass that leaves details
+_STRUCTURE = "structure.json"  # in keras/, of the last pass that cuts structures
+_SAVED_MODEL = Path("exports") / "saved_model"
 _MANY_ZEROS = 0.95  # share of nonzeros below which the report speaks of the zeros
 
 
@@ -94,17 +100,20 @@ def compress_model(recipe, task, context, before: keras.Model, out: Path) -> lis
         notes.append(
             "Zeros within a kernel are multiplied like other numbers: they make the "
             "file smaller once it is compressed (gzip_bytes) or exported as "
-            "sparse_float32, and no faster. Smaller kernels make it faster: the pass "
-            "low_rank.")
+            "sparse_float32, and no faster. Smaller kernels make it faster (the pass "
+            "low_rank), or, where TensorFlow serves the model, kernels stored without "
+            "their zeros (sparse_dense).")
     wordpiece = task.wordpiece
     for outcome in outcomes:
         if outcome.kept_tokens is not None:
             wordpiece = wordpiece.keeping(outcome.kept_tokens)
     tasks.save_text_side(dataclasses.replace(task, wordpiece=wordpiece), target)
     write_whole(notes_file, "\n".join(notes) + "\n")
-    for outcome in outcomes:
+    for step, outcome in zip(recipe.passes, outcomes, strict=True):
         if outcome.details:
-            write_whole(target / _STRUCTURE, json.dumps(outcome.details) + "\n")
+            name = (_STRUCTURE if "heads_kept" in outcome.details
+                    else f"{step.name()}.json")
+            write_whole(target / name, json.dumps(outcome.details) + "\n")
     model.save(outcomes[-1].model, target)
     return notes
 
@@ -128,12 +137,13 @@ def export(recipe, task, compressed: keras.Model, out: Path
     """Writes a `.tflite` for each export, the last one as `model.tflite` too.
 
     Returns:
-        The files, notes on what stayed in float, and whether the budget of accuracy, if
-        there is one, holds for each.
+        The files, notes on what became dense again and on what stayed in float, and
+        whether the budget of accuracy, if there is one, holds for each.
     """
     files = {scheme: out / "exports" / f"{scheme}.tflite" for scheme in recipe.exports}
     graph = None  # converted once, for all the exports that are quantized
-    notes, met = [], True
+    dense_again = densify.note(compressed)
+    notes, met = [f"{dense_again}."] if dense_again else [], True
     for scheme, file in files.items():
         if not tflite.is_quantized(scheme):
             write_whole(file, tflite.convert(compressed, scheme,
@@ -159,10 +169,45 @@ def export(recipe, task, compressed: keras.Model, out: Path
     return files, notes, met
 
 
+def serve(recipe, compressed: keras.Model, out: Path
+          ) -> tuple[dict[str, Path], list[str]]:
+    """Writes a SavedModel, where a pass made the model for TensorFlow itself.
+
+    Returns:
+        The Keras model as an artifact of its own, and a note; nothing of either after
+        other passes, whose models are served as a `.tflite`.
+    """
+    makers = [step.name() for step in recipe.passes
+              if getattr(step, "for_tensorflow", False)]
+    if not makers:
+        return {}, []
+    saved_model.write(compressed, out / _SAVED_MODEL)
+    size = sum(file.stat().st_size for file in (out / _SAVED_MODEL).rglob("*"))
+    name = f"keras_{makers[-1]}"
+    return {name: out / "keras"}, [
+        f"{name}: the Keras model after the pass {makers[-1]}, in keras/; "
+        f"{_SAVED_MODEL} is the same for TensorFlow without tfopt, "
+        f"{size / 1e6:.2f} MB."]
+
+
+def count(keras_model: keras.Model) -> dict[str, float]:
+    """Counts a Keras model as `cost.of_tflite` does a file.
+
+    Zeros that are not stored are parameters, and take no bits; where the others are
+    takes some.
+    """
+    figures = cost.of_model(keras_model)
+    for layer in densify.sparse_layers(keras_model).values():
+        figures["parameters"] += layer.dense_kernel().size - layer.values.numpy().size
+        if layer.indices is not None:
+            figures["bits"] += 8 * layer.indices.numpy().nbytes
+    return figures
+
+
 def unpruned(recipe, task, before: keras.Model, compressed: keras.Model, out: Path
              ) -> dict[str, Path]:
     """The baseline by the recipe's last export, if the model became smaller."""
-    counts = [cost.of_model(found)["parameters"] for found in (before, compressed)]
+    counts = [count(found)["parameters"] for found in (before, compressed)]
     if counts[0] == counts[1]:
         return {}
     scheme = recipe.exports[-1]
@@ -174,7 +219,8 @@ def unpruned(recipe, task, before: keras.Model, compressed: keras.Model, out: Pa
 
 
 def measure(task, own: tasks.Task, baseline: Path, before: keras.Model,
-            whole: dict[str, Path], files: dict[str, Path]) -> list[report.Row]:
+            served: dict[str, Path], whole: dict[str, Path], files: dict[str, Path]
+            ) -> list[report.Row]:
     """Measures accuracy, size and time.
 
     Args:
@@ -182,26 +228,30 @@ def measure(task, own: tasks.Task, baseline: Path, before: keras.Model,
         own: as the exports do.
         baseline: directory of the model before.
         before: that model.
+        served: name of the compressed Keras model -> its directory, if it is served.
         whole: name of an export of that one -> its file.
         files: name of an export -> its file.
 
     Returns:
         The rows of the report.
     """
-    artifacts = {report.BASELINE: baseline, **whole, **files}
+    artifacts = {report.BASELINE: baseline, **served, **whole, **files}
     rows = []
     for name, path in artifacts.items():
         runner = runners.open_artifact(path, FLAGS.num_threads)
-        for split, part in (own if name in files else task).report.items():
+        reader = own if name in served | files else task
+        for split, part in reader.report.items():
             logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
             rows += report.rows(name, quality.measure(logits, part.class_ids), split)
 
     counts = {report.BASELINE: cost.of_model(before)} | {
+        name: count(model.load(path)) for name, path in served.items()} | {
         name: cost.of_tflite(path) for name, path in (whole | files).items()}
-    for name, count in counts.items():
-        file = (whole | files).get(name, baseline / model.KERAS_FILE)
-        rows += report.rows(name, cost.of_file(file) | count | cost.ratios(
-            count, counts[report.BASELINE]))
+    for name, counted in counts.items():
+        path = artifacts[name]
+        file = path / model.KERAS_FILE if path.is_dir() else path
+        rows += report.rows(name, cost.of_file(file) | counted | cost.ratios(
+            counted, counts[report.BASELINE]))
 
     logging.info("Timing %d artifacts in turn", len(artifacts))
     dev = own.report["dev"].encoded
@@ -213,6 +263,27 @@ def measure(task, own: tasks.Task, baseline: Path, before: keras.Model,
         speedup = (times[report.BASELINE]["latency_p50_ms"]
                    / figures["latency_p50_ms"])
         rows += report.rows(name, figures | {"speedup": speedup})
+    return rows
+
+
+def on_sparse_core(tpu, task, baseline: Path) -> list[report.Row]:
+    """Judges the baseline with its tokens looked up by the SparseCore of a TPU."""
+    with tpu.scope():
+        keras_model = model.load(baseline)
+    run = embedding.served(keras_model, anatomy.TOKEN_EMBEDDING, tpu,
+                           FLAGS.batch_size, FLAGS.max_length)
+    rows = []
+    for split, part in task.report.items():
+        places = np.arange(FLAGS.max_length)
+        lengths, firsts = (np.array(counts)[:, None] for counts in (
+            part.lengths, part.encoded.first_lengths))
+        attended = places < lengths
+        ids = np.zeros(attended.shape, np.int32)
+        ids[attended] = np.concatenate(part.encoded.ids)
+        logits = run(dict(zip(INPUT_NAMES, (
+            ids, attended, attended & (places >= firsts)), strict=True)))
+        rows += report.rows("keras_sparse_core",
+                            quality.measure(logits, part.class_ids), split)
     return rows
 
 
@@ -230,6 +301,7 @@ def draw(out: Path, rows: list[report.Row]) -> None:
 
 def main() -> int:
     """Goes the whole road; 2 where the budget of accuracy was not met."""
+    tpu = embedding.connect() if FLAGS.sparse_core else None
     recipe = targets.aimed(load_recipe(FLAGS.recipe))
     if FLAGS.export_length is not None and FLAGS.export_length < FLAGS.max_length:
         raise ValueError(
@@ -255,8 +327,11 @@ def main() -> int:
     own = as_read_by(out / "keras", task)
     files, left, met = export(recipe, own, compressed, out)
     notes += left
+    served, said = serve(recipe, compressed, out)
+    notes += said
     whole = unpruned(recipe, task, before, compressed, out)
-    rows = measure(task, own, baseline, before, whole, files)
+    rows = measure(task, own, baseline, before, served, whole, files)
+    rows += on_sparse_core(tpu, task, baseline) if tpu else []
     sentence, aim_met = targets.verdict(recipe, rows, list(whole), recipe.exports[-1])
     notes += sentence
 
@@ -273,6 +348,7 @@ def main() -> int:
     for name, what in {
         "model.tflite": f"the model ({recipe.exports[-1]}), with vocab.txt, labels.txt",
         "report.md": "all figures, with their environment; report.png draws them",
+        _SAVED_MODEL: "the compressed model, for TensorFlow without tfopt",
         "structure.png": "what is left of each layer",
         "baseline": "the fine-tuned Keras model that everything is held against",
     }.items():
@@ -291,6 +367,7 @@ def define_flags() -> None:
     shared.define_model()
     shared.define_data()
     shared.define_training()
+    shared.define_sparse_core()
     shared.define_distillation()
     targets.define_flags()
     shared.define_measuring()

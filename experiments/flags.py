@@ -99,6 +99,14 @@ def define_training(out_dir: bool = True) -> None:
                       "drop the last smaller one (TPUs want fixed shapes).")
 
 
+def define_sparse_core() -> None:
+    """Whether a TPU's SparseCore looks tokens up."""
+    flags.DEFINE_bool("sparse_core", False, "Report the accuracy of the fine-tuned "
+                      "model with its tokens looked up by the SparseCore of this "
+                      "machine's TPU (v5p, v6e), too; an error elsewhere. It speeds up "
+                      "lookups, not pruned weights.")
+
+
 def define_distillation() -> None:
     """Whether, and what, to learn from a teacher."""
     flags.DEFINE_string("teacher_dir", None, "Fine-tuned model to learn from, as "

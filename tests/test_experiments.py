@@ -20,6 +20,7 @@ import pytest
 import run_dir
 
 from tfopt import compress, data, model, report
+from tfopt.backend import tf
 from tfopt.export.interpreter import Interpreter, softmax
 from tfopt.measure.latency_table import Curve, LatencyTable
 from tfopt.train import Distillation
@@ -547,6 +548,82 @@ def test_recipes_run_by_name(name, four_layers, task, tmp_path):
         assert not (out / "structure.png").exists()
         assert "structure.png" not in done.stdout
         assert small.num_layers == (3 if "student" in name else 4)
+
+
+@pytest.fixture(scope="module")
+def wide(finetuned, tmp_path_factory):
+    """A baseline of one layer that blocks of 64x64 divide, as flags."""
+    place = tmp_path_factory.mktemp("wide") / "baseline"
+    shutil.copytree(finetuned.out, place)
+    model.save(model.build(model.BertConfig.uniform(
+        hidden_size=64, num_layers=1, num_heads=2, intermediate_size=320,
+        vocab_size=103, max_positions=64, num_labels=3), seed=0), place)
+    return [f"--baseline_dir={place}", "--learning_rate=1e-6"]
+
+
+@pytest.mark.parametrize(("name", "sparsity", "backend"), [
+    ("sparse_90", 0.9, "csr"), ("sparse_blocks_80", 0.8, "auto")])
+def test_a_sparse_recipe_is_served_by_tensorflow(name, sparsity, backend, wide, task,
+                                                 tmp_path):
+    """As it is, whatever the trial finds; and with a form in place of the trial."""
+    recipe = tmp_path / f"{name}.json"
+    fields = json.loads((SCRIPTS / "recipes" / f"{name}.json").read_text())
+    assert fields["passes"][1] == {"pass": "sparse_dense"}
+    if backend != "auto":
+        fields["passes"][1] |= {"backend": backend, "only": ["intermediate"]}
+        recipe.write_text(json.dumps(fields))
+    out = tmp_path / "out"
+    done = run("compress", *task.flags, *wide, "--smoke", f"--out_dir={out}",
+               f"--recipe={name if backend == 'auto' else recipe}",
+               env={**os.environ, "HOME": str(tmp_path)})  # what a trial remembers
+    taken, said = figures(out / "report.json"), (out / "report.md").read_text()
+    artifacts = ["keras_float32", "keras_sparse_dense", "float32", "sparse_float32",
+                 "dynamic_wi8_afp32"]
+    assert list(dict.fromkeys(artifact for artifact, _, _ in taken)) == artifacts
+    for artifact in artifacts:
+        assert {metric for of, metric, _ in taken if of == artifact} == METRICS
+    compressed = model.load(out / "keras")
+    layer = compressed.get_layer("layer_0_intermediate")
+    kernel = (layer.dense_kernel() if hasattr(layer, "dense_kernel")
+              else layer.kernel.numpy())
+    assert hasattr(layer, "values") or backend == "auto"
+    assert np.mean(kernel == 0) == pytest.approx(sparsity, abs=1e-3)
+    assert json.loads((out / "keras" / "sparse_dense.json").read_text())
+    assert not (out / "keras" / "structure.json").exists()
+
+    def of(metric, artifact="keras_sparse_dense"):
+        return taken[artifact, metric, ""]
+
+    # The zeros are parameters that take no bytes; places of single values take some.
+    assert of("alpha") == 1.0
+    assert of("nonzeros") < 0.6 * of("parameters")
+    assert of("nonzeros") == pytest.approx(of("nonzeros", "sparse_float32"), abs=200)
+    if backend == "csr":
+        saved = 4 * 20480 - (4 + 8) * 2048
+        assert of("bits", "keras_float32") - of("bits") == 8 * saved
+        assert of("file_bytes", "keras_float32") - of("file_bytes") == pytest.approx(
+            saved, abs=8_000)
+        assert ("in a .tflite the sparse layers (1: layer_0_intermediate) are dense "
+                "again") in said
+    assert "keras_sparse_dense: the Keras model after the pass sparse_dense" in said
+    assert f"{out}/exports/saved_model: the compressed model" in done.stdout
+
+    served = tf.saved_model.load(out / "exports" / "saved_model")
+    ids = np.array([[2, 10, 11, 3], [2, 12, 3, 0]], np.int32)
+    inputs = {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int32),
+              "token_type_ids": np.zeros_like(ids)}
+    logits = served.signatures["serving_default"](
+        **{key: tf.constant(value) for key, value in inputs.items()})["logits"]
+    np.testing.assert_allclose(logits, compressed(inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_a_sparse_core_is_asked_for_before_any_work(task, tmp_path):
+    done = run("compress", *task.flags, "--smoke", "--sparse_core",
+               f"--out_dir={tmp_path / 'out'}", status=1)
+    assert done.stderr.splitlines()[-1].startswith(
+        "compress.py: Tokens are looked up by a SparseCore only on a TPU that has one "
+        "(v5p, v6e), under tf.distribute.TPUStrategy. Received: no TPU")
+    assert not (tmp_path / "out").exists()
 
 
 def test_sensitivity_makes_a_table_and_a_plot(resumed, task, tmp_path):

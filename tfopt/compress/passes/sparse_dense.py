@@ -5,13 +5,15 @@ After a pass that prunes: zeros save time only in a form that leaves them out
 TensorFlow runs; a `.tflite` has the zeros again (`export.densify`).
 
 `Outcome.details` has of each Dense that was looked at "backend", "block", "speedup"
-(how many times as fast as dense, timed once more after the trial) and "tried" (that of
-each form in the trial).
+(how many times as fast as dense, timed once more after the trial), "tried" (that of
+each form in the trial) and, as the trial tells them, "milliseconds" (of one product by
+each form, dense among them). Notes and reasons to skip have them, too.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -26,6 +28,9 @@ from tfopt.types import check_fields
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SparseDense(Pass):
     """Stores kernels without their zeros.
+
+    Class attributes:
+        for_tensorflow: that TensorFlow alone, not LiteRT, runs what it makes.
 
     Attributes:
         backend: one of `sparse.BACKENDS`; "auto" times them, and leaves a layer dense
@@ -45,6 +50,7 @@ class SparseDense(Pass):
 
     stage = Stage.NUMERICS
     may_touch_nothing = True
+    for_tensorflow = True
 
     def __post_init__(self):
         """Checks the fields.
@@ -78,7 +84,7 @@ class SparseDense(Pass):
             choice = self._choose(layer)
             details[layer.name] = dataclasses.asdict(choice)
             if self.backend == "auto" and choice.backend == "dense":
-                slower[layer.name] = _said(layer, choice)
+                slower[layer.name] = _said(layer, details[layer.name])
                 continue
             made[layer.name] = Layer.from_dense(layer, choice.backend, choice.block)
         notes = [_note(name, details[name]) for name in made]
@@ -98,16 +104,27 @@ class SparseDense(Pass):
                       dtype=layer.compute_dtype)
 
 
-def _said(layer: keras.layers.Dense, choice: Choice) -> str:
+def _said(layer: keras.layers.Dense, found: Mapping) -> str:
     """Why a layer stays dense."""
     zeros = np.mean(layer.kernel.numpy() == 0)
-    if not choice.tried:
+    if not found["tried"]:
         return f"{zeros:.0%} zeros, too few for any sparse form"
-    tried = ", ".join(f"{name} {speed:.2f}x" for name, speed in choice.tried.items())
-    return f"{zeros:.0%} zeros, not faster than dense: {tried}"
+    tried = ", ".join(f"{name} {speed:.2f}x{_ms(found, name)}"
+                      for name, speed in found["tried"].items())
+    return (f"{zeros:.0%} zeros, not faster than dense{_ms(found, 'dense')}: {tried}")
 
 
-def _note(name: str, found: dict) -> str:
+def _note(name: str, found: Mapping) -> str:
+    """What a layer became, and how much faster that is."""
     block = f" {found['block']}x{found['block']}" if found["block"] else ""
-    speed = f", {found['speedup']:.2f}x of dense" if found["tried"] else ""
-    return f"{name}: {found['backend']}{block}{speed}"
+    if not found["tried"]:
+        return f"{name}: {found['backend']}{block}"
+    form = f"{found['backend']} {found['block']}" if block else found["backend"]
+    return (f"{name}: {found['backend']}{block}{_ms(found, form)}, "
+            f"{found['speedup']:.2f}x of dense{_ms(found, 'dense')}")
+
+
+def _ms(found: Mapping, form: str) -> str:
+    """The time of one product by a form, where the trial tells."""
+    taken = found.get("milliseconds", {}).get(form)
+    return "" if taken is None else f" ({taken:.3g} ms)"
