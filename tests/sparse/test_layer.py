@@ -285,3 +285,12 @@ def test_inputs_that_do_not_fit_are_refused(dense, shape, message):
         layer = SparseDense.from_dense(dense, backend, block)
         with pytest.raises(ValueError, match=message):
             layer(np.ones(shape, np.float32))
+
+
+@pytest.mark.parametrize(("backend", "block"), FORMS)
+def test_softmax_is_over_all_units(kernel, x, backend, block):
+    dense = keras.layers.Dense(96, activation="softmax")
+    dense.build([None, 64])
+    dense.kernel.assign(kernel)
+    found = SparseDense.from_dense(dense, backend, block)(x, training=False)
+    np.testing.assert_allclose(found, dense(x), rtol=1e-4, atol=1e-6)

@@ -35,6 +35,19 @@ def test_products_are_those_of_the_dense_kernel(kernel, x, backend, block, shape
 
 
 @pytest.mark.parametrize(("backend", "block"), FORMS)
+def test_bias_and_activation_follow(kernel, x, backend, block):
+    bias = np.linspace(-2, 2, 96).astype(np.float32)
+    stored = store(kernel, backend, block)
+    expected = x @ kernel + bias
+    np.testing.assert_allclose(matmul(x, stored, bias), expected, rtol=1e-5, atol=1e-5)
+    graph = tf.function(lambda x: matmul(x, stored, bias, tf.nn.gelu))
+    for found in (graph(x), matmul(x, stored, bias, tf.nn.gelu)):
+        np.testing.assert_allclose(found, tf.nn.gelu(expected), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(matmul(x, stored, activation=tf.nn.relu),
+                               np.maximum(x @ kernel, 0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("backend", "block"), FORMS)
 @pytest.mark.parametrize("shape", [[None, 64], [None, None, 64], [None, 5, 64],
                                    [3, None, 64]])
 def test_batch_and_tokens_may_be_unknown(kernel, x, backend, block, shape):

@@ -29,7 +29,7 @@ from tfopt.types import PathLike
 
 MARGIN = 1.1  # times as fast as dense, in the first trial and in the second
 _LEAST_ZEROS = 0.4  # below which nothing has been seen to pay
-PRODUCTS = 4  # in a call
+PRODUCTS = 8  # in a call: they share what calling costs, 0.1 ms or so
 _ROUNDS = (9, 25)  # of the first trial, and of the second
 _LOST = 1.5  # times as slow as dense in the first round: not tried further
 _CALL_S = 2e-3  # the least that is timed at once
@@ -47,12 +47,15 @@ class Choice:
         speedup: times as fast as dense, of several numbers of rows the least; 1 for
             dense itself.
         tried: name of each candidate -> its speedup in the first trial.
+        milliseconds: of one product, of the largest number of rows: of "dense" and of
+            each candidate that was not given up.
     """
 
     backend: str
     block: int | None = None
     speedup: float = 1.0
     tried: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    milliseconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def choose(kernel: np.ndarray, *, block: int | None = None,
@@ -138,8 +141,8 @@ def in_one_call(product: Callable, inputs: int, dtype: str = "float32") -> Calla
         done = []
         for x in xs:
             with tf.control_dependencies(done[-1:]):
-                y = product(tf.identity(x))
-                done.append(tf.reshape(y, [-1])[:1])  # all of y, for a few bytes
+                # Needs all of y, for one operation: each takes 5 microseconds or so.
+                done.append(product(x)[:1, :1])
         return tf.add_n(done)
 
     return call.get_concrete_function()
@@ -220,18 +223,25 @@ def _try(kernel, candidates, rows, dtype, frozen) -> Choice:
         for name in by_name:
             tried[name] = min(tried[name], speedup(seconds["dense"], seconds[name])
                               if name in seconds else 0.0)
+        milliseconds = _milliseconds(seconds)
     best = max(tried, key=tried.get)
+    dense_left = Choice(backend="dense", tried=tried, milliseconds=milliseconds)
     if tried[best] < MARGIN:
-        return Choice(backend="dense", tried=tried)
+        return dense_left
     pair = {name: calls[name] for name in ("dense", best)}
     again = []
     for count in rows:
         seconds = seconds_in_turn(pair, count, len(kernel), _ROUNDS[1], dtype)
         again.append(speedup(seconds["dense"], seconds[best]))
     if min(again) < MARGIN:
-        return Choice(backend="dense", tried=tried)
+        return dense_left
     backend, block = by_name[best]
-    return Choice(backend=backend, block=block, speedup=min(again), tried=tried)
+    return Choice(backend=backend, block=block, speedup=min(again), tried=tried,
+                  milliseconds={**milliseconds, **_milliseconds(seconds)})
+
+
+def _milliseconds(seconds: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {name: 1e3 * float(np.median(taken)) for name, taken in seconds.items()}
 
 
 def _product(stored, values):

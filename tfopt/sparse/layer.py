@@ -17,6 +17,10 @@ from tfopt.sparse.matmul import matmul
 from tfopt.sparse.storage import Blocks, Csr
 from tfopt.types import PathLike
 
+# Activations that a part of the units may compute by itself; softmax is none.
+_OF_EACH_ALONE = (keras.activations.gelu, keras.activations.relu,
+                  keras.activations.swish, keras.activations.tanh)
+
 
 @keras.utils.register_keras_serializable(package="tfopt")
 class SparseDense(keras.layers.Layer):
@@ -176,10 +180,12 @@ class SparseDense(keras.layers.Layer):
         Returns:
             <float>[..., N].
         """
-        y = matmul(tf.cast(inputs, self.compute_dtype), self._kernel(training))
-        if self.use_bias:
-            y = tf.nn.bias_add(y, tf.cast(self.bias, self.compute_dtype))
-        return self.activation(y)
+        x, kernel = tf.cast(inputs, self.compute_dtype), self._kernel(training)
+        bias = tf.cast(self.bias, self.compute_dtype) if self.use_bias else None
+        if not training and self.activation in _OF_EACH_ALONE:
+            return matmul(x, kernel, bias, self.activation)
+        y = matmul(x, kernel)
+        return self.activation(y if bias is None else tf.nn.bias_add(y, bias))
 
     def freeze(self) -> None:
         """Makes the CSR matrix once, from the present values, instead of in each call.

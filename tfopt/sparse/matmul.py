@@ -7,8 +7,9 @@ step. Of blocks, only theirs are computed.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,16 @@ from tfopt.backend import tf
 from tfopt.sparse.storage import Blocks, Csr, check_backend
 
 
-def matmul(x, w: Any):
-    """Multiplies.
+def matmul(x, w: Any, bias=None, activation: Callable | None = None):
+    """Multiplies: activation(x W + bias).
 
     Args:
         x: <float>[..., K], of two axes or more; all but K may be unknown.
         w: W, [K, N]: a `tf.SparseTensor`, a `Csr`, `Blocks`, or a tensor <float>[K, N]
             with zeros, whose gradient is 0 where it has them.
+        bias: <float>[N], to add, if given.
+        activation: of each number alone, if given. Unrolled blocks compute it for a
+            column of blocks at a time, beside other columns' products.
 
     Returns:
         <float>[..., N].
@@ -38,8 +42,10 @@ def matmul(x, w: Any):
     elif isinstance(w, Csr):
         backend, multiply, dtype = "csr", _csr, w.values.dtype
     elif isinstance(w, Blocks):
-        backend, dtype = "block", w.values.dtype
-        multiply = _unrolled if w.unrolled else _batched
+        backend, multiply, dtype = "block", _batched, w.values.dtype
+        if w.unrolled:
+            multiply = functools.partial(_unrolled, bias=bias, activation=activation)
+            bias = activation = None
     else:
         w = tf.convert_to_tensor(w)
         backend, multiply, dtype = "dense", _dense, w.dtype
@@ -58,15 +64,21 @@ def matmul(x, w: Any):
         raise ValueError(f"The last axis of x must be as wide as W is high, {inputs}. "
                          f"Received: shape={x.shape}")
     if x.shape.rank == 2:
-        return multiply(x, w)
+        return _finished(multiply(x, w), bias, activation)
     # [..., K] -> [M, K] -> [M, N] -> [..., N]
-    y = multiply(tf.reshape(x, [-1, inputs]), w)
+    y = _finished(multiply(tf.reshape(x, [-1, inputs]), w), bias, activation)
     unknown = sum(size is None for size in x.shape[:-1])
     sizes = tf.shape(x)[:-1] if unknown > 1 else [
         -1 if size is None else size for size in x.shape[:-1]]
     y = tf.reshape(y, tf.concat([sizes, [outputs]], 0))
     y.set_shape([*x.shape[:-1], outputs])
     return y
+
+
+def _finished(y, bias, activation):
+    if bias is not None:
+        y = tf.nn.bias_add(y, bias)
+    return y if activation is None else activation(y)
 
 
 def _dense(x, w):
@@ -124,7 +136,7 @@ def _csr(x, w: Csr):
     return product(x, tf.convert_to_tensor(w.values))
 
 
-def _unrolled(x, w: Blocks):
+def _unrolled(x, w: Blocks, bias=None, activation=None):
     """Multiplies x <float>[M, K] by w, in a product for each column of blocks.
 
     Of its blocks' inputs, side by side: [M, n*b] times [n*b, b]. The fastest in large
@@ -132,17 +144,22 @@ def _unrolled(x, w: Blocks):
     """
     size = w.size
     parts = tf.split(x, w.shape[0] // size, axis=1)
+    columns_of_blocks = w.shape[1] // size
+    biases = ([None] * columns_of_blocks if bias is None
+              else tf.split(bias, columns_of_blocks))
     products: dict[int, Any] = {}
     for columns, rows, values in _by_count(w):
         if values is None:
-            products |= dict.fromkeys(columns.tolist(), tf.zeros_like(parts[0]))
+            products |= {column: _finished(tf.zeros_like(parts[0]), biases[column],
+                                           activation) for column in columns.tolist()}
             continue
         # Unstacked they share memory with the values; split, they would be copied.
         for column, own, kernel in zip(columns.tolist(), rows.tolist(),
                                        tf.unstack(values), strict=True):
             inputs = [parts[row] for row in own]
             inputs = inputs[0] if len(own) == 1 else tf.concat(inputs, 1)  # [M, n*b]
-            products[column] = tf.matmul(inputs, kernel)
+            products[column] = _finished(tf.matmul(inputs, kernel), biases[column],
+                                         activation)
     return tf.concat([products[column] for column in sorted(products)], 1)
 
 

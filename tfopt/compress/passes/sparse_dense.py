@@ -6,8 +6,8 @@ TensorFlow runs; a `.tflite` has the zeros again (`export.densify`).
 
 `Outcome.details` has of each Dense that was looked at "backend", "block", "speedup"
 (how many times as fast as dense, timed once more after the trial), "tried" (that of
-each form in the trial) and, as the trial tells them, "milliseconds" (of one product by
-each form, dense among them). Notes and reasons to skip have them, too.
+each form in the trial) and "milliseconds" (of one product by each form, dense among
+them). Notes and reasons to skip have them, too.
 """
 
 from __future__ import annotations
@@ -126,5 +126,5 @@ def _note(name: str, found: Mapping) -> str:
 
 def _ms(found: Mapping, form: str) -> str:
     """The time of one product by a form, where the trial tells."""
-    taken = found.get("milliseconds", {}).get(form)
+    taken = found["milliseconds"].get(form)
     return "" if taken is None else f" ({taken:.3g} ms)"
