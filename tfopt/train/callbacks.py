@@ -22,18 +22,28 @@ class StopOnNonFinite(keras.callbacks.Callback):
     Keras' own `TerminateOnNaN` ends it in silence, and the weights look trained.
     """
 
+    _checked = -1  # the epoch's last step that was a good one, from 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Counts the epoch's steps anew."""
+        self._checked = -1
+
     def on_train_batch_end(self, batch, logs=None):
         """Checks the running mean, which one non-finite loss spoils for good.
 
         Raises:
-            FloatingPointError: names the step.
+            FloatingPointError: names the step, or the steps of one call.
         """
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             step = steps_done(self.model)
+            length = max(1, batch - self._checked)
             raise FloatingPointError(
-                f"The training loss is not finite at step {step}; lower the learning "
-                f"rate or check the data. Received: loss={loss}")
+                "The training loss is not finite at step "
+                + (f"{step}" if length == 1 else f"{step - length + 1} to {step}")
+                + "; lower the learning rate or check the data. "
+                f"Received: loss={loss}")
+        self._checked = batch
 
 
 class TrainingLog(keras.callbacks.Callback):
@@ -42,7 +52,8 @@ class TrainingLog(keras.callbacks.Callback):
     Args:
         log_dir: where the event file goes.
         batch_size: B, to count examples.
-        every: steps between two entries of the training figures.
+        every: steps between two entries of the training figures; more, where one
+            call of the training function makes more.
     """
 
     def __init__(self, log_dir: PathLike, batch_size: int, every: int = 20):
@@ -55,20 +66,24 @@ class TrainingLog(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock anew, so that evaluation is not counted as training."""
         self._since = None
+        self._seen = steps_done(self.model)
 
     def on_train_batch_end(self, batch, logs=None):
         """Writes the training figures, now and then."""
         step = steps_done(self.model)
-        if step % self._every:
+        due = step // self._every > self._seen // self._every
+        self._seen = step
+        if not due:
             return
         now = time.perf_counter()
         figures = {"train/loss": logs["loss"],
                    "train/learning_rate": float(
                        keras.backend.get_value(self.model.optimizer.learning_rate))}
         if self._since is not None:
+            since, at = self._since
             figures["train/examples_per_s"] = (
-                self._every * self._batch_size / (now - self._since))
-        self._since = now
+                (step - since) * self._batch_size / (now - at))
+        self._since = step, now
         self._write(figures, step)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -23,11 +23,14 @@ from tfopt.train.callbacks import (
     StopOnNonFinite,
     TrainingLog,
 )
-from tfopt.train.optimizer import AdamW
+from tfopt.train.executions import Executions
+from tfopt.train.optimizer import AdamW, accelerated
 from tfopt.train.progress import Progress
 from tfopt.train.schedule import WarmupLinearDecay
 from tfopt.types import BatchSource, PathLike, check_fields
 
+# Of BERT-Base at batch 64 an H200 makes some 55 steps a second.
+_STEPS_PER_EXECUTION = 20
 # Biases and the gamma and beta of LayerNorm do not decay.
 _UNDECAYED = [r"(bias|gamma|beta):\d+$"]
 
@@ -44,8 +47,13 @@ class Settings:
         clip_norm: largest global norm of the gradient; None does not clip.
         patience: epochs without a better dev accuracy before stopping; None never.
         seed: of dropout.
-        jit_compile: whether XLA compiles the step.
-        mixed_precision: "float32" or "mixed_bfloat16".
+        jit_compile: whether XLA compiles the step, anew for each length of batches;
+            None does so on accelerators.
+        mixed_precision: "float32" or "mixed_bfloat16"; "auto" for the latter where the
+            hardware has it.
+        steps_per_execution: steps of one call of the training function, at most; what
+            callbacks do at certain steps is never late, logs and saves come after a
+            call. None for 20 on accelerators, 1 elsewhere.
     """
 
     epochs: int = 3
@@ -55,8 +63,9 @@ class Settings:
     clip_norm: float | None = 1.0
     patience: int | None = None
     seed: int = 0
-    jit_compile: bool = False
-    mixed_precision: str = "float32"
+    jit_compile: bool | None = None
+    mixed_precision: str = "auto"
+    steps_per_execution: int | None = None
 
     def __post_init__(self):
         """Checks the values.
@@ -71,10 +80,23 @@ class Settings:
             "warmup": (0 <= self.warmup < 1, "a fraction in [0, 1)"),
             "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0"),
             "patience": (self.patience is None or self.patience >= 1, "at least 1"),
-            "mixed_precision": (self.mixed_precision in precision.NAMES,
-                                f"one of {precision.NAMES}"),
+            "mixed_precision": (self.mixed_precision in ("auto", *precision.NAMES),
+                                f"one of {('auto', *precision.NAMES)}"),
+            "steps_per_execution": (self.steps_per_execution is None
+                                    or self.steps_per_execution >= 1, "at least 1"),
         }
         check_fields(self, rules)
+
+    def on_this_machine(self) -> Settings:
+        """The settings with nothing left open."""
+        here = accelerated()
+        return dataclasses.replace(
+            self,
+            jit_compile=here if self.jit_compile is None else self.jit_compile,
+            mixed_precision=precision.best() if self.mixed_precision == "auto"
+            else self.mixed_precision,
+            steps_per_execution=self.steps_per_execution or (
+                _STEPS_PER_EXECUTION if here else 1))
 
 
 def fit(
@@ -114,6 +136,7 @@ def fit(
     Raises:
         FloatingPointError: the loss is not finite; names the step.
     """
+    settings = settings.on_this_machine()
     with model.distribute_strategy.scope():
         # Trained is a model of the same layers, so that the caller's is left without
         # an optimizer, whose moments would triple the file it is saved to.
@@ -135,6 +158,8 @@ def fit(
             hooks.append(ProgressLine(train.batch_size))
         hooks += [KeepBest(progress, settings.patience, settle_step),
                   SaveProgress(progress)]
+        if settings.steps_per_execution > 1:
+            hooks.append(Executions(settings.steps_per_execution, hooks))
         _run(working, progress, train, dev, settings.epochs, hooks)
         progress.finished = True
         progress.save()
@@ -157,11 +182,13 @@ def _compile(model, train, settings, goal, state_dir) -> Progress:
     total = train.steps_per_epoch * settings.epochs
     optimizer = AdamW(
         WarmupLinearDecay(settings.learning_rate, int(settings.warmup * total), total),
-        weight_decay=settings.weight_decay, global_clipnorm=settings.clip_norm)
+        weight_decay=settings.weight_decay, global_clipnorm=settings.clip_norm,
+        dense=settings.jit_compile or None)
     optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
     optimizer.build(goal.learned(model))
     model.compile(optimizer, goal.loss(), weighted_metrics=goal.metrics(),
-                  jit_compile=settings.jit_compile)
+                  jit_compile=settings.jit_compile,
+                  steps_per_execution=settings.steps_per_execution)
     return Progress(model, state_dir)
 
 
