@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 from absl import logging
 
 from tfopt.backend import keras, tf
-from tfopt.types import PathLike
+from tfopt.types import BatchSource, PathLike
 
 
 def steps_done(model: keras.Model) -> int:
@@ -132,6 +133,33 @@ class ProgressLine(keras.callbacks.Callback):
             (self.params["steps"] - steps) * per_step_s)
 
 
+class WeighRest(keras.callbacks.Callback):
+    """Makes the dev loss a mean over examples, where batches were filled up.
+
+    Keras takes the rows that weigh nothing into its mean; accuracy has them not.
+
+    Args:
+        dev: batches, of which the last may be smaller.
+    """
+
+    def __init__(self, dev: BatchSource):
+        super().__init__()
+        # Counted at the first use: a dataset may take a while.
+        self._dev, self._factor = dev, None
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Corrects it, for the callbacks behind this one."""
+        if not logs or "val_loss" not in logs:
+            return
+        if self._factor is None:
+            inputs = self._dev.dataset().map(
+                lambda *batch: tf.shape(tf.nest.flatten(batch)[0])[0])
+            examples = int(inputs.reduce(0, lambda total, rows: total + rows))
+            self._factor = (self._dev.steps_per_epoch * self._dev.batch_size
+                            / examples)
+        logs["val_loss"] *= self._factor
+
+
 class KeepBest(keras.callbacks.Callback):
     """Keeps the weights of the epoch with the best dev accuracy; stops when it stalls.
 
@@ -167,19 +195,25 @@ class SaveProgress(keras.callbacks.Callback):
     Args:
         progress: the run's `Progress`.
         every_s: seconds between two saves within an epoch.
+        agree: of whether the time has come, what all workers hold, since all must save
+            at the same step; None where there is one.
     """
 
-    def __init__(self, progress, every_s: float = 60.0):
+    def __init__(self, progress, every_s: float = 60.0,
+                 agree: Callable[[bool], bool] | None = None):
         super().__init__()
         self._progress = progress
         self._every_s = every_s
+        self._agree = agree
         self._last = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
         """Saves if the time has come; an epoch's last step is left to its end."""
         # Saved before its evaluation, an epoch would be missed by a resumed run.
-        last = batch + 1 == self.params["steps"]
-        if not last and time.monotonic() - self._last >= self._every_s:
+        if batch + 1 == self.params["steps"]:
+            return
+        due = time.monotonic() - self._last >= self._every_s
+        if self._agree(due) if self._agree else due:
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):

@@ -8,6 +8,7 @@ resuming, and an end at the first loss that is no number.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +16,14 @@ from pathlib import Path
 from absl import logging
 
 from tfopt.backend import keras, tf
-from tfopt.train import objective, precision
+from tfopt.train import objective, precision, shares, workers
 from tfopt.train.callbacks import (
     KeepBest,
     ProgressLine,
     SaveProgress,
     StopOnNonFinite,
     TrainingLog,
+    WeighRest,
 )
 from tfopt.train.executions import Executions
 from tfopt.train.optimizer import AdamW, accelerated
@@ -135,8 +137,12 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite; names the step.
+        ValueError: the replicas do not divide a batch, or workers are told to train in
+            different ways.
     """
     settings = settings.on_this_machine()
+    strategy = model.distribute_strategy
+    check_divides(strategy, train, dev)
     with model.distribute_strategy.scope():
         # Trained is a model of the same layers, so that the caller's is left without
         # an optimizer, whose moments would triple the file it is saved to.
@@ -146,21 +152,30 @@ def fit(
         goal = goal or objective.cross_entropy()
         working = goal.prepare(working, settings.mixed_precision)
         progress = _compile(working, train, settings, goal, state_dir)
+    workers.check_same(
+        strategy, repr((settings, train.steps_per_epoch, train.batch_size, _about(
+            working, callbacks))),
+        "All workers must train the same way: the same flags, recipe and data.",
+        f"{settings}, {train.steps_per_epoch} steps of {train.batch_size} examples")
     if progress.restore():
         logging.info("Resumed at step %d from %s", progress.step, state_dir)
     else:
         seed_dropout(working, settings.seed)
     if not progress.finished:
         hooks = [StopOnNonFinite(), *callbacks]
-        if log_dir is not None:
+        agree = {} if workers.count(strategy) == 1 else {
+            "agree": functools.partial(workers.chiefs_word, strategy)}
+        if dev is not None and strategy.num_replicas_in_sync > 1:
+            hooks.insert(0, WeighRest(dev))
+        if log_dir is not None and workers.is_chief(strategy):
             hooks.append(TrainingLog(Path(log_dir), train.batch_size))
         if not sys.stdout.isatty():
             hooks.append(ProgressLine(train.batch_size))
         hooks += [KeepBest(progress, settings.patience, settle_step),
-                  SaveProgress(progress)]
+                  SaveProgress(progress, **agree)]
         if settings.steps_per_execution > 1:
             hooks.append(Executions(settings.steps_per_execution, hooks))
-        _run(working, progress, train, dev, settings.epochs, hooks)
+        _run(working, progress, train, dev, settings, hooks)
         progress.finished = True
         progress.save()
     progress.load_best()
@@ -178,6 +193,26 @@ def seed_dropout(model: keras.Model, seed: int) -> None:
         module.generator.reset_from_seed(seed * 1_000_003 + number)
 
 
+def check_divides(strategy, *sources: BatchSource | None) -> None:
+    """Checks that every replica gets as many examples of a batch.
+
+    Raises:
+        ValueError: they do not.
+    """
+    replicas = strategy.num_replicas_in_sync
+    for source in sources:
+        if source is not None and source.batch_size % replicas:
+            raise ValueError(
+                f"A batch must be a multiple of the {replicas} replicas. "
+                f"Received: batch_size={source.batch_size}")
+
+
+def _about(model, callbacks) -> list:
+    """What tells two trainings apart."""
+    return [*((w.name, tuple(w.shape)) for w in model.weights),
+            *(type(callback).__name__ for callback in callbacks)]
+
+
 def _compile(model, train, settings, goal, state_dir) -> Progress:
     total = train.steps_per_epoch * settings.epochs
     optimizer = AdamW(
@@ -192,8 +227,10 @@ def _compile(model, train, settings, goal, state_dir) -> Progress:
     return Progress(model, state_dir)
 
 
-def _run(model, progress, train, dev, epochs, hooks) -> None:
-    steps = train.steps_per_epoch
+def _run(model, progress, train, dev, settings, hooks) -> None:
+    steps, epochs = train.steps_per_epoch, settings.epochs
+    strategy = model.distribute_strategy
+    whole = settings.jit_compile or strategy.num_replicas_in_sync > 1
     epoch, done = divmod(progress.step, steps)
     # The epoch a resumed run starts in is finished by a call of its own: within one
     # call of Model.fit all epochs have the same number of steps.
@@ -202,8 +239,14 @@ def _run(model, progress, train, dev, epochs, hooks) -> None:
     for first, last, part_steps in parts:
         if first >= last or model.stop_training:
             continue
+        learned = train.dataset(epochs, progress.step)
+        judged = None if dev is None else dev.dataset()
+        if whole:
+            learned = shares.of(learned, train.batch_size, strategy)
+        if dev is not None and strategy.num_replicas_in_sync > 1:
+            judged = shares.of(judged, dev.batch_size, strategy, mean=False)
         model.fit(
-            train.dataset(epochs, progress.step),
-            initial_epoch=first, epochs=last, steps_per_epoch=part_steps,
-            validation_data=None if dev is None else dev.dataset(),
+            learned, initial_epoch=first, epochs=last, steps_per_epoch=part_steps,
+            validation_data=judged,
+            validation_steps=None if dev is None else dev.steps_per_epoch,
             callbacks=hooks, verbose=1 if sys.stdout.isatty() else 2)
