@@ -26,7 +26,7 @@ def batches(size: int = 8, examples: int = 46):
                         batch_size=size, shuffle_seed=0, pad_to=16)
 
 
-def make(kind: str):
+def make(kind: str, scheme: str = "dynamic_wi8_afp32"):
     """The model to train in a strategy's scope, what `fit` takes, and how to end it."""
     from tfopt import model
     from tfopt.compress.passes.magnitude import Magnitude
@@ -45,13 +45,14 @@ def make(kind: str):
         return built, {"goal": Distillation().goal(teacher)}
     made = {"pruning": Magnitude(final_sparsity=0.6, begin_step=2, end_step=14,
                                  frequency=4),
-            "quantization": QuantizationAware(scheme="static_wi8_ai8", begin_step=2,
+            "quantization": QuantizationAware(scheme=scheme, begin_step=2,
                                               freeze_step=15)}[kind]
     return made.wrap(built), {"callbacks": made.callbacks()}
 
 
 def run(kind: str, strategy, state_dir=None, epochs: int = 4, dev: bool = False,
-        callbacks=(), **settings):
+        callbacks=(), scheme: str = "dynamic_wi8_afp32", examples: int = 46,
+        **settings):
     """Trains some 20 steps; returns (weights in one row, history, losses by step)."""
     from tfopt.backend import keras
     from tfopt.train import Settings, fit
@@ -63,12 +64,13 @@ def run(kind: str, strategy, state_dir=None, epochs: int = 4, dev: bool = False,
             self.found.append(logs["loss"])
 
     with strategy.scope():
-        trained, options = make(kind)
+        trained, options = make(kind, scheme)
     losses = Losses()
     losses.found = []
     options["callbacks"] = [*options.get("callbacks", []), losses, *callbacks]
-    history = fit(trained, batches(), batches() if dev else None, Settings(
-        epochs=epochs, learning_rate=1e-3, **settings), state_dir=state_dir, **options)
+    data = batches(examples=examples)
+    history = fit(trained, data, data if dev else None, Settings(
+        epochs=epochs, learning_rate=1e-4, **settings), state_dir=state_dir, **options)
     return (np.concatenate([w.ravel() for w in trained.get_weights()]), history,
             np.array(losses.found))
 

@@ -151,7 +151,9 @@ def fit(
             working = precision.retype(working, settings.mixed_precision)
         goal = goal or objective.cross_entropy()
         working = goal.prepare(working, settings.mixed_precision)
-        progress = _compile(working, train, settings, goal, state_dir)
+        _compile(working, train, settings, goal)
+    # Outside of the scope: workers cannot share the text that it notes.
+    progress = Progress(working, state_dir)
     workers.check_same(
         strategy, repr((settings, train.steps_per_epoch, train.batch_size, _about(
             working, callbacks))),
@@ -213,7 +215,7 @@ def _about(model, callbacks) -> list:
             *(type(callback).__name__ for callback in callbacks)]
 
 
-def _compile(model, train, settings, goal, state_dir) -> Progress:
+def _compile(model, train, settings, goal) -> None:
     total = train.steps_per_epoch * settings.epochs
     optimizer = AdamW(
         WarmupLinearDecay(settings.learning_rate, int(settings.warmup * total), total),
@@ -224,7 +226,6 @@ def _compile(model, train, settings, goal, state_dir) -> Progress:
     model.compile(optimizer, goal.loss(), weighted_metrics=goal.metrics(),
                   jit_compile=settings.jit_compile,
                   steps_per_execution=settings.steps_per_execution)
-    return Progress(model, state_dir)
 
 
 def _run(model, progress, train, dev, settings, hooks) -> None:

@@ -53,6 +53,7 @@ class Progress:
             self._note = tf.Variable("", trainable=False, dtype=tf.string)
             checkpoint = tf.train.Checkpoint(
                 model=model, optimizer=model.optimizer, note=self._note)
+            checkpoint.save_counter  # noqa: B018  made here: all workers must make it
             self._manager = tf.train.CheckpointManager(
                 checkpoint, str(self._directory), max_to_keep=1)
 
