@@ -130,3 +130,4 @@ class Progress:
             with np.load(self._directory / _BEST_FILE) as arrays:
                 weights = [arrays[name] for name in arrays.files]
         self._model.set_weights(weights)
+        workers.wait(self._strategy)  # before the first takes it away
