@@ -79,6 +79,8 @@ def main(kind: str, out: str, state_dir: str, kill_at: str = "0") -> None:
     """Trains as a worker of TF_CONFIG."""
     import functools
 
+    import run_dir
+
     from tfopt.backend import keras
     from tfopt.train import callbacks, loop, strategy
 
@@ -93,8 +95,11 @@ def main(kind: str, out: str, state_dir: str, kill_at: str = "0") -> None:
         kind, placed.strategy, None if state_dir == "none" else state_dir, dev=True,
         callbacks=[Kill()])
     np.savez(out, weights=weights, val_loss=[e["val_loss"] for e in history],
-             val_accuracy=[e["val_accuracy"] for e in history], chief=placed.is_chief)
+             val_accuracy=[e["val_accuracy"] for e in history], chief=placed.is_chief,
+             helper=run_dir.is_helper())
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    import flags as shared  # of experiments: as the scripts do, it waits for the lost
+
+    sys.exit(shared.guard(lambda: main(*sys.argv[1:]))([]))

@@ -138,12 +138,13 @@ def strategy(name: str = "auto", *, tpu: str | None = None, gpus: int | None = N
         raise ValueError(f"A strategy must be one of {NAMES}. Received: {name!r}")
     chosen, why = _choose(name, tpu)
     made = _make(chosen, tpu, gpus, wait_s)
-    if made.num_replicas_in_sync == 1 and chosen in ("auto", "mirrored"):
-        chosen = "one_device"
-    found = Placement(name=chosen, strategy=made, why=why, per_replica=per_replica,
-                      rate_rule=rate_rule)
-    _say(found)
-    return found
+    if chosen == "auto":
+        chosen, why = (("one_device", f"{why}, and there are not several GPUs")
+                       if made.num_replicas_in_sync == 1 else
+                       ("mirrored", f"{why}, and there are several GPUs"))
+    _say(chosen, made, why)
+    return Placement(name=chosen, strategy=made, why=why, per_replica=per_replica,
+                     rate_rule=rate_rule)
 
 
 def make(name: str = "auto", **options) -> tf.distribute.Strategy:
@@ -262,12 +263,14 @@ def _tpu(tpu: str | None, wait_s: float) -> tf.distribute.Strategy:
     return tf.distribute.TPUStrategy(resolver)
 
 
-def _say(found: Placement) -> None:
-    kinds = [device.device_type for device in tf.config.list_logical_devices()
-             if device.device_type != "TPU_SYSTEM"]
+@functools.cache  # a line a strategy
+def _say(name: str, made: tf.distribute.Strategy, why: str) -> None:
+    processes = workers.count(made)
+    replicas = made.num_replicas_in_sync
+    kinds = [device.device_type for device in tf.config.list_physical_devices()]
     logging.info(
-        "Strategy %s, since %s; %d %s, devices here: %s; best arithmetic: %s",
-        found.name if found.name != "auto" else "one_device", found.why,
-        found.replicas, "replica" if found.replicas == 1 else "replicas",
+        "Strategy %s, since %s; %d %s%s; on this machine %s; best arithmetic: %s", name,
+        why, replicas, "replica" if replicas == 1 else "replicas",
+        f" in {processes} processes" if processes > 1 else "",
         ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)),
-        found.mixed_precision)
+        precision.best())

@@ -6,6 +6,7 @@ comes. So what could differ is compared before.
 
 from __future__ import annotations
 
+import functools
 import zlib
 
 import numpy as np
@@ -36,19 +37,20 @@ def numbers(strategy: tf.distribute.Strategy, own: int) -> np.ndarray:
     Returns:
         <int32>[replicas].
     """
-    places = tf.range(strategy.num_replicas_in_sync)
+    said = _talk(strategy)(tf.constant(own, tf.int32))
+    return strategy.experimental_local_results(said)[0].numpy()
 
-    @tf.function
-    def talk():
-        def say():
-            context = tf.distribute.get_replica_context()
-            own_place = context.replica_id_in_sync_group
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(
-                places == own_place, tf.constant(own, tf.int32), 0))
 
-        return strategy.run(say)
+@functools.cache
+def _talk(strategy):
+    """A number of each -> those of all; traced once."""
+    def say(own):
+        context = tf.distribute.get_replica_context()
+        places = tf.range(strategy.num_replicas_in_sync)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(
+            places == context.replica_id_in_sync_group, own, 0))
 
-    return strategy.experimental_local_results(talk())[0].numpy()
+    return tf.function(lambda own: strategy.run(say, args=(own,)))
 
 
 def wait(strategy: tf.distribute.Strategy) -> None:
