@@ -101,5 +101,8 @@ def main(kind: str, out: str, state_dir: str, kill_at: str = "0") -> None:
 
 if __name__ == "__main__":
     import flags as shared  # of experiments: as the scripts do, it waits for the lost
+    from absl import logging
 
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
     sys.exit(shared.guard(lambda: main(*sys.argv[1:]))([]))

@@ -122,7 +122,7 @@ def test_a_worker_that_is_killed_and_started_again_goes_on(victim, tmp_path):
 
     workers = [start(i, *["9"] * (i == victim)) for i in range(2)]
     try:
-        workers[victim].wait(timeout=120)
+        workers[victim].communicate(timeout=120)
         assert workers[victim].returncode == -9
     finally:
         workers[victim].kill()
