@@ -141,6 +141,11 @@ def fit(
             different ways.
     """
     settings = settings.on_this_machine()
+    if isinstance(model.distribute_strategy, tf.distribute.ParameterServerStrategy):
+        raise ValueError(
+            "`fit` needs callbacks between steps, which Keras does not offer with "
+            "parameter servers; use the strategy 'multi_worker'. Received: a model of "
+            "the strategy 'parameter_server'")
     strategy = model.distribute_strategy
     check_divides(strategy, train, dev)
     with model.distribute_strategy.scope():
