@@ -32,7 +32,6 @@ from tfopt.files import write_whole
 from tfopt.measure import cost, latency, quality, runners, sensitivity
 from tfopt.model import anatomy
 from tfopt.sparse import embedding
-from tfopt.train import strategy
 from tfopt.types import INPUT_NAMES
 
 FLAGS = flags.FLAGS
@@ -81,7 +80,7 @@ def compress_model(recipe, task, context, before: keras.Model, out: Path) -> lis
     target, notes_file = out / "keras", out / "keras" / "passes.txt"
     if (target / model.KERAS_FILE).exists():
         return notes_file.read_text(encoding="utf-8").splitlines()
-    with strategy.make(FLAGS.strategy).scope():
+    with shared.placement().strategy.scope():
         start = compress.copy_model(before)
     context = dataclasses.replace(context, state_dir=out / run_dir.STATE,
                                   log_dir=out / "logs")
@@ -323,6 +322,8 @@ def main() -> int:
         context = tasks.with_teacher(context, task, recipe.distillation,
                                      out / run_dir.STATE, before)
         notes = compress_model(recipe, task, context, before, out)
+    if run_dir.is_helper():
+        return 0
     compressed = model.load(out / "keras")
     own = as_read_by(out / "keras", task)
     files, left, met = export(recipe, own, compressed, out)

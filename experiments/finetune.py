@@ -53,6 +53,8 @@ def main() -> None:
         context = tasks.with_teacher(compress.Context(train=task.train), task,
                                      settings, state)
         finetune(task, path, state, path / "logs", context)
+    if run_dir.is_helper():
+        return
     runner = runners.open_artifact(path)
     rows = []
     for split, examples in task.report.items():

@@ -20,6 +20,8 @@ from tfopt import report
 from tfopt.files import write_whole
 
 FLAGS = flags.FLAGS
+# How often this process was started anew, since another worker was lost.
+_REJOINED, _MOST_REJOINS = "TFOPT_REJOINED", 20
 # The flags below count as those of the script that asks for them: its --help lists
 # them, and `run_dir` tells them from the flags of other libraries.
 flags.disclaim_key_flags()
@@ -86,17 +88,52 @@ def define_training(out_dir: bool = True) -> None:
                          "which training stops.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of fresh weights, batch order and dropout.",
                          lower_bound=0)
-    flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored"],
-                      "tf.distribute strategy; auto mirrors over several GPUs.")
-    flags.DEFINE_enum("mixed_precision", "float32", ["float32", "mixed_bfloat16"],
-                      "Arithmetic of training; weights stay float32.")
-    flags.DEFINE_bool("jit_compile", False, "Compile the training step by XLA, anew "
-                      "for each length of batches (--pad_multiple); an epoch's last, "
-                      "smaller batch is dropped.")
-    flags.DEFINE_integer("pad_multiple", 8, "Pad each batch to a multiple of so many "
-                         "tokens.", lower_bound=1)
-    flags.DEFINE_bool("pad_to_max_length", False, "Pad every batch to --max_length and "
-                      "drop the last smaller one (TPUs want fixed shapes).")
+    define_devices()
+    flags.DEFINE_integer("pad_multiple", None, "Pad batches to a multiple of so many "
+                         "tokens. Left out: 8, and 32 where XLA compiles each length.",
+                         lower_bound=1)
+    flags.DEFINE_bool("pad_to_max_length", False, "Pad every batch to --max_length; a "
+                      "TPU, which wants fixed shapes, has them so in any case.")
+
+
+def define_devices() -> None:
+    """Where training runs, and by what arithmetic."""
+    flags.DEFINE_enum("strategy", "auto", [
+        "auto", "one_device", "mirrored", "multi_worker", "tpu", "parameter_server"],
+        "tf.distribute strategy; auto follows TF_CONFIG, else a TPU of the "
+        "environment, else mirrors over several GPUs (docs/distributed.md).")
+    flags.DEFINE_string("tpu", None, "TPU: a Cloud TPU's name or address, or 'local', "
+                        "as in Colab. Left out: what the environment says.")
+    flags.DEFINE_integer("gpus", None, "GPUs to mirror over. Left out: all.",
+                         lower_bound=1)
+    flags.DEFINE_bool("batch_per_replica", False, "Count --batch_size for each "
+                      "replica, not for all of them together.")
+    flags.DEFINE_enum("rate_rule", "none", ["none", "linear", "sqrt"], "How "
+                      "--learning_rate grows with the replicas, where the batch does "
+                      "(--batch_per_replica).")
+    flags.DEFINE_float("wait_s", 300.0, "Seconds for other workers, or a TPU, to "
+                       "answer.", lower_bound=0.0)
+    flags.DEFINE_enum("mixed_precision", "auto", ["auto", "float32", "mixed_bfloat16"],
+                      "Arithmetic of training; weights stay float32. auto: bfloat16 "
+                      "where a GPU or TPU has it.")
+    flags.DEFINE_bool("jit_compile", None, "Compile the training step by XLA, anew "
+                      "for each length of batches (--pad_multiple). Left out: on "
+                      "accelerators.")
+    flags.DEFINE_integer("steps_per_execution", None, "Steps of a call, at most. Left "
+                         "out: 20 on accelerators, else 1.", lower_bound=1)
+
+
+def placement():
+    """Where the flags say that training runs; the same at each call.
+
+    Raises:
+        ValueError: as `tfopt.strategy`.
+    """
+    from tfopt.train import strategy  # brings TensorFlow, which not all scripts need
+
+    return strategy.strategy(
+        FLAGS.strategy, tpu=FLAGS.tpu, gpus=FLAGS.gpus, wait_s=FLAGS.wait_s,
+        per_replica=FLAGS.batch_per_replica, rate_rule=FLAGS.rate_rule)
 
 
 def define_sparse_core() -> None:
@@ -202,6 +239,8 @@ def guard(main: Callable[[], int | None]) -> Callable[[Sequence[str]], int]:
             # A write that fails, on a full disk, does not tell its file's name.
             place = error.filename or getattr(FLAGS, "out_dir", None) or command()
             message = f"{error.strerror or error}. Received: {place}"
+        except _lost_worker_errors() as error:
+            _join_again(error)
         except _tensorflow_file_errors() as error:
             said = error.message.splitlines()[0].rpartition("}} ")[2]  # node, message
             message = f"TensorFlow cannot write, or lacks memory. Received: {said}"
@@ -210,6 +249,35 @@ def guard(main: Callable[[], int | None]) -> Callable[[Sequence[str]], int]:
         return 1
 
     return guarded
+
+
+def _lost_worker_errors() -> tuple[type[Exception], ...]:
+    """What TensorFlow raises where another worker is gone."""
+    if not os.environ.get("TF_CONFIG") or "tfopt.backend" not in sys.modules:
+        return ()
+    errors = sys.modules["tfopt.backend"].tf.errors
+    return (errors.UnavailableError, errors.AbortedError, errors.CancelledError,
+            errors.DeadlineExceededError, errors.InternalError)
+
+
+def _join_again(error: Exception) -> None:
+    """Starts this process anew, to go on as soon as the lost worker is back.
+
+    Raises:
+        ValueError: that was done often already, so that it seems to be of no use.
+    """
+    times = int(os.environ.get(_REJOINED, 0))
+    said = " ".join(str(error.message).split())[-200:]
+    if times >= _MOST_REJOINS:
+        raise ValueError("Workers must stay, or come back; started again "
+                         f"{times} times, the others failed as before. Received: {said}"
+                         ) from error
+    logging.warning("A worker is lost; this one starts again and waits for it, then "
+                    "both go on from the last saved state: %s", said)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.environ[_REJOINED] = str(times + 1)
+    os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
 def _tensorflow_file_errors() -> tuple[type[Exception], ...]:

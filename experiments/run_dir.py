@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +20,18 @@ RUN_FILE = "run.json"
 STATE = "state"
 # Flags that do not change what is computed.
 _FREE = {"out_dir", "num_threads"}
+# In which the first of several workers claims a directory, once all have met.
+_CLAIM_S = 120.0
+
+
+def is_helper() -> bool:
+    """Whether this process is a worker that computes along, and writes nothing."""
+    if not os.environ.get("TF_CONFIG"):
+        return False
+    from tfopt.train import cluster  # brings TensorFlow, which not all scripts need
+
+    found = cluster.read()
+    return found is not None and not found.is_chief
 
 
 @contextlib.contextmanager
@@ -32,10 +47,12 @@ def claim(out_dir: str, script: str, **more: object) -> Iterator[Path]:
         **more: what else makes a command another one, such as a recipe's contents.
 
     Yields:
-        The directory.
+        The directory; to a worker that is not the first a temporary one, in which it
+        finds what the first has left in its own.
 
     Raises:
-        ValueError: it holds another run, or other files; nothing is changed then.
+        ValueError: it holds another run, or other files; nothing is changed then. Or
+            the first worker has not claimed it for the same command.
     """
     path = Path(out_dir)
     defined = flags.FLAGS.flags_by_module_dict()
@@ -44,6 +61,10 @@ def claim(out_dir: str, script: str, **more: object) -> Iterator[Path]:
         for flag in defined.get(module, ()) if flag.name not in _FREE}
     text = json.dumps(chosen, indent=1, sort_keys=True, default=str) + "\n"
     file = path / RUN_FILE
+    if is_helper():
+        with _beside(path, text) as path:
+            yield path
+        return
     if file.exists():
         if file.read_text(encoding="utf-8") != text:
             raise ValueError(
@@ -62,6 +83,24 @@ def claim(out_dir: str, script: str, **more: object) -> Iterator[Path]:
             for place in made:
                 place.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def _beside(path: Path, text: str) -> Iterator[Path]:
+    deadline = time.monotonic() + _CLAIM_S
+    file = path / RUN_FILE
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if not file.exists() or file.read_text(encoding="utf-8") != text:
+        raise ValueError(
+            "All workers must be given the same flags and recipe, and an --out_dir on "
+            f"a disk that they share. Received: {path}, "
+            + ("of another command" if file.exists() else "not claimed by the first"))
+    (path / STATE).mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as own:
+        for place in path.iterdir():
+            (Path(own) / place.name).symlink_to(place.resolve())
+        yield Path(own)
 
 
 def finish(path: Path) -> None:

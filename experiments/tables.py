@@ -11,7 +11,7 @@ import flags as shared
 import task as tasks
 from absl import flags, logging
 
-from tfopt import model, train
+from tfopt import model
 
 FLAGS = flags.FLAGS
 # The flags count as those of the script that asks for them: --help lists them.
@@ -77,7 +77,7 @@ def fine_tuned(task):
     directory = Path(FLAGS.baselines_dir) / f"seed_{FLAGS.seed}"
     if not (directory / model.KERAS_FILE).exists():
         model.save(tasks.finetune(task)[0], directory)
-    with train.strategy.make(FLAGS.strategy).scope():
+    with shared.placement().strategy.scope():
         return model.load(directory)
 
 

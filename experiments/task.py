@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import flags as shared
 import numpy as np
 from absl import flags, logging
 
@@ -75,10 +76,12 @@ def columns() -> data.Columns:
 def settings() -> train.Settings:
     """The training settings that the flags name."""
     return train.Settings(
-        epochs=1 if FLAGS.smoke else FLAGS.epochs, learning_rate=FLAGS.learning_rate,
+        epochs=1 if FLAGS.smoke else FLAGS.epochs, 
+        learning_rate=shared.placement().learning_rate(FLAGS.learning_rate),
         weight_decay=FLAGS.weight_decay, clip_norm=FLAGS.clip_norm or None,
         patience=FLAGS.patience, seed=FLAGS.seed,
-        jit_compile=FLAGS.jit_compile, mixed_precision=FLAGS.mixed_precision)
+        jit_compile=FLAGS.jit_compile, mixed_precision=FLAGS.mixed_precision,
+        steps_per_execution=FLAGS.steps_per_execution)
 
 
 def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task:
@@ -92,6 +95,9 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
     Raises:
         ValueError: a file is missing or wrong; names file and line.
     """
+    # First: workers must be there before TensorFlow computes anything.
+    placed = shared.placement()
+    batch_size = placed.batch_size(FLAGS.batch_size)
     notes = []
     if FLAGS.train_file is None:
         if FLAGS.dev_file is not None:
@@ -132,8 +138,10 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
         _check_teacher(Path(FLAGS.teacher_dir), labels, wordpiece)
     splits = {name: encode(corpus, wordpiece, labels)
               for name, corpus in corpora.items()}
-    pad = {"pad_to": FLAGS.max_length if FLAGS.pad_to_max_length else None,
-           "pad_multiple": FLAGS.pad_multiple}
+    # A TPU knows fixed shapes alone, and XLA is to compile few.
+    fixed = FLAGS.pad_to_max_length or placed.name == "tpu"
+    pad = {"pad_to": FLAGS.max_length if fixed else None,
+           "pad_multiple": pad_multiple()}
     choose = splits.pop("holdout", splits["dev"])
     learn = splits.pop("train")
     more = _unlabelled(corpora["train"], wordpiece, notes) if distils else None
@@ -141,8 +149,7 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
     def learning(split: Split) -> data.Batches:
         return data.Batches(
             split.encoded, split.class_ids, shuffle_seed=FLAGS.seed,
-            batch_size=FLAGS.batch_size, sort_window=FLAGS.sort_window, **pad,
-            drop_remainder=FLAGS.jit_compile or FLAGS.pad_to_max_length)
+            batch_size=batch_size, sort_window=FLAGS.sort_window, **pad)
 
     train_batches = learning(learn)
     return Task(
@@ -154,7 +161,7 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
         guard=choose,
         calibration=_calibration(learn.encoded),
         choose=None if FLAGS.keep_epoch == "last" else data.Batches(
-            choose.encoded, choose.class_ids, batch_size=FLAGS.batch_size, **pad))
+            choose.encoded, choose.class_ids, batch_size=batch_size, **pad))
 
 
 def with_teacher(context: compress.Context, task: Task,
@@ -299,12 +306,17 @@ def check_length(keras_model) -> None:
         ValueError: --max_length, padded, is above its positions.
     """
     positions = model.config_of(keras_model).max_positions
-    multiple = 1 if FLAGS.pad_to_max_length else FLAGS.pad_multiple
+    multiple = 1 if FLAGS.pad_to_max_length else pad_multiple()
     if -(-FLAGS.max_length // multiple) * multiple > positions:
         raise ValueError(
             "--max_length, rounded up to --pad_multiple, must not be above the model's "
             f"{positions} positions. Received: --max_length={FLAGS.max_length}, "
             f"--pad_multiple={multiple}")
+
+
+def pad_multiple() -> int:
+    """Of tokens, to which batches are padded: few lengths where XLA compiles each."""
+    return FLAGS.pad_multiple or (32 if settings().on_this_machine().jit_compile else 8)
 
 
 def finetune(task: Task, context: compress.Context | None = None, **places):
@@ -318,7 +330,7 @@ def finetune(task: Task, context: compress.Context | None = None, **places):
     Returns:
         The model, and the figures of each epoch.
     """
-    with train.strategy.make(FLAGS.strategy).scope():
+    with shared.placement().strategy.scope():
         keras_model = model.load(FLAGS.model_dir, num_labels=len(task.labels),
                                  seed=FLAGS.seed)
     check_length(keras_model)

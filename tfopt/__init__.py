@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from tfopt.export.tflite import convert
     from tfopt.one_line import compress_model, quantize_model
     from tfopt.train.distillation import Distillation
+    from tfopt.train.strategy import strategy
 
 __version__ = "0.1.0"
 
@@ -80,6 +81,7 @@ __all__ = [
     "quantize_model",
     "report",
     "sparse",
+    "strategy",
     "train",
 ]
 
@@ -100,6 +102,7 @@ _HOMES = {
     "compress_model": "tfopt.one_line",
     "convert": "tfopt.export.tflite",
     "quantize_model": "tfopt.one_line",
+    "strategy": "tfopt.train.strategy",
 }
 
 

@@ -9,6 +9,7 @@ time, in one place.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 # Start-up notes on oneDNN and missing GPUs; warnings and errors still show.
@@ -39,6 +40,12 @@ check_keras_2()
 
 import tensorflow_model_optimization as tfmot  # noqa: E402
 
+# Neither is there a public name for how soon a worker that died is missed.
+from tensorflow.python.distribute.collective_all_reduce_strategy import (  # noqa: E402
+    coordination_config_pb2,
+)
+from tensorflow.python.eager import context  # noqa: E402
+
 # Not in tfmot's public names, but what `prune_low_magnitude` and `quantize_apply` take
 # and return. Registered so that wrapped models load and copy without tfmot's scopes.
 from tensorflow_model_optimization.python.core.quantization.keras import (  # noqa: E402
@@ -58,10 +65,29 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper im
     PruneLowMagnitude,
 )
 
+# TensorFlow's own limit is minutes, in which all others stand still.
+_HEARTBEAT_S = 15
+
+
+def configure_coordination(jobs: Mapping[str, int]) -> None:
+    """Says who is to be alive while training; before a strategy of several workers.
+
+    Args:
+        jobs: name -> number of tasks; the first task of the first job leads.
+    """
+    leader = next(iter(jobs))
+    context.context().configure_coordination_service(
+        service_type="standalone", service_leader=f"/job:{leader}/replica:0/task:0",
+        heartbeat_timeout_in_ms=1000 * _HEARTBEAT_S,
+        coordinated_jobs=[coordination_config_pb2.CoordinatedJob(
+            name=name, num_tasks=count) for name, count in jobs.items()])
+
+
 QuantizeWrapper = quantize_wrapper.QuantizeWrapperV2
 for _wrapper in (PruneLowMagnitude, QuantizeWrapper,
                  quantize_annotate.QuantizeAnnotate):
     keras.utils.get_custom_objects()[_wrapper.__name__] = _wrapper
 
 __all__ = ["PruneLowMagnitude", "QuantizeLayoutTransform", "QuantizeRegistry",
-           "QuantizeScheme", "QuantizeWrapper", "check_keras_2", "keras", "tf", "tfmot"]
+           "QuantizeScheme", "QuantizeWrapper", "check_keras_2",
+           "configure_coordination", "keras", "tf", "tfmot"]

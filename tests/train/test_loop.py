@@ -361,6 +361,7 @@ def test_run_killed_after_patience_ended_it_is_not_trained_on(tiny_batches, tmp_
     ("clip_norm", 0.0), ("clip_norm", -1.0),
     ("patience", 0),
     ("mixed_precision", "mixed_float16"), ("mixed_precision", "bfloat16"),
+    ("steps_per_execution", 0),
 ])
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError) as error:

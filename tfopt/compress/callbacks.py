@@ -8,7 +8,13 @@ from absl import logging
 from tfopt.backend import keras, tf
 from tfopt.compress import quantization, quantizers
 from tfopt.compress.schedules import Schedule
-from tfopt.compress.wrapper import Chooser, check_wrapped, set_masks, wrappers_of
+from tfopt.compress.wrapper import (
+    Chooser,
+    check_wrapped,
+    set_masks,
+    uncast,
+    wrappers_of,
+)
 from tfopt.train.callbacks import steps_done
 from tfopt.types import PathLike
 
@@ -45,6 +51,10 @@ class PruningStep(keras.callbacks.Callback):
         """Prunes where it is due; once, if several steps are one call."""
         self._update()
 
+    def next_step(self, done: int) -> int | None:
+        """The next step behind which it must be called (`train.executions`)."""
+        return self._schedule.next_due(done)
+
     def _update(self):
         due = self._schedule.latest_due(steps_done(self.model))
         if due in (None, self._chosen_at):
@@ -56,9 +66,10 @@ class PruningStep(keras.callbacks.Callback):
 class KeepMask(keras.callbacks.Callback):
     """Keeps the zeros of a pruned model through any later training.
 
-    What is zero in a kernel or embedding when training begins is zero after every call
-    of the training function; a weight that is all zeros is taken for fresh, not pruned.
-    It knows no layers, and so serves wrapped ones, such as tfmot's for quantization.
+    What is zero in a kernel or embedding when training begins is zero after every step
+    by `train.AdamW`, and after every call of the training function by any other
+    optimizer; a weight that is all zeros is taken for fresh, not pruned. It knows no
+    layers, and so serves wrapped ones, such as tfmot's for quantization.
 
     Args:
         required: whether a model without zeros is a mistake.
@@ -69,7 +80,7 @@ class KeepMask(keras.callbacks.Callback):
         self._required = required
 
     def on_train_begin(self, logs=None):
-        """Notes where the zeros are.
+        """Notes where the zeros are, in the optimizer if it can keep them.
 
         Raises:
             ValueError: the model has none, and must.
@@ -82,6 +93,10 @@ class KeepMask(keras.callbacks.Callback):
         if not self._kept and self._required:
             raise ValueError("A model must have zeros to keep. Received: "
                              f"{self.model.name!r}, all of whose weights are dense")
+        if hasattr(self.model.optimizer, "keep_zeros"):
+            if self.model.optimizer.keep_zeros(uncast(v) for v, _ in self._kept):
+                self.model.make_train_function(force=True)
+            self._kept = []
         self._zero = tf.function(self._assign)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -122,6 +137,11 @@ class QuantizationStep(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Sets the next phase where it is due."""
         self._update()
+
+    def next_step(self, done: int) -> int | None:
+        """The next step behind which it must be called (`train.executions`)."""
+        return min((step for step in (self._begin_step, self._freeze_step)
+                    if step is not None and step > done), default=None)
 
     def _update(self):
         step = steps_done(self.model)

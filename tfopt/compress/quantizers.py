@@ -95,7 +95,7 @@ class Ranged(Quantizer):
     def build(self, tensor_shape, name, layer):
         """Makes lowest and highest value, and how many batches were seen."""
         def variable(name, shape):
-            # Each replica watches its own share of a batch.
+            # Each replica has its own, and all have the same.
             return layer.add_weight(
                 f"{self.point}_{name}", shape, tf.float32, "zeros", trainable=False,
                 experimental_autocast=False,
@@ -123,9 +123,10 @@ class Ranged(Quantizer):
             # Frozen ranges stay; the first few batches count as much as one another.
             kept = tf.where(self.phase >= FROZEN, 1.0,
                             tf.minimum(_DECAY, seen / (seen + 1.0)))
-            x = tf.stop_gradient(inputs)
-            low.assign(kept * low + (1 - kept) * tf.reduce_min(x, axes))
-            high.assign(kept * high + (1 - kept) * tf.reduce_max(x, axes))
+            x = tf.cast(tf.stop_gradient(inputs), tf.float32)
+            least, most = _over_replicas(tf.reduce_min(x, axes), tf.reduce_max(x, axes))
+            low.assign(kept * low + (1 - kept) * least)
+            high.assign(kept * high + (1 - kept) * most)
             seen.assign(seen + 1.0)
         bounds = self._bounds(tf.convert_to_tensor(low), tf.convert_to_tensor(high))
         return tf.cond(self.phase >= TRAIN,
@@ -156,6 +157,20 @@ class Ranged(Quantizer):
     def get_config(self):
         """Is made anew by the `QuantizeConfig`."""
         return {}
+
+
+def _over_replicas(low, high):
+    """The extremes of the whole batch, of which each replica has a share."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return low, high
+    # A sum with a place for each replica: XLA and NCCL have it, and no other talk.
+    places = tf.range(context.num_replicas_in_sync)
+    own = tf.equal(places, context.replica_id_in_sync_group)  # [replicas]
+    ends = tf.stack([low, high])[tf.newaxis]  # [1, 2] or [1, 2, N]
+    own = tf.reshape(own, [-1, *[1] * (ends.shape.rank - 1)])
+    all_ends = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(own, ends, 0.0))
+    return tf.reduce_min(all_ends[:, 0], 0), tf.reduce_max(all_ends[:, 1], 0)
 
 
 def massive_channels(low, high):

@@ -88,6 +88,15 @@ class Schedule:
             return self.last_step
         return step - (step - self.begin_step) % self.frequency
 
+    def next_due(self, step: int) -> int | None:
+        """The first step after this one at which masks are due; None if none is."""
+        if step < self.begin_step:
+            return self.begin_step
+        if step >= self.last_step:
+            return None
+        beat = self.frequency - (step - self.begin_step) % self.frequency
+        return min(step + beat, self.last_step)
+
     def to_tfmot(self) -> tfmot.sparsity.keras.PruningSchedule:
         """The same as a schedule for tfmot's own `prune_low_magnitude`."""
         return TfmotSchedule(**dataclasses.asdict(self))

@@ -116,8 +116,10 @@ class QuantizedDense(Quantized, keras.layers.Dense):
 
     def call(self, inputs):
         """Maps <float>[..., K] to <float>[..., N]."""
+        # First: at a point replicas may talk, and another's turn puts its own kernel in
+        # this place. While training, it is rounded in float32.
+        kernel = tf.cast(self.kernel, inputs.dtype)
         x = self.rounded("input", inputs)
-        kernel = tf.cast(self.kernel, x.dtype)  # while training, rounded in float32
         x = (tf.matmul(x, kernel) if x.shape.rank == 2 else
              tf.ensure_shape(tf.tensordot(x, kernel, 1), [*x.shape[:-1], self.units]))
         if self.use_bias:

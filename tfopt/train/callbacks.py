@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 from absl import logging
 
 from tfopt.backend import keras, tf
-from tfopt.types import PathLike
+from tfopt.types import BatchSource, PathLike
 
 
 def steps_done(model: keras.Model) -> int:
@@ -22,18 +23,28 @@ class StopOnNonFinite(keras.callbacks.Callback):
     Keras' own `TerminateOnNaN` ends it in silence, and the weights look trained.
     """
 
+    _checked = -1  # the epoch's last step that was a good one, from 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Counts the epoch's steps anew."""
+        self._checked = -1
+
     def on_train_batch_end(self, batch, logs=None):
         """Checks the running mean, which one non-finite loss spoils for good.
 
         Raises:
-            FloatingPointError: names the step.
+            FloatingPointError: names the step, or the steps of one call.
         """
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             step = steps_done(self.model)
+            length = max(1, batch - self._checked)
             raise FloatingPointError(
-                f"The training loss is not finite at step {step}; lower the learning "
-                f"rate or check the data. Received: loss={loss}")
+                "The training loss is not finite at step "
+                + (f"{step}" if length == 1 else f"{step - length + 1} to {step}")
+                + "; lower the learning rate or check the data. "
+                f"Received: loss={loss}")
+        self._checked = batch
 
 
 class TrainingLog(keras.callbacks.Callback):
@@ -42,7 +53,8 @@ class TrainingLog(keras.callbacks.Callback):
     Args:
         log_dir: where the event file goes.
         batch_size: B, to count examples.
-        every: steps between two entries of the training figures.
+        every: steps between two entries of the training figures; more, where one
+            call of the training function makes more.
     """
 
     def __init__(self, log_dir: PathLike, batch_size: int, every: int = 20):
@@ -55,20 +67,24 @@ class TrainingLog(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock anew, so that evaluation is not counted as training."""
         self._since = None
+        self._seen = steps_done(self.model)
 
     def on_train_batch_end(self, batch, logs=None):
         """Writes the training figures, now and then."""
         step = steps_done(self.model)
-        if step % self._every:
+        due = step // self._every > self._seen // self._every
+        self._seen = step
+        if not due:
             return
         now = time.perf_counter()
         figures = {"train/loss": logs["loss"],
                    "train/learning_rate": float(
                        keras.backend.get_value(self.model.optimizer.learning_rate))}
         if self._since is not None:
+            since, at = self._since
             figures["train/examples_per_s"] = (
-                self._every * self._batch_size / (now - self._since))
-        self._since = now
+                (step - since) * self._batch_size / (now - at))
+        self._since = step, now
         self._write(figures, step)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -117,6 +133,33 @@ class ProgressLine(keras.callbacks.Callback):
             (self.params["steps"] - steps) * per_step_s)
 
 
+class WeighRest(keras.callbacks.Callback):
+    """Makes the dev loss a mean over examples, where batches were filled up.
+
+    Keras takes the rows that weigh nothing into its mean; accuracy has them not.
+
+    Args:
+        dev: batches, of which the last may be smaller.
+    """
+
+    def __init__(self, dev: BatchSource):
+        super().__init__()
+        # Counted at the first use: a dataset may take a while.
+        self._dev, self._factor = dev, None
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Corrects it, for the callbacks behind this one."""
+        if not logs or "val_loss" not in logs:
+            return
+        if self._factor is None:
+            inputs = self._dev.dataset().map(
+                lambda *batch: tf.shape(tf.nest.flatten(batch)[0])[0])
+            examples = int(inputs.reduce(0, lambda total, rows: total + rows))
+            self._factor = (self._dev.steps_per_epoch * self._dev.batch_size
+                            / examples)
+        logs["val_loss"] *= self._factor
+
+
 class KeepBest(keras.callbacks.Callback):
     """Keeps the weights of the epoch with the best dev accuracy; stops when it stalls.
 
@@ -152,19 +195,25 @@ class SaveProgress(keras.callbacks.Callback):
     Args:
         progress: the run's `Progress`.
         every_s: seconds between two saves within an epoch.
+        agree: of whether the time has come, what all workers hold, since all must save
+            at the same step; None where there is one.
     """
 
-    def __init__(self, progress, every_s: float = 60.0):
+    def __init__(self, progress, every_s: float = 60.0,
+                 agree: Callable[[bool], bool] | None = None):
         super().__init__()
         self._progress = progress
         self._every_s = every_s
+        self._agree = agree
         self._last = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
         """Saves if the time has come; an epoch's last step is left to its end."""
         # Saved before its evaluation, an epoch would be missed by a resumed run.
-        last = batch + 1 == self.params["steps"]
-        if not last and time.monotonic() - self._last >= self._every_s:
+        if batch + 1 == self.params["steps"]:
+            return
+        due = time.monotonic() - self._last >= self._every_s
+        if self._agree(due) if self._agree else due:
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):

@@ -23,18 +23,24 @@ class AdamW(keras.optimizers.Optimizer):
         beta_1: decay of the first moment, in [0, 1).
         beta_2: decay of the second moment, in [0, 1).
         epsilon: added to the root of the second moment.
+        dense: whether an embedding's gradient is summed to one of the table's shape
+            before replicas share it: of a list of distinct tokens XLA makes a loop over
+            a batch's tokens, and devices cannot share one. None where there is an
+            accelerator.
         name: of the optimizer.
         **kwargs: of `keras.optimizers.Optimizer`, such as `global_clipnorm`.
     """
 
     def __init__(self, learning_rate=1e-4, weight_decay=0.01, beta_1=0.9, beta_2=0.999,
-                 epsilon=1e-8, name="AdamW", **kwargs):
+                 epsilon=1e-8, dense=None, name="AdamW", **kwargs):
         kwargs.setdefault("jit_compile", False)
         super().__init__(name=name, weight_decay=weight_decay, **kwargs)
         self._learning_rate = self._build_learning_rate(learning_rate)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
+        self.dense = dense
+        self._with_zeros: set = set()
 
     def build(self, var_list):
         """Makes both moments of each variable, as zeros."""
@@ -48,16 +54,30 @@ class AdamW(keras.optimizers.Optimizer):
             for v in var_list
         ]
 
+    def keep_zeros(self, variables) -> bool:
+        """Has what is zero in these variables, and in these alone, stay zero.
+
+        Returns:
+            Whether this is new, and a training function that was traced before must be
+            traced again.
+        """
+        before, self._with_zeros = self._with_zeros, {self._var_key(v)
+                                                      for v in variables}
+        return before != self._with_zeros
+
+    def aggregate_gradients(self, grads_and_vars):
+        """Sums the replicas' gradients."""
+        if self._densifies():
+            grads_and_vars = [(g if g is None else tf.convert_to_tensor(g), v)
+                              for g, v in grads_and_vars]
+        return super().aggregate_gradients(grads_and_vars)
+
     def _apply_weight_decay(self, variables):
         """Does nothing: `update_step` decays, in one pass instead of Keras' three."""
 
     def _deduplicate_sparse_grad(self, grads):
-        """Sums an embedding's gradients of the same token.
-
-        On an accelerator to a dense gradient: the list of distinct tokens, which Keras
-        makes, becomes under XLA a loop over all tokens of a batch.
-        """
-        if _accelerated():
+        """Sums an embedding's gradients of the same token."""
+        if self._densifies():
             return [tf.convert_to_tensor(gradient) for gradient in grads]
         return super()._deduplicate_sparse_grad(grads)
 
@@ -71,12 +91,14 @@ class AdamW(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable):
         """Applies one update to one variable, in place."""
-        dtype = variable.dtype
+        dtype, key = variable.dtype, self._var_key(variable)
+        # They stay zero from step to step: no mask is needed but the variable.
+        kept_zero = (tf.equal(variable, 0.0) if key in self._with_zeros else None)
         if self.weight_decay and self._use_weight_decay(variable):
             kept = 1 - tf.cast(self.weight_decay * self.learning_rate, dtype)
             variable.assign(variable * kept)
         step = tf.cast(self.iterations + 1, dtype)
-        first, second = self._moments[self._index_dict[self._var_key(variable)]]
+        first, second = self._moments[self._index_dict[key]]
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=_local(first).handle,
@@ -89,6 +111,11 @@ class AdamW(keras.optimizers.Optimizer):
             epsilon=tf.cast(self.epsilon, dtype),
             grad=tf.convert_to_tensor(gradient),
         )
+        if kept_zero is not None:
+            variable.assign(tf.where(kept_zero, tf.zeros([], dtype), variable))
+
+    def _densifies(self) -> bool:
+        return accelerated() if self.dense is None else self.dense
 
     def get_config(self):
         """Mirrors `__init__`."""
@@ -98,10 +125,12 @@ class AdamW(keras.optimizers.Optimizer):
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
+            "dense": self.dense,
         }
 
 
-def _accelerated() -> bool:
+def accelerated() -> bool:
+    """Whether TensorFlow has another device than CPUs."""
     return any(device.device_type != "CPU"
                for device in tf.config.list_logical_devices())
 

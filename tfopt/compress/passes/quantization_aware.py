@@ -55,8 +55,6 @@ class QuantizationAware(Pass):
 
     stage = Stage.NUMERICS
     needs = ("train",)
-    # Each replica watches the ranges of its own share of a batch.
-    same_on_replicas = False
 
     def __post_init__(self):
         """Checks the fields.

@@ -1,0 +1,112 @@
+"""The benchmark of training, the Colab notebook, the guide: they run as they say."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import run_dir
+from benchmark_runs import run
+
+import tfopt
+from tfopt.train import strategy
+
+EXPERIMENTS = Path(run_dir.__file__).parent
+GUIDE = EXPERIMENTS.parent / "docs" / "distributed.md"
+
+
+@pytest.fixture(scope="module")
+def notebook() -> dict:
+    return json.loads((EXPERIMENTS / "colab_tpu.ipynb").read_text(encoding="utf-8"))
+
+
+def test_the_benchmark_times_every_kind_of_step(tmp_path):
+    run("training", "--model_dir=random:bert_tiny", "--max_length=8", "--batch_size=4",
+        "--strategy=one_device", "--smoke", "--warm_up_steps=2",
+        "--steps_per_execution=2", "--mask_frequency=2",
+        f"--report={tmp_path / 'f.json'}")
+    written = json.loads((tmp_path / "f.json").read_text())
+    figures, here = written["figures"], written["environment"]
+    kinds = {"plain", "pruning", "distilling", "quantizing"}
+    assert set(figures["examples_per_s"]) == kinds | {"bare"}
+    assert set(figures["over_plain"]) == set(figures["examples_per_s"]) - {"plain"}
+    for kind in kinds:
+        one, = figures["rounds"][kind]
+        assert one["examples_per_s"] == figures["examples_per_s"][kind] > 0
+        assert one["steps_timed"] == (3 if kind == "pruning" else 4), kind
+    assert (here["strategy"], here["replicas"], here["batch_size"], here["tokens"],
+            here["steps_per_execution"], here["jit_compile"]) == (
+                "one_device", 1, 4, 8, 2, False)
+
+
+@pytest.mark.parametrize("flags,said", [
+    (["--strategy=mirrored"], "needs several GPUs, or several logical CPUs"),
+    (["--gpus=1"], "Received: gpus=1, 0 found"),
+    (["--steps=10", "--warm_up_steps=10"], "--steps must be above --warm_up_steps"),
+])
+def test_what_the_benchmark_cannot_do_is_one_sentence(flags, said, tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXPERIMENTS / "benchmarks" / "training.py",
+         "--model_dir=random:bert_tiny", f"--report={tmp_path / 'f.json'}", *flags],
+        capture_output=True, text=True, timeout=120, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith("training.py: ") and said in last
+
+
+def test_the_notebooks_cells_run_on_a_cpu(notebook, tmp_path, monkeypatch):
+    """All but those that install and download; with few examples and a tiny model."""
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    codes = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    left_out = [cell for cell in codes if cell["metadata"].get("tags")]
+    assert [cell["metadata"]["tags"] for cell in left_out] == [["install"], ["colab"]]
+    for cell in codes:
+        if cell in left_out:
+            continue
+        source = "".join(cell["source"])
+        for word, small in (("EPOCHS = 32, 5", "EPOCHS = 32, 2"),
+                            ("EXAMPLES = None", "EXAMPLES = 64"),
+                            ("MODEL = 'minilm'", "MODEL = 'random:bert_tiny'")):
+            source = source.replace(word, small)
+        exec(compile(source, "colab_tpu.ipynb", "exec"), names)
+    assert (names["placed"].name, names["EPOCHS"], names["EXAMPLES"],
+            names["MODEL"]) == ("one_device", 2, 64, "random:bert_tiny")
+    assert len(names["history"]) == 2
+    assert (tmp_path / "model.tflite").stat().st_size > 1e6
+    kernels = [layer.kernel.numpy() for layer in names["small"].layers
+               if re.search("query|ffn_output", layer.name)]
+    assert kernels and all((kernel == 0).mean() == 0.5 for kernel in kernels)
+
+
+def test_the_notebook_has_every_step_and_no_outputs(notebook):
+    titles = [line.strip("# \n") for cell in notebook["cells"]
+              if cell["cell_type"] == "markdown" for line in cell["source"]
+              if line.startswith("## ")]
+    assert titles == ["Install", "Connect", "Train", "Prune", "Export", "Try",
+                      "Download"]
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
+    assert notebook["nbformat"] == 4
+    assert notebook["metadata"]["accelerator"] == "TPU"
+
+
+def test_the_guide_names_flags_and_strategies_that_there_are():
+    text = GUIDE.read_text(encoding="utf-8")
+    shown = subprocess.run(
+        [sys.executable, EXPERIMENTS / "compress.py", "--helpfull"],
+        capture_output=True, text=True, timeout=120, check=False).stdout
+    shown += subprocess.run(
+        [sys.executable, EXPERIMENTS / "benchmarks" / "training.py", "--helpfull"],
+        capture_output=True, text=True, timeout=120, check=False).stdout
+    known = set(re.findall(r"^  --(?:\[no\])?(\w+):", shown, flags=re.MULTILINE))
+    named = set(re.findall(r"--(\w+)", text))
+    assert len(named) > 10
+    assert named <= known
+    assert set(re.findall(r"--strategy=(\w+)", text)) <= set(strategy.NAMES)
+    for name in re.findall(r"experiments/[\w/]+\.\w+", text):
+        assert (EXPERIMENTS.parent / name).exists(), name
+    assert tfopt.strategy is strategy.strategy

@@ -1,0 +1,77 @@
+"""A batch -> the replicas' shares of it, equal in size.
+
+Keras would split a batch that the replicas do not divide unevenly, and take the mean of
+unequal shares; and of several workers each would read batches of its own, padded to
+another length. Here all see the same batches, and each replica takes its rows. A last,
+smaller batch is filled up with rows of its own, which weigh nothing, while the others
+weigh more, so that the mean stays that of the batch: training as on one device, on any
+devices, and shapes that XLA compiles once.
+"""
+
+from __future__ import annotations
+
+from tfopt.backend import tf
+
+# Rows without a label, as `data.Batches` has them.
+_NO_LABEL = -1
+
+
+def of(dataset: tf.data.Dataset, batch_size: int, strategy: tf.distribute.Strategy,
+       mean: bool = True):
+    """Cuts batches into the shares of a strategy's replicas.
+
+    Args:
+        dataset: of inputs, or (inputs, labels), of up to `batch_size` rows each.
+        batch_size: B, a multiple of the replicas.
+        strategy: of which replicas.
+        mean: whether rows of a smaller batch weigh so much more that a sum over rows
+            divided by B is their mean; else each weighs 1.
+
+    Returns:
+        A distributed dataset of (inputs, labels), or (inputs, labels, weights) where
+        batches may be smaller; for one replica, a dataset of whole batches.
+    """
+    dataset = dataset.map(lambda *batch: _fill(batch, batch_size, mean),
+                          num_parallel_calls=2)
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return dataset.prefetch(4)
+
+    def own(context):
+        local = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * local
+
+        def cut(*batch):  # [B, ...] -> [local, B / replicas, ...]
+            return tf.nest.map_structure(
+                lambda x: tf.reshape(x, [replicas, batch_size // replicas,
+                                         *tf.unstack(tf.shape(x))[1:]]
+                                     )[first:first + local], batch)
+
+        def as_before(*share):
+            return tf.nest.map_structure(
+                lambda x, spec: tf.ensure_shape(
+                    x, [batch_size // replicas, *spec.shape[1:]]),
+                share, dataset.element_spec)
+
+        # In place of each batch, one element for each of this worker's replicas.
+        return dataset.map(cut).unbatch().map(as_before).prefetch(4 * local)
+
+    return strategy.distribute_datasets_from_function(own)
+
+
+def _fill(batch, batch_size: int, mean: bool):
+    inputs, labels = (batch if len(batch) == 2 else (batch[0], None))
+    known = tf.nest.flatten(inputs)[0].shape[0]
+    rows = tf.shape(tf.nest.flatten(inputs)[0])[0]
+    if labels is None:
+        labels = tf.fill([rows], _NO_LABEL)
+    if known == batch_size:
+        return inputs, labels
+    places = tf.range(batch_size)
+
+    def fill(x):
+        return tf.ensure_shape(tf.gather(x, places % rows), [batch_size, *x.shape[1:]])
+
+    each = batch_size / rows if mean else 1.0
+    weights = tf.where(places < rows, tf.cast(each, tf.float32), 0.0)
+    return (*tf.nest.map_structure(fill, (inputs, labels)), weights)
