@@ -195,13 +195,12 @@ class Pruning(Pass):
         """
         now = dataclasses.replace(self, schedule="one_shot", begin_step=0, end_step=0,
                                   initial_sparsity=0.0)
-        wrapped = now.wrap(model)
-        set_masks(wrappers_of(wrapped), now.choose_masks, step=0)
+        set_masks(wrappers_of(wrapped := now.wrap(model)), now.choose_masks, step=0)
         return now.strip(wrapped)
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """The callback that chooses the masks."""
-        return [PruningStep(self.choose_masks, self._schedule())]
+        return [PruningStep(self.choose_masks, self._schedule(), self.count_zeros)]
 
     def strip(self, model: keras.Model) -> keras.Model:
         """Masks the weights for good and takes the wrappers off.
@@ -251,6 +250,15 @@ class Pruning(Pass):
         shares = sparsity if self.allocation == "global" else self._shares(
             shapes, sparsity)
         return masks.choose(scores, shares, masks.Pattern(self.pattern), self.pooling)
+
+    def count_zeros(self, wrappers: Mapping, step: int) -> dict[str, int] | None:
+        """Layer -> how many weights go; None where groups do, or all have one bound."""
+        if self.pattern != "unstructured" or self.allocation == "global":
+            return None
+        shapes = {name: tuple(one.kernel.shape) for name, one in wrappers.items()}
+        own = self._shares(shapes, self._schedule().sparsity(step))
+        return {name: masks.zeros_in(shapes[name], own[name], masks.Pattern())
+                for name in own}
 
     def outcome(self, before: keras.Model, after: keras.Model) -> Outcome:
         """Names the pruned layers and counts the nonzeros that must be left."""
