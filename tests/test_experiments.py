@@ -739,7 +739,9 @@ def test_predict_keeps_odd_texts_apart(predict):
     ("predict", "artifact text input_file text_dir max_length top_k num_threads")])
 def test_help_lists_the_flags_with_their_help(script, expected):
     shown = run(script, "--help", status=1).stdout  # absl's own status of --help
-    helps = dict(re.findall(r"^  --(\S+): (.+)$", shown, flags=re.MULTILINE))
+    # absl begins a new line for the help where a flag's values fill the first.
+    helps = dict(re.findall(r"^  --(\S+):\s+((?:<\S+>:\s+)?.+)$", shown,
+                            flags=re.MULTILINE))
     for name in expected.split():
         assert len(helps[name].split()) >= 3, name
     assert f"experiments/{script}.py --" in shown

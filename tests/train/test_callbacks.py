@@ -18,6 +18,7 @@ class FakeModel:
 
     def __init__(self):
         self.optimizer = types.SimpleNamespace(iterations=tf.Variable(0))
+        self.distribute_strategy = tf.distribute.get_strategy()
         self.stop_training = False
 
     @property

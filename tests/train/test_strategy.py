@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -323,3 +324,9 @@ def test_one_process_agrees_with_itself():
     workers.check_same(one, "anything", "")
     workers.wait(one)
     assert workers.count(one) == 1 and workers.is_chief(one)
+
+
+def test_fit_refuses_parameter_servers_before_any_work():
+    servers = object.__new__(tf.distribute.ParameterServerStrategy)
+    with pytest.raises(ValueError, match="use the strategy 'multi_worker'. Received: "):
+        fit(SimpleNamespace(distribute_strategy=servers), None)

@@ -10,6 +10,7 @@ from tfopt.compress import quantization, quantizers
 from tfopt.compress.schedules import Schedule
 from tfopt.compress.wrapper import (
     Chooser,
+    Counter,
     check_wrapped,
     set_masks,
     uncast,
@@ -26,11 +27,15 @@ class PruningStep(keras.callbacks.Callback):
         choose: (layer -> scores, step) -> layer -> mask, such as
             `Pruning.choose_masks`.
         schedule: when masks are due.
+        counts: what tells how many weights go, if no more than that is chosen, such as
+            `Pruning.count_zeros`.
     """
 
-    def __init__(self, choose: Chooser, schedule: Schedule):
+    def __init__(self, choose: Chooser, schedule: Schedule,
+                 counts: Counter | None = None):
         super().__init__()
         self._choose = choose
+        self._counts = counts
         self._schedule = schedule
 
     def on_train_begin(self, logs=None):
@@ -60,7 +65,7 @@ class PruningStep(keras.callbacks.Callback):
         if due in (None, self._chosen_at):
             return
         self._chosen_at = due
-        set_masks(self._wrappers, self._choose, due)
+        set_masks(self._wrappers, self._choose, due, self._counts)
 
 
 class KeepMask(keras.callbacks.Callback):

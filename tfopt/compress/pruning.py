@@ -201,7 +201,7 @@ class Pruning(Pass):
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """The callback that chooses the masks."""
-        return [PruningStep(self.choose_masks, self._schedule())]
+        return [PruningStep(self.choose_masks, self._schedule(), self.count_zeros)]
 
     def strip(self, model: keras.Model) -> keras.Model:
         """Masks the weights for good and takes the wrappers off.
@@ -251,6 +251,14 @@ class Pruning(Pass):
         shares = sparsity if self.allocation == "global" else self._shares(
             shapes, sparsity)
         return masks.choose(scores, shares, masks.Pattern(self.pattern), self.pooling)
+
+    def count_zeros(self, wrappers: Mapping, step: int) -> dict[str, int] | None:
+        """Layer -> how many weights go; None where groups do, or all have one bound."""
+        if self.pattern != "unstructured" or self.allocation == "global":
+            return None
+        shapes = {name: tuple(one.kernel.shape) for name, one in wrappers.items()}
+        return {name: masks.zeros_in(shapes[name], share, masks.Pattern()) for name, share
+                in self._shares(shapes, self._schedule().sparsity(step)).items()}
 
     def outcome(self, before: keras.Model, after: keras.Model) -> Outcome:
         """Names the pruned layers and counts the nonzeros that must be left."""

@@ -13,6 +13,7 @@ from absl import logging
 from tfopt.backend import keras
 from tfopt.compress import registry
 from tfopt.compress.base import Context, Outcome, Pass, copy_model
+from tfopt.train import workers
 from tfopt.train.distillation import Distillation
 from tfopt.types import PathLike
 
@@ -124,9 +125,11 @@ def run(model: keras.Model, recipe: Recipe, context: Context,
 
     Raises:
         ValueError: as `check`, or a pass touched nothing or changed the model's inputs
-            or output.
+            or output, or other workers run another recipe.
     """
     check(recipe, context)
+    workers.check_same(model.distribute_strategy, recipe.to_json(),
+                       "All workers must run the same recipe.")
     context = _taught(recipe, context)
     outcomes = []
     for number, step in enumerate(recipe.passes):

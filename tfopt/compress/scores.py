@@ -23,7 +23,7 @@ class Score:
     """One way to score weights.
 
     Attributes:
-        of: (w, gathered) -> scores, all <float>[..., K, N] in NumPy.
+        of: (w, gathered) -> scores, all <float>[..., K, N], in NumPy or TensorFlow.
         gather: (gathered, w, g) -> gathered after a step, in TensorFlow; None where the
             weight alone tells.
     """
@@ -34,7 +34,7 @@ class Score:
 
 SCORES = {
     # Zhu & Gupta 2017, arXiv:1710.01878: |w|.
-    "magnitude": Score(of=lambda w, _: np.abs(w)),
+    "magnitude": Score(of=lambda w, _: abs(w)),
     # Sanh et al. 2020, "Movement pruning", arXiv:2005.07683, equation 3: the sum of
     # -w g, which rises while training moves a weight away from 0.
     "movement": Score(of=lambda _, total: total,

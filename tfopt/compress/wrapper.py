@@ -17,9 +17,12 @@ import numpy as np
 from tfopt.backend import PruneLowMagnitude, keras, tf
 from tfopt.compress.scores import SCORES
 from tfopt.compress.select import kernel_name
+from tfopt.train.optimizer import accelerated
 
 # (layer -> scores, step) -> layer -> mask
 Chooser = Callable[[Mapping[str, np.ndarray], int], Mapping[str, np.ndarray]]
+# (layer -> its wrapper, step) -> layer -> how many weights go; None if blocks do, say
+Counter = Callable[[Mapping[str, "Pruned"], int], Mapping[str, int] | None]
 
 
 @keras.utils.register_keras_serializable(package="tfopt")
@@ -110,11 +113,44 @@ def check_wrapped(wrappers: Mapping, model: keras.Model, what: str) -> None:
                          f"{[layer.name for layer in model.layers][:8]}")
 
 
-def set_masks(wrappers: Mapping[str, Pruned], choose: Chooser, step: int) -> None:
-    """Chooses the masks by the scores as they are now."""
+def set_masks(wrappers: Mapping[str, Pruned], choose: Chooser, step: int,
+              counts: Counter | None = None) -> None:
+    """Chooses the masks by the scores as they are now.
+
+    Args:
+        wrappers: layer -> its wrapper.
+        choose: what chooses, in NumPy.
+        step: optimizer steps done.
+        counts: tells how many weights go where that is all there is to choose: an
+            accelerator then does it, in a tenth of the time that it takes the host.
+    """
+    zeros = counts(wrappers, step) if counts and accelerated() else None
+    if zeros is not None:
+        for name, wrapper in wrappers.items():
+            gathered = (None if wrapper.gathered is None
+                        else tf.convert_to_tensor(wrapper.gathered))
+            wrapper.mask.assign(_chosen(
+                tf.convert_to_tensor(wrapper.kernel), gathered,
+                tf.constant(zeros[name]), wrapper.score))
+        return
     scores = {name: wrapper.scores() for name, wrapper in wrappers.items()}
     for name, mask in choose(scores, step).items():
         wrappers[name].mask.assign(mask)
+
+
+@tf.function(jit_compile=True)
+def _chosen(kernel, gathered, zeros, score: str):
+    """The mask of a kernel, with so many zeros where its scores are least.
+
+    By the value at that place in their order: to sort values alone is what accelerators
+    do fastest. Of equal scores the first go.
+    """
+    scores = tf.reshape(SCORES[score].of(kernel, gathered), [-1])
+    bound = tf.sort(scores)[tf.maximum(zeros - 1, 0)]
+    below, equal = scores < bound, tf.equal(scores, bound)
+    left = zeros - tf.reduce_sum(tf.cast(below, tf.int32))
+    gone = below | (equal & (tf.cumsum(tf.cast(equal, tf.int32)) <= left))
+    return tf.reshape(1.0 - tf.cast(gone, tf.float32), kernel.shape)
 
 
 def uncast(view) -> tf.Variable:

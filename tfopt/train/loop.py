@@ -229,7 +229,9 @@ def _compile(model, train, settings, goal) -> None:
     optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
     optimizer.build(goal.learned(model))
     model.compile(optimizer, goal.loss(), weighted_metrics=goal.metrics(),
-                  jit_compile=settings.jit_compile,
+                  # A TPU compiles what it runs in any case.
+                  jit_compile=settings.jit_compile and not isinstance(
+                      model.distribute_strategy, tf.distribute.TPUStrategy),
                   steps_per_execution=settings.steps_per_execution)
 
 

@@ -55,6 +55,8 @@ class QuantizationAware(Pass):
 
     stage = Stage.NUMERICS
     needs = ("train",)
+    # Rounding makes of the last bit of a sum over replicas a step of the grid.
+    same_on_replicas = False
 
     def __post_init__(self):
         """Checks the fields.
