@@ -257,8 +257,8 @@ class Pruning(Pass):
         if self.pattern != "unstructured" or self.allocation == "global":
             return None
         shapes = {name: tuple(one.kernel.shape) for name, one in wrappers.items()}
-        return {name: masks.zeros_in(shapes[name], share, masks.Pattern()) for name, share
-                in self._shares(shapes, self._schedule().sparsity(step)).items()}
+        own, each = self._shares(shapes, self._schedule().sparsity(step)), masks.Pattern()
+        return {name: masks.zeros_in(shapes[name], own[name], each) for name in own}
 
     def outcome(self, before: keras.Model, after: keras.Model) -> Outcome:
         """Names the pruned layers and counts the nonzeros that must be left."""
