@@ -184,8 +184,8 @@ def test_the_facade_builds_in_its_scope():
         built = model.build(model.BertConfig.uniform(
             hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8,
             vocab_size=30, max_positions=8, num_labels=2))
-        with tfopt.strategy("one_device"):
-            pass  # scopes are left in their order
+        # Asked for within another's scope, it is still itself.
+        assert strategy.make("one_device").num_replicas_in_sync == 1
     assert built.distribute_strategy is s.strategy is strategy.make("mirrored")
     assert (s.name, s.replicas, s.is_chief) == ("mirrored", 2, True)
     assert tf.distribute.get_strategy() is not s.strategy

@@ -28,6 +28,9 @@ RATE_RULES = ("none", "linear", "sqrt")
 _TPU_VARIABLES = ("TPU_NAME", "COLAB_TPU_ADDR", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS",
                   "TPU_ACCELERATOR_TYPE", "TPU_WORKER_ID")
 
+# Asked for later, it might be within another's scope, and be that one.
+_DEFAULT = tf.distribute.get_strategy()
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Placement:
@@ -189,7 +192,7 @@ def _make(name: str, tpu: str | None, gpus: int | None, wait_s: float
             "The strategy 'mirrored' needs several GPUs, or several logical CPUs. "
             f"Received: {len(found)} GPUs, and one CPU")
     if name == "one_device" or len(devices) == 1 or (name == "auto" and not found):
-        return tf.distribute.get_strategy()
+        return _DEFAULT
     return _mirrored(tuple(device.name for device in devices))
 
 
