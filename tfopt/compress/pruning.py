@@ -257,8 +257,8 @@ class Pruning(Pass):
         if self.pattern != "unstructured" or self.allocation == "global":
             return None
         shapes = {name: tuple(one.kernel.shape) for name, one in wrappers.items()}
-        own, each = self._shares(shapes, self._schedule().sparsity(step)), masks.Pattern()
-        return {name: masks.zeros_in(shapes[name], own[name], each) for name in own}
+        own = self._shares(shapes, self._schedule().sparsity(step))
+        return {n: masks.zeros_in(shapes[n], own[n], masks.Pattern()) for n in own}
 
     def outcome(self, before: keras.Model, after: keras.Model) -> Outcome:
         """Names the pruned layers and counts the nonzeros that must be left."""
