@@ -210,7 +210,8 @@ if __name__ == "__main__":
     flags.DEFINE_list("sparsities", ["0", "0.5", "0.8", "0.9", "0.95", "0.99"],
                       "Parts of the blocks that are zeros.")
     flags.DEFINE_list("rows", ["1", "16", "128", "1024"], "Rows of x.")
-    flags.DEFINE_list("backends", ["csr", CONSTANT, "block", "block_unrolled"],
+    flags.DEFINE_list("backends", ["csr", CONSTANT, "block", "block_unrolled",
+                                    "block_strips"],
                       f"Forms to time beside dense: of {storage.BACKENDS}, and "
                       f"{CONSTANT}, whose matrix is made once. coo takes long.")
     flags.DEFINE_bool("frozen", True, "Whether auto is for a process that only runs a "

@@ -190,12 +190,13 @@ def test_a_saved_model_runs_in_plain_tensorflow(pruned, tmp_path):
     inputs = {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int32),
               "token_type_ids": np.zeros_like(ids)}
     np.savez(tmp_path / "given.npz", logits=pruned(inputs), **inputs)
-    for backend in ("csr", "block", "block_unrolled"):
+    for backend in ("csr", "block", "block_unrolled", "block_strips"):
         chosen = {} if backend == "csr" else {"only": ["intermediate", "ffn_output"]}
         saved_model.write(run(pruned, backend=backend, **chosen).model,
                           tmp_path / "made" / backend)
     places = sorted((tmp_path / "made").iterdir())
-    assert [place.name for place in places] == ["block", "block_unrolled", "csr"]
+    assert [place.name for place in places] == [
+        "block", "block_strips", "block_unrolled", "csr"]
     done = subprocess.run(
         [sys.executable, "-c", PLAIN, str(tmp_path / "given.npz"), *map(str, places)],
         cwd=tmp_path, check=False, capture_output=True, text=True, timeout=300)

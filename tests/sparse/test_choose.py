@@ -80,6 +80,17 @@ def test_of_several_numbers_of_rows_the_least_speedup_counts(kernel, timed, tmp_
     assert [rows for _, rows, _ in trials] == [1, 128, 1, 128]
 
 
+def test_strips_are_tried_where_columns_hold_much(timed, tmp_path):
+    trials = timed(dense=1.0, block_unrolled=0.7, block_strips=0.5, block=0.8, csr=2.0)
+    kernel = np.random.default_rng(0).standard_normal([768, 64]).astype(np.float32)
+    kernel[:384] = 0
+    found = choose(kernel, block=64, cache_file=tmp_path / "a.json")
+    assert (found.backend, found.block, found.speedup) == ("block_strips", 64, 2.0)
+    kernel[:640] = 0  # of two blocks a column there would be one strip
+    choose(kernel, block=64, cache_file=tmp_path / "a.json")
+    assert "block_strips 64" not in trials[-2][0]
+
+
 def test_a_frozen_matrix_is_timed_as_such(kernel, monkeypatch, tmp_path):
     made = []
 

@@ -136,13 +136,46 @@ def test_a_constant_matrix_is_made_once_and_has_a_gradient_to_x(kernel, x):
 
 
 @pytest.mark.parametrize("kept", [np.eye(4, dtype=bool), np.ones([4, 4], bool)])
-@pytest.mark.parametrize("backend", ["block", "block_unrolled"])
+@pytest.mark.parametrize("backend", ["block", "block_unrolled", "block_strips"])
 def test_columns_of_equally_many_blocks(x, backend, kept):
     kernel = np.arange(64.0 * 64).reshape(64, 64).astype(np.float32) / 1e3 + 1
     kernel *= kept.repeat(16, 0).repeat(16, 1)
     stored = store(kernel, backend, 16)
     assert stored.values.shape == (kept.sum(), 16, 16)
     np.testing.assert_allclose(matmul(x, stored), x @ kernel, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 6, 7])
+def test_strips_of_rows_come_together_again(kernel, rows):
+    x = np.random.default_rng(2).standard_normal([rows, 64]).astype(np.float32)
+    stored = dataclasses.replace(store(kernel, "block_strips", 16), strips=3)
+    bias = np.linspace(-1, 1, 96).astype(np.float32)
+    values = tf.Variable(stored.values)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 64])])
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = matmul(x, dataclasses.replace(stored, values=values), bias, tf.nn.relu)
+        return y, *tape.gradient(y, [x, values])
+
+    with tf.GradientTape() as tape:
+        tape.watch(given := tf.constant(x))
+        tape.watch(dense := tf.constant(kernel))
+        expected = tf.nn.relu(tf.matmul(given, dense) + bias)
+    dx, dw = tape.gradient(expected, [given, dense])
+    for found, right in zip(step(x), (expected, dx, storage.values_of(
+            dw.numpy(), stored.indices, 16)), strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-5)
+
+
+def test_strips_are_as_many_as_keep_a_product_to_one_thread():
+    assert storage.strips_of(2.4, 64) == storage.strips_of(9.6, 32) == 1
+    assert storage.strips_of(6, 64) == storage.strips_of(4.8, 64) == 2
+    kernel = np.random.default_rng(0).standard_normal([384, 64]).astype(np.float32)
+    assert store(kernel, "block_strips", 64).strips == 2
+    assert store(kernel, "block_unrolled", 64).strips == 1
+    assert store(kernel, "block", 64).strips == 0
 
 
 def test_forms_hold_the_values_and_their_places_alone():

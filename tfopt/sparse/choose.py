@@ -117,8 +117,12 @@ def candidates_of(kernel: np.ndarray, block: int | None, dtype: str
         storage.kept_blocks(kernel, block)
     block = storage.fitting_block(kernel) if block is None else block
     found: list[tuple[str, int | None]] = []
-    if block and 1 - np.mean(storage.kept_blocks(kernel, block)) >= _LEAST_ZEROS:
-        found += [("block_unrolled", block), ("block", block)]
+    if block:
+        kept = storage.kept_blocks(kernel, block)
+        if 1 - np.mean(kept) >= _LEAST_ZEROS:
+            found += [("block_unrolled", block), ("block", block)]
+            if storage.strips_of(kept.sum(0).mean(), block) > 1:
+                found.append(("block_strips", block))
     if dtype in storage.DTYPES["csr"] and np.mean(kernel == 0) >= _LEAST_ZEROS:
         found.append(("csr", None))
     return found

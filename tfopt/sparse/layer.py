@@ -237,8 +237,8 @@ class SparseDense(keras.layers.Layer):
         if self.block:
             indices = storage.indices_of(self.pattern, by_count=True)
             self._check_pattern(indices)
-            return Blocks(indices=indices, values=values, shape=self._shape,
-                          unrolled=self.backend == "block_unrolled")
+            return Blocks.of_backend(self.backend, indices=indices, values=values,
+                                     shape=self._shape)
         if self._frozen is not None and not training:
             return self._frozen
         if self.backend == "csr":

@@ -43,7 +43,7 @@ def matmul(x, w: Any, bias=None, activation: Callable | None = None):
         backend, multiply, dtype = "csr", _csr, w.values.dtype
     elif isinstance(w, Blocks):
         backend, multiply, dtype = "block", _batched, w.values.dtype
-        if w.unrolled:
+        if w.strips:
             multiply = functools.partial(_unrolled, bias=bias, activation=activation)
             bias = activation = None
     else:
@@ -140,27 +140,31 @@ def _unrolled(x, w: Blocks, bias=None, activation=None):
     """Multiplies x <float>[M, K] by w, in a product for each column of blocks.
 
     Of its blocks' inputs, side by side: [M, n*b] times [n*b, b]. The fastest in large
-    products; its operations are as many as there are columns.
+    products; its operations are as many as there are columns, in each strip of rows.
     """
-    size = w.size
-    parts = tf.split(x, w.shape[0] // size, axis=1)
-    columns_of_blocks = w.shape[1] // size
-    biases = ([None] * columns_of_blocks if bias is None
-              else tf.split(bias, columns_of_blocks))
-    products: dict[int, Any] = {}
-    for columns, rows, values in _by_count(w):
-        if values is None:
-            products |= {column: _finished(tf.zeros_like(parts[0]), biases[column],
-                                           activation) for column in columns.tolist()}
-            continue
+    number = w.shape[1] // w.size
+    biases = [None] * number if bias is None else tf.split(bias, number)
+    columns: list = [None] * number  # of each the rows of its blocks, and they
+    for own, rows, values in _by_count(w):
         # Unstacked they share memory with the values; split, they would be copied.
-        for column, own, kernel in zip(columns.tolist(), rows.tolist(),
-                                       tf.unstack(values), strict=True):
-            inputs = [parts[row] for row in own]
-            inputs = inputs[0] if len(own) == 1 else tf.concat(inputs, 1)  # [M, n*b]
-            products[column] = _finished(tf.matmul(inputs, kernel), biases[column],
-                                         activation)
-    return tf.concat([products[column] for column in sorted(products)], 1)
+        kernels = [None] * len(own) if values is None else tf.unstack(values)
+        for column, *one in zip(own.tolist(), rows.tolist(), kernels, strict=True):
+            columns[column] = one
+
+    def product(x):
+        parts = tf.split(x, w.shape[0] // w.size, axis=1)
+        return tf.concat([_finished(
+            tf.zeros_like(parts[0]) if kernel is None else tf.matmul(
+                parts[rows[0]] if len(rows) == 1 else tf.concat(
+                    [parts[row] for row in rows], 1), kernel), bias, activation)
+            for (rows, kernel), bias in zip(columns, biases, strict=True)], 1)
+
+    if w.strips == 1:
+        return product(x)
+    rows = tf.shape(x)[0]
+    each = -(-rows // w.strips)
+    sizes = tf.clip_by_value(rows - each * tf.range(w.strips), 0, each)
+    return tf.concat([product(strip) for strip in tf.split(x, sizes, num=w.strips)], 0)
 
 
 def _batched(x, w: Blocks):
@@ -168,19 +172,18 @@ def _batched(x, w: Blocks):
 
     Few operations, whatever the pattern; x^T is gathered, whose blocks are whole rows.
     """
-    size, (inputs, outputs) = w.size, w.shape
+    size, inputs = w.size, w.shape[0]
     x_t = tf.reshape(tf.transpose(x), [inputs // size, size, -1])  # [K/b, b, M]
-    products, order = [], []
+    products: dict[int, Any] = {}
     for columns, rows, values in _by_count(w):
-        order.append(columns)
         if values is None:
-            products.append(tf.zeros([len(columns), tf.shape(x)[0], size], x.dtype))
+            products |= dict.fromkeys(columns.tolist(), tf.zeros_like(x[:, :size]))
             continue
         gathered = tf.reshape(tf.gather(x_t, rows.ravel()),
                               [*values.shape[:2], tf.shape(x)[0]])
-        products.append(tf.matmul(gathered, values, transpose_a=True))  # [C, M, b]
-    y = _permuted(tf.concat(products, 0), np.argsort(np.concatenate(order)))
-    return tf.reshape(tf.transpose(y, [1, 0, 2]), [-1, outputs])
+        y = tf.matmul(gathered, values, transpose_a=True)  # [C, M, b]
+        products |= zip(columns.tolist(), tf.unstack(y, len(columns)), strict=True)
+    return tf.concat([products[column] for column in sorted(products)], 1)
 
 
 def _by_count(w: Blocks) -> Iterator[tuple]:

@@ -5,6 +5,7 @@
     csr              `Csr`: for TensorFlow's kernels of compressed sparse rows
     block            `Blocks`: dense blocks, multiplied together
     block_unrolled   `Blocks`, each column of blocks multiplied by itself
+    block_strips     the same, of some of x's rows at a time
 
 K are a kernel's inputs, N its outputs. Values stand column by column (by output, then
 by input), as `SparseMatrixMatMul` wants them: it has the sparse matrix on its left, so
@@ -15,17 +16,21 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 
 from tfopt.backend import tf
 
-BACKENDS = ("dense", "coo", "csr", "block", "block_unrolled")
+BACKENDS = ("dense", "coo", "csr", "block", "block_unrolled", "block_strips")
 BLOCKS = (16, 32, 64)
 # What TensorFlow has kernels for on a CPU: each was tried.
 DTYPES = {**dict.fromkeys(BACKENDS, ("float32", "bfloat16", "float16", "float64")),
           "csr": ("float32", "float64")}
+# Multiplications above which TensorFlow was seen to share a product among its threads.
+_OF_ONE_THREAD = 1_600_000
+_ROWS = 128  # of x, for which strips are counted
 
 
 def is_block(backend: str) -> bool:
@@ -80,19 +85,40 @@ class Blocks:
             when a graph is made of it.
         values: <float>[blocks, b, b], a tensor or a variable.
         shape: (K, N).
-        unrolled: a product for each column of blocks, of as many blocks as it has,
-            instead of one for all columns that have equally many.
+        strips: how many strips of x's rows are multiplied one by one, in a product for
+            each column of blocks; 0 for one product of all columns of equally many.
     """
 
     indices: np.ndarray
     values: Any
     shape: tuple[int, int]
-    unrolled: bool = True
+    strips: int = 1
 
     @property
     def size(self) -> int:
         """Their height and width b."""
         return self.values.shape[-1]
+
+    @classmethod
+    def of_backend(cls, backend: str, **fields: Any) -> Blocks:
+        """Blocks as a form multiplies them; `fields` are the others."""
+        found = cls(**fields)
+        size, outputs = found.size, found.shape[1]
+        strips = {"block": 0, "block_unrolled": 1, "block_strips": strips_of(
+            len(found.indices) * size / outputs, size)}[backend]
+        return dataclasses.replace(found, strips=strips)
+
+
+def strips_of(blocks: float, block: int) -> int:
+    """Into how many strips to cut 128 rows, so that no thread waits for another.
+
+    A product that TensorFlow shares among its threads keeps them from other columns.
+
+    Args:
+        blocks: in a column, in the mean.
+        block: b, their height and width.
+    """
+    return math.ceil(_ROWS * blocks * block * block / _OF_ONE_THREAD)
 
 
 def check_backend(backend: str, dtype: Any, block: int | None = None) -> None:
@@ -242,9 +268,9 @@ def store(kernel: np.ndarray, backend: str, block: int | None = None):
         return tf.constant(kernel)
     if is_block(backend):
         indices = indices_of(kept_blocks(kernel, block), by_count=True)
-        return Blocks(indices=indices, shape=kernel.shape,
-                      values=tf.constant(values_of(kernel, indices, block)),
-                      unrolled=backend == "block_unrolled")
+        return Blocks.of_backend(
+            backend, indices=indices, shape=kernel.shape,
+            values=tf.constant(values_of(kernel, indices, block)))
     if backend == "coo":
         indices = np.argwhere(kernel)
         return tf.SparseTensor(indices, kernel[tuple(indices.T)], kernel.shape)
