@@ -153,8 +153,8 @@ def in_one_call(product: Callable, inputs: int, dtype: str = "float32") -> Calla
 
 
 def seconds_in_turn(calls: Mapping[str, Callable], rows: int, inputs: int,
-                    rounds: int, dtype: str = "float32", lost: float | None = None,
-                    kept: Sequence[str] = ()) -> dict[str, np.ndarray]:
+                    rounds: int, dtype: str = "float32", lost: float | None = None
+                    ) -> dict[str, np.ndarray]:
     """Times products against one another.
 
     Args:
@@ -165,7 +165,6 @@ def seconds_in_turn(calls: Mapping[str, Callable], rows: int, inputs: int,
         rounds: of each, fewer if they take long; one more warms up.
         dtype: of x.
         lost: times as slow as the first, above which one is dropped after two rounds.
-        kept: names of those that are not dropped.
 
     Returns:
         name -> seconds of one product <float>[rounds], without those dropped.
@@ -186,8 +185,8 @@ def seconds_in_turn(calls: Mapping[str, Callable], rows: int, inputs: int,
         for name in (names[i] for i in random.permutation(len(names))):
             seconds[name].append(_seconds(calls[name], xs, repeats) / PRODUCTS)
         if lost and number == 1:
-            names = [name for name in names if name in kept
-                     or min(seconds[name]) <= lost * min(seconds[first])]
+            names = [name for name in names
+                     if min(seconds[name]) <= lost * min(seconds[first])]
     return {name: np.array(seconds[name]) for name in names}
 
 
