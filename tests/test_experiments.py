@@ -369,6 +369,7 @@ def test_a_table_of_prunings_is_filled_and_gone_on_with(task, tmp_path):
     assert json.loads(target.read_text())["figures"] == table
 
 
+@pytest.mark.slow
 def test_tables_share_the_fine_tuned_models(task, tmp_path):
     def fill(name, *flags):
         run("pruning_table", *task.flags, "--epochs=40", "--seeds=2", "--exports=",
@@ -521,8 +522,8 @@ def four_layers(finetuned, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [
-    "structured_distilled", "structured_distilled_quantized", "student_distilled",
-    "vocabulary"])
+    pytest.param("structured_distilled", marks=pytest.mark.slow),
+    "structured_distilled_quantized", "student_distilled", "vocabulary"])
 def test_recipes_run_by_name(name, four_layers, task, tmp_path):
     done = run("compress", *task.flags, *four_layers, f"--recipe={name}", "--smoke",
                f"--out_dir={tmp_path / 'out'}")
@@ -562,7 +563,8 @@ def wide(finetuned, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("name", "sparsity", "backend"), [
-    ("sparse_90", 0.9, "csr"), ("sparse_blocks_80", 0.8, "auto")])
+    pytest.param("sparse_90", 0.9, "csr", marks=pytest.mark.slow),
+    ("sparse_blocks_80", 0.8, "auto")])
 def test_a_sparse_recipe_is_served_by_tensorflow(name, sparsity, backend, wide, task,
                                                  tmp_path):
     """As it is, whatever the trial finds; and with a form in place of the trial."""

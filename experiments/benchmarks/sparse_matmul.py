@@ -161,8 +161,8 @@ def draw(figures: Mapping[str, Mapping]) -> bytes | None:
                                     label=name, marker="." if name != AUTO else "",
                                     linestyle="--" if name == AUTO else "-")
             axes[i, j].axhline(1, color="#888888", linewidth=0.8)  # breaks even
-            axes[i, j].set(yscale="log", title=f"{pattern}, {rows} rows")
-        axes[i, 0].set_ylabel("times as fast as dense")
+            axes[i, j].set(yscale="log", title=f"{pattern}, rows of x: {rows}")
+        axes[i, 0].set(ylabel="times as fast as dense", yticks=[0.25, 0.5, 1, 2, 4])
         axes[i, 0].yaxis.set_major_formatter(ScalarFormatter())
         axes[i, 0].yaxis.set_minor_formatter(NullFormatter())
     for bottom in axes[-1]:

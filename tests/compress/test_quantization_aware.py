@@ -228,7 +228,8 @@ class TestEachScheme:
 
 
 @pytest.mark.parametrize("scheme,settings", [
-    *((scheme, {"jit_compile": True}) for scheme in SCHEMES),
+    *(pytest.param(scheme, {"jit_compile": True}, marks=[pytest.mark.slow] * (
+        scheme not in ("dynamic_wi8_afp32", "integer_wi8_ai8"))) for scheme in SCHEMES),
     ("dynamic_wi8_afp32", {"mixed_precision": "mixed_bfloat16"}),
     ("integer_wi8_ai8", {"mixed_precision": "mixed_bfloat16"})])
 def test_the_file_is_exact_however_it_was_trained(scheme, settings, tiny_examples,

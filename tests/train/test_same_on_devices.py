@@ -89,7 +89,10 @@ def end_of(workers, timeout: float = 240.0) -> list[str]:
             worker.kill()
 
 
-@pytest.mark.parametrize("kind", same_run.KINDS)
+@pytest.mark.parametrize("kind", [
+    # Of pruning, the run with a worker that is killed tells as much.
+    pytest.param(kind, marks=[pytest.mark.slow] * (kind == "pruning"))
+    for kind in same_run.KINDS])
 def test_two_processes_train_to_the_same_weights(kind, tmp_path):
     ports = free_ports(2)
     workers = [start_worker(ports, i, kind, tmp_path / f"{i}.npz", tmp_path / "state")
@@ -111,7 +114,7 @@ def test_two_processes_train_to_the_same_weights(kind, tmp_path):
                                                       "ckpt"]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_worker_that_is_killed_and_started_again_goes_on(victim, tmp_path):
     """The other one waits for it; nothing is lost, and the weights are the same."""
     ports = free_ports(2)
