@@ -5,7 +5,7 @@ r"""When zeros pay in TensorFlow: products without them against dense ones.
 Of the sizes of a BERT's kernels, each pruned at random, by single weights and by
 blocks; times are of one product in a graph, in turn with `tf.matmul` by the kernel with
 its zeros, a speedup the median of the rounds'. "auto" is the form that `tfopt.sparse`
-chooses from a trial of its own for that many rows, timed as the others are. A shape is
+chooses from a trial of its own for that many rows, timed alone with dense. A shape is
 reported when it is done, and the same command after a kill goes on with the next. Cost:
 about half an hour on two cores. Expected, of 128 rows: blocks of 64 pay from
 between half and eight tenths zeros on, those of 32 from eight tenths, single weights
