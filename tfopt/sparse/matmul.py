@@ -144,7 +144,7 @@ def _unrolled(x, w: Blocks, bias=None, activation=None):
     """
     number = w.shape[1] // w.size
     biases = [None] * number if bias is None else tf.split(bias, number)
-    columns: list = [None] * number  # of each the rows of its blocks, and they
+    columns: list = [None] * number  # of each: rows of its blocks, the blocks
     for own, rows, values in _by_count(w):
         # Unstacked they share memory with the values; split, they would be copied.
         kernels = [None] * len(own) if values is None else tf.unstack(values)
@@ -153,11 +153,16 @@ def _unrolled(x, w: Blocks, bias=None, activation=None):
 
     def product(x):
         parts = tf.split(x, w.shape[0] // w.size, axis=1)
-        return tf.concat([_finished(
-            tf.zeros_like(parts[0]) if kernel is None else tf.matmul(
-                parts[rows[0]] if len(rows) == 1 else tf.concat(
-                    [parts[row] for row in rows], 1), kernel), bias, activation)
-            for (rows, kernel), bias in zip(columns, biases, strict=True)], 1)
+        done = []
+        for (rows, kernel), own_bias in zip(columns, biases, strict=True):
+            if kernel is None:
+                y = tf.zeros_like(parts[0])
+            else:
+                inputs = [parts[row] for row in rows]
+                y = tf.matmul(inputs[0] if len(rows) == 1 else tf.concat(inputs, 1),
+                              kernel)  # [M, n*b] times [n*b, b]
+            done.append(_finished(y, own_bias, activation))
+        return tf.concat(done, 1)
 
     if w.strips == 1:
         return product(x)
