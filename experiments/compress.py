@@ -32,7 +32,6 @@ from tfopt.files import write_whole
 from tfopt.measure import cost, latency, quality, runners, sensitivity
 from tfopt.model import anatomy
 from tfopt.sparse import embedding
-from tfopt.types import INPUT_NAMES
 
 FLAGS = flags.FLAGS
 RECIPES = Path(__file__).parent / "recipes"
@@ -273,16 +272,11 @@ def on_sparse_core(tpu, task, baseline: Path) -> list[report.Row]:
                            FLAGS.batch_size, FLAGS.max_length)
     rows = []
     for split, part in task.report.items():
-        places = np.arange(FLAGS.max_length)
-        lengths, firsts = (np.array(counts)[:, None] for counts in (
-            part.lengths, part.encoded.first_lengths))
-        attended = places < lengths
-        ids = np.zeros(attended.shape, np.int32)
-        ids[attended] = np.concatenate(part.encoded.ids)
-        logits = run(dict(zip(INPUT_NAMES, (
-            ids, attended, attended & (places >= firsts)), strict=True)))
-        rows += report.rows("keras_sparse_core",
-                            quality.measure(logits, part.class_ids), split)
+        (order, inputs), = data.Batches(
+            part.encoded, batch_size=len(part.class_ids), pad_to=FLAGS.max_length
+            ).each_once()
+        rows += report.rows("keras_sparse_core", quality.measure(
+            run(inputs), np.asarray(part.class_ids)[order]), split)
     return rows
 
 

@@ -76,7 +76,7 @@ def columns() -> data.Columns:
 def settings() -> train.Settings:
     """The training settings that the flags name."""
     return train.Settings(
-        epochs=1 if FLAGS.smoke else FLAGS.epochs, 
+        epochs=1 if FLAGS.smoke else FLAGS.epochs,
         learning_rate=shared.placement().learning_rate(FLAGS.learning_rate),
         weight_decay=FLAGS.weight_decay, clip_norm=FLAGS.clip_norm or None,
         patience=FLAGS.patience, seed=FLAGS.seed,

@@ -9,6 +9,7 @@ from tfopt.compress.wrapper import uncast
 from tfopt.model import fake_quant
 from tfopt.model.anatomy import MASSIVE_TIMES
 from tfopt.model.quantized import Grid
+from tfopt.train import workers
 
 # Weight of the old ranges in their moving averages; half is of the last 70 steps.
 _DECAY = 0.99
@@ -164,12 +165,7 @@ def _over_replicas(low, high):
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return low, high
-    # A sum with a place for each replica: XLA and NCCL have it, and no other talk.
-    places = tf.range(context.num_replicas_in_sync)
-    own = tf.equal(places, context.replica_id_in_sync_group)  # [replicas]
-    ends = tf.stack([low, high])[tf.newaxis]  # [1, 2] or [1, 2, N]
-    own = tf.reshape(own, [-1, *[1] * (ends.shape.rank - 1)])
-    all_ends = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(own, ends, 0.0))
+    all_ends = workers.of_all_replicas(tf.stack([low, high]))  # [replicas, 2, ...]
     return tf.reduce_min(all_ends[:, 0], 0), tf.reduce_max(all_ends[:, 1], 0)
 
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 
 from tfopt.backend import keras, tf
-from tfopt.export import flatbuffer
+from tfopt.export import flatbuffer, saved_model
 from tfopt.export.densify import densified
 from tfopt.model import for_inference
 from tfopt.model.lean import LOWEST
@@ -40,29 +40,12 @@ def to_bytes(
     """
     if length is not None and length < 1:
         raise ValueError(f"`length` must be at least 1. Received: length={length}")
-    # Sequential models are functional too, once built.
-    if not getattr(model, "_is_graph_network", False) or len(model.outputs) != 1:
-        raise ValueError("A model must be functional, with one output. Received: "
-                         f"{type(model).__name__} {model.name!r} with outputs "
-                         f"{model.outputs}")
+    saved_model.check_functional(model)
     lean = for_inference(densified(model), massive, integer)
-    specs = {name: tf.TensorSpec([1, *(length if axis is None else axis
-                                       for axis in tensor.shape[1:])],
-                                 tensor.dtype, name=name)
-             for name, tensor in zip(lean.input_names, lean.inputs, strict=True)}
-
-    module = tf.Module()
-    # Not the model: Keras would trace each layer anew, three times the whole work.
-    module.weights = lean.weights
-    module.serve = tf.function(
-        lambda **inputs: {"logits": lean(inputs if len(inputs) > 1 else
-                                         next(iter(inputs.values())), training=False)})
-    signature = module.serve.get_concrete_function(**specs)
     with tempfile.TemporaryDirectory() as directory:
-        tf.saved_model.save(module, directory,
-                            signatures={"serving_default": signature})
+        saved_model.save(lean, directory, 1, length)
         converter = tf.lite.TFLiteConverter.from_saved_model(
-            directory, signature_keys=["serving_default"])
+            directory, signature_keys=[saved_model.SIGNATURE])
         converter.optimizations = list(optimizations)
         converter.target_spec.supported_types = list(types)
         try:

@@ -33,24 +33,51 @@ def write(model: keras.Model, path: PathLike) -> None:
         ValueError: the model is not functional, or has several outputs.
         OSError: the disk is full or not writable; what was there stays.
     """
+    check_functional(model)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as temporary:
+        whole = os.path.join(temporary, "whole")
+        save(model, whole)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(whole, path)
+
+
+def check_functional(model: keras.Model) -> None:
+    """Checks that a model has one graph, and one output.
+
+    Raises:
+        ValueError: it is not functional, or has several outputs.
+    """
+    # Sequential models are functional too, once built.
     if not getattr(model, "_is_graph_network", False) or len(model.outputs) != 1:
         raise ValueError("A model must be functional, with one output. Received: "
                          f"{type(model).__name__} {model.name!r} with outputs "
                          f"{model.outputs}")
-    specs = {name: tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
-             for name, tensor in zip(model.input_names, model.inputs, strict=True)}
+
+
+def save(model: keras.Model, directory: PathLike, batch: int | None = None,
+         length: int | None = None) -> None:
+    """Saves the one graph of a functional model into an empty directory.
+
+    Args:
+        model: as of `write`.
+        directory: where to.
+        batch: B; None leaves it as the model has it, mostly open.
+        length: of what else is open; None leaves it so.
+    """
+    specs = {}
+    for name, tensor in zip(model.input_names, model.inputs, strict=True):
+        first, *others = tensor.shape
+        specs[name] = tf.TensorSpec(
+            [batch or first, *(length if axis is None else axis for axis in others)],
+            tensor.dtype, name=name)
     module = tf.Module()
-    # Not the model: Keras would trace each layer anew, for training, too.
+    # Not the model: Keras would trace each layer anew, three times the whole work.
     module.weights = model.weights
     module.serve = tf.function(
         lambda **inputs: {"logits": model(inputs if len(inputs) > 1 else
                                           next(iter(inputs.values())), training=False)})
     signature = module.serve.get_concrete_function(**specs)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as temporary:
-        whole = os.path.join(temporary, "whole")
-        tf.saved_model.save(module, whole, signatures={SIGNATURE: signature})
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(whole, path)
+    tf.saved_model.save(module, os.fspath(directory), signatures={SIGNATURE: signature})

@@ -141,14 +141,16 @@ def fit(
             different ways.
     """
     settings = settings.on_this_machine()
-    if isinstance(model.distribute_strategy, tf.distribute.ParameterServerStrategy):
+    strategy = model.distribute_strategy
+    if isinstance(strategy, tf.distribute.ParameterServerStrategy):
         raise ValueError(
             "`fit` needs callbacks between steps, which Keras does not offer with "
             "parameter servers; use the strategy 'multi_worker'. Received: a model of "
             "the strategy 'parameter_server'")
-    strategy = model.distribute_strategy
-    check_divides(strategy, train, dev)
-    with model.distribute_strategy.scope():
+    for source in (train, dev):
+        if source is not None:
+            shares.check_divides(source.batch_size, strategy.num_replicas_in_sync)
+    with strategy.scope():
         # Trained is a model of the same layers, so that the caller's is left without
         # an optimizer, whose moments would triple the file it is saved to.
         working = keras.Model(model.inputs, model.outputs, name=model.name)
@@ -198,20 +200,6 @@ def seed_dropout(model: keras.Model, seed: int) -> None:
                                 tf.random.Generator)]
     for number, module in enumerate(generators):
         module.generator.reset_from_seed(seed * 1_000_003 + number)
-
-
-def check_divides(strategy, *sources: BatchSource | None) -> None:
-    """Checks that every replica gets as many examples of a batch.
-
-    Raises:
-        ValueError: they do not.
-    """
-    replicas = strategy.num_replicas_in_sync
-    for source in sources:
-        if source is not None and source.batch_size % replicas:
-            raise ValueError(
-                f"A batch must be a multiple of the {replicas} replicas. "
-                f"Received: batch_size={source.batch_size}")
 
 
 def _about(model, callbacks) -> list:

@@ -16,6 +16,17 @@ from tfopt.backend import tf
 _NO_LABEL = -1
 
 
+def check_divides(batch_size: int, replicas: int) -> None:
+    """Checks that every replica gets as many examples of a batch.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if batch_size % replicas:
+        raise ValueError(f"A batch must be a multiple of the {replicas} replicas. "
+                         f"Received: batch_size={batch_size}")
+
+
 def of(dataset: tf.data.Dataset, batch_size: int, strategy: tf.distribute.Strategy,
        mean: bool = True):
     """Cuts batches into the shares of a strategy's replicas.

@@ -20,7 +20,7 @@ from absl import logging
 
 from tfopt.backend import configure_coordination, tf
 from tfopt.train import cluster as clusters
-from tfopt.train import precision, workers
+from tfopt.train import precision, shares, workers
 
 NAMES = ("auto", "one_device", "mirrored", "multi_worker", "tpu", "parameter_server")
 RATE_RULES = ("none", "linear", "sqrt")
@@ -85,9 +85,7 @@ class Placement:
         """
         if self.per_replica:
             return given * self.replicas
-        if given % self.replicas:
-            raise ValueError(f"A batch must be a multiple of the {self.replicas} "
-                             f"replicas. Received: batch_size={given}")
+        shares.check_divides(given, self.replicas)
         return given
 
     def learning_rate(self, given: float) -> float:
