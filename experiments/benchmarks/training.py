@@ -15,7 +15,10 @@ quantization-aware training 0.6. Of several workers the first alone writes.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import os
 import time
+from pathlib import Path
 
 import common
 import flags as shared
@@ -46,6 +49,33 @@ class Clock(keras.callbacks.Callback):
                 for (before, start), (after, end) in zip(
                     self.ends, self.ends[1:], strict=False) if before >= from_step
                 for _ in range(after - before)]
+
+
+class Turn(keras.callbacks.Callback):
+    """Behind the first steps, waits for its turn among processes side by side.
+
+    XLA compiles for minutes, on the processor: so they compile at once, and are timed
+    one after the other, when all have compiled.
+    """
+
+    _file = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Waits, once; `Clock` must come behind it."""
+        done = train.callbacks.steps_done(self.model)
+        if self._file is not None or not FLAGS.turn_file or done < FLAGS.warm_up_steps:
+            return
+        self._file = open(FLAGS.turn_file, "a+", encoding="utf-8")
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+        while len(Path(FLAGS.turn_file).read_text("utf-8").splitlines()) < FLAGS.turns:
+            time.sleep(0.1)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def on_train_end(self, logs=None):
+        """Lets the next one."""
+        if self._file is not None:
+            self._file.close()
 
 
 def texts(vocab_size: int, count: int, batch_size: int) -> data.Batches:
@@ -82,7 +112,7 @@ def measure(kind: str, keras_model: keras.Model, batches: data.Batches,
         learner, callbacks, goal = trained(kind, keras_model, steps)
     clock, start = Clock(), time.perf_counter()
     history = train.fit(learner, batches, settings=settings, goal=goal,
-                        callbacks=[*callbacks, clock])
+                        callbacks=[*callbacks, Turn(), clock])
     seconds = np.array(clock.seconds(FLAGS.warm_up_steps))
     return {"examples_per_s": batches.batch_size / float(np.mean(seconds)),
             # Without the calls at whose end masks are chosen, say.
@@ -231,6 +261,10 @@ def define_flags() -> None:
                         "for.")
     flags.DEFINE_bool("bare", True, "On one device, hold plain steps against a bare "
                       "loop.")
+    flags.DEFINE_string("turn_file", None, "A file, missing at first, by which several "
+                        "of these scripts, each of one kind, take turns: all compile "
+                        "side by side, then each is timed alone.")
+    flags.DEFINE_integer("turns", 1, "How many of them there are.", lower_bound=1)
     flags.DEFINE_bool("smoke", False, "Six steps only: shows that everything runs.")
 
 

@@ -146,7 +146,8 @@ def _chosen(kernel, gathered, zeros, score: str):
     do fastest. Of equal scores the first go.
     """
     scores = tf.reshape(SCORES[score].of(kernel, gathered), [-1])
-    bound = tf.sort(scores)[tf.maximum(zeros - 1, 0)]
+    # Not by [...]: XLA would compile anew for each number of zeros.
+    bound = tf.gather(tf.sort(scores), tf.maximum(zeros - 1, 0))
     below, equal = scores < bound, tf.equal(scores, bound)
     left = zeros - tf.reduce_sum(tf.cast(below, tf.int32))
     gone = below | (equal & (tf.cumsum(tf.cast(equal, tf.int32)) <= left))

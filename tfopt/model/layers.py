@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfopt.backend import keras, tf
+from tfopt.model import compiled
 
 
 @keras.utils.register_keras_serializable(package="tfopt")
@@ -14,7 +15,13 @@ class Dropout(keras.layers.Dropout):
     Args:
         rate: fraction dropped in training, [0, 1).
         **kwargs: of `keras.layers.Dropout`.
+
+    Attributes:
+        for_xla: whether XLA compiles the step; `train.fit` says so. What is dropped is
+            then computed where it is needed (`compiled.kept`), not drawn.
     """
+
+    for_xla = False
 
     def __init__(self, rate: float, **kwargs):
         super().__init__(rate, force_generator=True, **kwargs)
@@ -23,6 +30,27 @@ class Dropout(keras.layers.Dropout):
         """Makes the random state, and tracks it (Keras keeps it untracked)."""
         super().build(input_shape)
         self.generator = self._random_generator._generator
+
+    def call(self, inputs, training=None):
+        """Drops, while training."""
+        if not (self.for_xla and training and self.rate):
+            return super().call(inputs, training=training)
+        kept = compiled.kept(tf.shape(inputs), self.rate, self._next_state())
+        return tf.where(kept, inputs * tf.cast(1 / (1 - self.rate), inputs.dtype), 0)
+
+    def _next_state(self):
+        """The random state <int64>[3] of this step and replica; the next has another.
+
+        By one addition: `Generator.skip` is seven kernels a layer under XLA.
+        """
+        state = self.generator.state
+        state = state._get() if hasattr(state, "_get") else state  # of this replica
+        now = state.read_value()
+        tf.raw_ops.AssignAddVariableOp(
+            resource=state.handle, value=tf.constant([1, 0, 0], now.dtype))
+        context = tf.distribute.get_replica_context()
+        replica = 0 if context is None else context.replica_id_in_sync_group
+        return now + tf.cast(tf.stack([0, replica, 0]), now.dtype)
 
     def get_config(self):
         """Mirrors `__init__`."""
@@ -40,7 +68,13 @@ class PositionEmbedding(keras.layers.Layer):
         initializer_range: standard deviation of fresh weights.
         seed: of the fresh weights; None for others each time.
         **kwargs: of `keras.layers.Layer`.
+
+    Attributes:
+        for_xla: whether XLA compiles the step; `train.fit` says so. The table's
+            gradient is then a product (`compiled.for_each`).
     """
+
+    for_xla = False
 
     def __init__(self, max_positions: int, initializer_range: float = 0.02,
                  seed: int | None = None, **kwargs):
@@ -61,12 +95,13 @@ class PositionEmbedding(keras.layers.Layer):
         )
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         """Adds.
 
         Args:
             inputs: x <float>[B, T, D]; or x <float>[B*T, D] and the positions of its
                 rows <int32>[B*T].
+            training: whether a gradient will be asked for.
 
         Returns:
             The sum, of x's shape.
@@ -74,7 +109,10 @@ class PositionEmbedding(keras.layers.Layer):
         if isinstance(inputs, list | tuple):
             x, positions = inputs
             return x + self.rounded("rows", tf.gather(self.table, positions))
-        return inputs + self.rounded("rows", self.table[: tf.shape(inputs)[1]])
+        rows = self.rounded("rows", self.table[: tf.shape(inputs)[1]])
+        if self.for_xla and training:
+            rows = compiled.for_each(rows, tf.shape(inputs)[0])
+        return inputs + rows
 
     def rounded(self, point: str, x):
         """What becomes of x at a point of the computation; here, nothing."""

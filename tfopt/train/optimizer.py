@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from tfopt.backend import keras, tf
 
+# Rows of a table up to which a product sums its gradient faster than a scatter does.
+_FEW_ROWS = 64
+
 
 @keras.utils.register_keras_serializable(package="tfopt")
 class AdamW(keras.optimizers.Optimizer):
@@ -68,8 +71,7 @@ class AdamW(keras.optimizers.Optimizer):
     def aggregate_gradients(self, grads_and_vars):
         """Sums the replicas' gradients."""
         if self._densifies():
-            grads_and_vars = [(g if g is None else tf.convert_to_tensor(g), v)
-                              for g, v in grads_and_vars]
+            grads_and_vars = [(_summed(g, v), v) for g, v in grads_and_vars]
         return super().aggregate_gradients(grads_and_vars)
 
     def _apply_weight_decay(self, variables):
@@ -127,6 +129,16 @@ class AdamW(keras.optimizers.Optimizer):
             "epsilon": self.epsilon,
             "dense": self.dense,
         }
+
+
+def _summed(gradient, variable):
+    """A gradient of the variable's shape."""
+    if isinstance(gradient, tf.IndexedSlices) and variable.shape[0] <= _FEW_ROWS:
+        # All adding to the same few rows, an accelerator's threads wait in line.
+        place = tf.one_hot(gradient.indices, variable.shape[0],
+                           dtype=gradient.values.dtype)
+        return tf.matmul(place, gradient.values, transpose_a=True)
+    return gradient if gradient is None else tf.convert_to_tensor(gradient)
 
 
 def accelerated() -> bool:

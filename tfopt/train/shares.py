@@ -42,11 +42,19 @@ def of(dataset: tf.data.Dataset, batch_size: int, strategy: tf.distribute.Strate
         A distributed dataset of (inputs, labels), or (inputs, labels, weights) where
         batches may be smaller; for one replica, a dataset of whole batches.
     """
-    dataset = dataset.map(lambda *batch: _fill(batch, batch_size, mean),
-                          num_parallel_calls=2)
+    gpus = tf.config.list_logical_devices("GPU")
+
+    def prepare(*batch):
+        filled = _fill(batch, batch_size, mean)
+        # TensorFlow takes each int32 back to the host where a function is called, and
+        # waits for it; models cast what they are given.
+        return tf.nest.map_structure(_wide, filled) if gpus else filled
+
+    dataset = dataset.map(prepare, num_parallel_calls=2)
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
-        return dataset.prefetch(4)
+        return (dataset.apply(tf.data.experimental.prefetch_to_device(gpus[0].name, 4))
+                if gpus else dataset.prefetch(4))
 
     def own(context):
         local = replicas // context.num_input_pipelines
@@ -68,6 +76,10 @@ def of(dataset: tf.data.Dataset, batch_size: int, strategy: tf.distribute.Strate
         return dataset.map(cut).unbatch().map(as_before).prefetch(4 * local)
 
     return strategy.distribute_datasets_from_function(own)
+
+
+def _wide(x):
+    return tf.cast(x, tf.int64) if x.dtype == tf.int32 else x
 
 
 def _fill(batch, batch_size: int, mean: bool):
