@@ -120,7 +120,7 @@ def define_devices() -> None:
                       "for each length of batches (--pad_multiple). Left out: on "
                       "accelerators.")
     flags.DEFINE_integer("steps_per_execution", None, "Steps of a call, at most. Left "
-                         "out: 20 on accelerators, else 1.", lower_bound=1)
+                         "out: 50 on accelerators, else 1.", lower_bound=1)
 
 
 def placement():

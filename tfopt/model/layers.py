@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tfopt import xla
 from tfopt.backend import keras, tf
-from tfopt.model import compiled
 
 
 @keras.utils.register_keras_serializable(package="tfopt")
@@ -17,8 +17,8 @@ class Dropout(keras.layers.Dropout):
         **kwargs: of `keras.layers.Dropout`.
 
     Attributes:
-        for_xla: whether XLA compiles the step; `train.fit` says so. What is dropped is
-            then computed where it is needed (`compiled.kept`), not drawn.
+        for_xla: whether XLA compiles the step (`xla.written_for`). What is dropped is
+            then computed where it is needed (`xla.kept`), not drawn.
     """
 
     for_xla = False
@@ -35,7 +35,7 @@ class Dropout(keras.layers.Dropout):
         """Drops, while training."""
         if not (self.for_xla and training and self.rate):
             return super().call(inputs, training=training)
-        kept = compiled.kept(tf.shape(inputs), self.rate, self._next_state())
+        kept = xla.kept(tf.shape(inputs), self.rate, self._next_state())
         return tf.where(kept, inputs * tf.cast(1 / (1 - self.rate), inputs.dtype), 0)
 
     def _next_state(self):
@@ -70,8 +70,8 @@ class PositionEmbedding(keras.layers.Layer):
         **kwargs: of `keras.layers.Layer`.
 
     Attributes:
-        for_xla: whether XLA compiles the step; `train.fit` says so. The table's
-            gradient is then a product (`compiled.for_each`).
+        for_xla: whether XLA compiles the step (`xla.written_for`). The table's
+            gradient is then a product (`xla.for_each`).
     """
 
     for_xla = False
@@ -111,7 +111,7 @@ class PositionEmbedding(keras.layers.Layer):
             return x + self.rounded("rows", tf.gather(self.table, positions))
         rows = self.rounded("rows", self.table[: tf.shape(inputs)[1]])
         if self.for_xla and training:
-            rows = compiled.for_each(rows, tf.shape(inputs)[0])
+            rows = xla.for_each(rows, tf.shape(inputs)[0])
         return inputs + rows
 
     def rounded(self, point: str, x):

@@ -7,6 +7,7 @@ resuming, and an end at the first loss that is no number.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from absl import logging
 
+from tfopt import xla
 from tfopt.backend import keras, tf
 from tfopt.train import objective, precision, shares, workers
 from tfopt.train.callbacks import (
@@ -158,9 +160,6 @@ def fit(
             working = precision.retype(working, settings.mixed_precision)
         goal = goal or objective.cross_entropy()
         working = goal.prepare(working, settings.mixed_precision)
-        for module in working.submodules:
-            if hasattr(module, "for_xla"):
-                module.for_xla = settings.jit_compile
         _compile(working, train, settings, goal)
     _count_on_host(working)
     # Outside of the scope: workers cannot share the text that it notes.
@@ -188,7 +187,9 @@ def fit(
                   SaveProgress(progress, **agree)]
         if settings.steps_per_execution > 1:
             hooks.append(Executions(settings.steps_per_execution, hooks))
-        _run(working, progress, train, dev, settings, hooks)
+        with xla.written_for(working) if settings.jit_compile else (
+                contextlib.nullcontext()):
+            _run(working, progress, train, dev, settings, hooks)
         progress.finished = True
         progress.save()
     progress.load_best()

@@ -8,6 +8,7 @@ rather than Keras' dozen elementwise operations: on two cores the update of Mini
 
 from __future__ import annotations
 
+from tfopt import xla
 from tfopt.backend import keras, tf
 
 # Rows of a table up to which a product sums its gradient faster than a scatter does.
@@ -135,9 +136,7 @@ def _summed(gradient, variable):
     """A gradient of the variable's shape."""
     if isinstance(gradient, tf.IndexedSlices) and variable.shape[0] <= _FEW_ROWS:
         # All adding to the same few rows, an accelerator's threads wait in line.
-        place = tf.one_hot(gradient.indices, variable.shape[0],
-                           dtype=gradient.values.dtype)
-        return tf.matmul(place, gradient.values, transpose_a=True)
+        return xla.sum_by_row(gradient.values, gradient.indices, variable.shape[0])
     return gradient if gradient is None else tf.convert_to_tensor(gradient)
 
 
