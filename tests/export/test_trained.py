@@ -9,7 +9,7 @@ import pytest
 from reading import operations, run, weights
 
 from tfopt import model as models
-from tfopt.backend import keras
+from tfopt.backend import keras, tf
 from tfopt.compress.passes.quantization_aware import QuantizationAware
 from tfopt.export import flatbuffer, tflite, trained
 from tfopt.model.quantized import Grid, QuantizedAdd, QuantizedDense
@@ -52,9 +52,14 @@ TOLERANCES = {"dynamic_wi8_afp32": 1e-5, "weight_only_wi8_afp32": 1e-5,
 @pytest.mark.parametrize("scheme", QuantizationAware.schemes())
 def test_the_file_computes_what_the_trained_model_does(scheme, settled, exported,
                                                        examples):
-    errors = [np.abs(run(exported(scheme), example)
-                     - settled(scheme)(example)[0]).max() for example in examples]
-    assert max(errors) < TOLERANCES[scheme]
+    keras_model, tolerance = settled(scheme), TOLERANCES[scheme]
+    # On some processors a number on the edge between two integers falls to the other
+    # side than in the file; XLA sums in yet another order.
+    other_order = tf.function(keras_model, jit_compile=True)
+    for example in examples:
+        logits = run(exported(scheme), example)
+        assert any(np.abs(logits - computed(example)[0]).max() < tolerance
+                   for computed in (keras_model, other_order)), example
 
 
 @pytest.mark.parametrize("scheme", ["dynamic_wi8_afp32", "static_wi8_ai8",

@@ -236,7 +236,7 @@ def test_nothing_is_left_open_on_this_machine(monkeypatch):
     monkeypatch.setattr(precision, "best", lambda: "mixed_bfloat16")
     settings = Settings().on_this_machine()
     assert (settings.jit_compile, settings.steps_per_execution,
-            settings.mixed_precision) == (True, 20, "mixed_bfloat16")
+            settings.mixed_precision) == (True, 50, "mixed_bfloat16")
     asked = Settings(jit_compile=False, steps_per_execution=3,
                      mixed_precision="float32")
     assert asked.on_this_machine() == asked
