@@ -11,7 +11,7 @@ from tfopt import model, xla
 from tfopt.backend import keras, tf
 from tfopt.compress import wrapper
 from tfopt.model import layers
-from tfopt.train import loop
+from tfopt.train import loop, strategy
 
 COMPILED = pytest.mark.parametrize("jit_compile", [False, True])
 
@@ -121,6 +121,20 @@ def test_dropout_for_xla_scales_what_it_keeps_and_moves_on():
     with xla.written_for(again):
         step = tf.function(lambda x: again(x, training=True), jit_compile=True)
         np.testing.assert_array_equal(step(x), first)
+
+
+def test_replicas_drop_other_numbers_and_all_move_on():
+    both = strategy.make("mirrored")
+    with both.scope():
+        net = dropout()
+    step = tf.function(lambda: both.run(lambda: net(tf.ones([8, 40, 30]), True)))
+    with xla.written_for(net):
+        steps = [[one.numpy() for one in both.experimental_local_results(step())]
+                 for _ in range(2)]
+    masks = [mask for step in steps for mask in step]
+    for number, mask in enumerate(masks):
+        for other in masks[:number]:
+            assert 0.3 < np.mean(mask != other) < 0.45
 
 
 def test_written_for_leaves_a_model_as_it_was():

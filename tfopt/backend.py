@@ -88,6 +88,14 @@ for _wrapper in (PruneLowMagnitude, QuantizeWrapper,
                  quantize_annotate.QuantizeAnnotate):
     keras.utils.get_custom_objects()[_wrapper.__name__] = _wrapper
 
+def local(variable: tf.Variable) -> tf.Variable:
+    """This replica's copy of a variable, where a strategy mirrors it; else itself.
+
+    For raw operations, which take its handle.
+    """
+    return variable._get() if hasattr(variable, "_get") else variable
+
+
 __all__ = ["PruneLowMagnitude", "QuantizeLayoutTransform", "QuantizeRegistry",
            "QuantizeScheme", "QuantizeWrapper", "check_keras_2",
-           "configure_coordination", "keras", "tf", "tfmot"]
+           "configure_coordination", "keras", "local", "tf", "tfmot"]

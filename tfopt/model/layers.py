@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tfopt import xla
-from tfopt.backend import keras, tf
+from tfopt.backend import keras, local, tf
 
 
 @keras.utils.register_keras_serializable(package="tfopt")
@@ -43,8 +43,7 @@ class Dropout(keras.layers.Dropout):
 
         By one addition: `Generator.skip` is seven kernels a layer under XLA.
         """
-        state = self.generator.state
-        state = state._get() if hasattr(state, "_get") else state  # of this replica
+        state = local(self.generator.state)
         now = state.read_value()
         tf.raw_ops.AssignAddVariableOp(
             resource=state.handle, value=tf.constant([1, 0, 0], now.dtype))

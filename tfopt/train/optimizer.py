@@ -9,7 +9,7 @@ rather than Keras' dozen elementwise operations: on two cores the update of Mini
 from __future__ import annotations
 
 from tfopt import xla
-from tfopt.backend import keras, tf
+from tfopt.backend import keras, local, tf
 
 # Rows of a table up to which a product sums its gradient faster than a scatter does.
 _FEW_ROWS = 64
@@ -104,8 +104,8 @@ class AdamW(keras.optimizers.Optimizer):
         first, second = self._moments[self._index_dict[key]]
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=_local(first).handle,
-            v=_local(second).handle,
+            m=local(first).handle,
+            v=local(second).handle,
             beta1_power=tf.pow(tf.cast(self.beta_1, dtype), step),
             beta2_power=tf.pow(tf.cast(self.beta_2, dtype), step),
             lr=tf.cast(self.learning_rate, dtype),
@@ -144,8 +144,3 @@ def accelerated() -> bool:
     """Whether TensorFlow has another device than CPUs."""
     return any(device.device_type != "CPU"
                for device in tf.config.list_logical_devices())
-
-
-def _local(variable):
-    """The copy on the device being updated, where a strategy mirrors a variable."""
-    return variable._get() if hasattr(variable, "_get") else variable
