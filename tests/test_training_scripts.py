@@ -49,6 +49,7 @@ def test_the_benchmark_times_every_kind_of_step(tmp_path):
     (["--strategy=mirrored"], "needs several GPUs, or several logical CPUs"),
     (["--gpus=1"], "Received: gpus=1, 0 found"),
     (["--steps=10", "--warm_up_steps=10"], "--steps must be above --warm_up_steps"),
+    (["--turn_file=turns"], "--turn_file wants one kind and one round"),
 ])
 def test_what_the_benchmark_cannot_do_is_one_sentence(flags, said, tmp_path):
     done = subprocess.run(

@@ -88,6 +88,7 @@ for _wrapper in (PruneLowMagnitude, QuantizeWrapper,
                  quantize_annotate.QuantizeAnnotate):
     keras.utils.get_custom_objects()[_wrapper.__name__] = _wrapper
 
+
 def local(variable: tf.Variable) -> tf.Variable:
     """This replica's copy of a variable, where a strategy mirrors it; else itself.
 

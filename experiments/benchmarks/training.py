@@ -204,6 +204,9 @@ def main() -> None:
     if steps <= FLAGS.warm_up_steps:
         raise ValueError("--steps must be above --warm_up_steps. Received: "
                          f"--steps={steps}, --warm_up_steps={FLAGS.warm_up_steps}")
+    if FLAGS.turn_file and (len(FLAGS.kinds) > 1 or FLAGS.rounds > 1):
+        raise ValueError("--turn_file wants one kind and one round. Received: --kinds="
+                         f"{','.join(FLAGS.kinds)}, --rounds={FLAGS.rounds}")
     batches = texts(model.config_of(keras_model).vocab_size, steps * batch_size,
                     batch_size)
     figures: dict = {kind: [] for kind in FLAGS.kinds}

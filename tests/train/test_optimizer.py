@@ -83,6 +83,24 @@ def device(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("shape", [[4], [4, 3], [4, 3, 2], [70, 3]])
+def test_a_table_of_any_shape_may_be_summed_densely(shape):
+    """Few rows of vectors are summed by a product, all else is scattered."""
+    table = np.random.default_rng(5).normal(size=shape).astype(np.float32)
+    trained = []
+    for dense in (False, True):
+        variable = tf.Variable(table)
+        optimizer = AdamW(RATE, weight_decay=0.0, dense=dense)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.gather(variable, [[2, 0], [2, 3]]) ** 2)
+        gradient = tape.gradient(loss, variable)
+        assert isinstance(gradient, tf.IndexedSlices)
+        optimizer.apply_gradients([(gradient, variable)])
+        trained.append(variable.numpy())
+    np.testing.assert_allclose(trained[1], trained[0], atol=1e-6)
+    assert np.any(trained[0] != table)
+
+
 def test_gradient_of_some_rows_updates_as_a_dense_one(start):
     # Row 1 twice, as a token that occurs twice: its gradients add up.
     rows, values = [1, 3, 1], np.arange(1.0, 10.0, dtype=np.float32).reshape([3, 3])

@@ -161,7 +161,7 @@ def fit(
         goal = goal or objective.cross_entropy()
         working = goal.prepare(working, settings.mixed_precision)
         _compile(working, train, settings, goal)
-    _count_on_host(working)
+    _count_on_host(working, settings.steps_per_execution)
     # Outside of the scope: workers cannot share the text that it notes.
     progress = Progress(working, state_dir)
     workers.check_same(
@@ -228,16 +228,16 @@ def _compile(model, train, settings, goal) -> None:
                   steps_per_execution=settings.steps_per_execution)
 
 
-def _count_on_host(model) -> None:
+def _count_on_host(model, steps: int) -> None:
     """Keeps the number of steps of a call where the loop over them runs.
 
     Keras' is an int64, which lies on the accelerator: the host would wait for it before
     each step. TensorFlow leaves int32 on the host.
     """
-    if int(model.steps_per_execution.numpy()) > 1:
+    if steps > 1:
         # Past Keras' own __setattr__, which would take it for a weight.
         object.__setattr__(model, "_steps_per_execution", tf.Variable(
-            int(model.steps_per_execution.numpy()), dtype=tf.int32, trainable=False))
+            steps, dtype=tf.int32, trainable=False))
 
 
 def _run(model, progress, train, dev, settings, hooks) -> None:

@@ -134,7 +134,8 @@ class AdamW(keras.optimizers.Optimizer):
 
 def _summed(gradient, variable):
     """A gradient of the variable's shape."""
-    if isinstance(gradient, tf.IndexedSlices) and variable.shape[0] <= _FEW_ROWS:
+    if (isinstance(gradient, tf.IndexedSlices) and variable.shape.rank == 2
+            and variable.shape[0] <= _FEW_ROWS):
         # All adding to the same few rows, an accelerator's threads wait in line.
         return xla.sum_by_row(gradient.values, gradient.indices, variable.shape[0])
     return gradient if gradient is None else tf.convert_to_tensor(gradient)
