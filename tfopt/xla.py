@@ -7,8 +7,10 @@ nothing compiles, TensorFlow's own kernels are faster.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 
+from tfopt import switches
 from tfopt.backend import keras, tf
 
 
@@ -16,25 +18,68 @@ from tfopt.backend import keras, tf
 def written_for(model: keras.Model) -> Iterator[None]:
     """Has the layers of a model compute as XLA likes, within the context.
 
-    Those with an attribute `for_xla` are told; GELUs become `gelu`.
+    The switch `for_xla` is on, GELUs are `gelu`, and a Dense tells with its output what
+    it is a product of, so that an attention can make one product of three (`together`).
 
     Args:
         model: whose training step XLA compiles; traced within the context.
     """
-    told = [layer for layer in model.submodules if hasattr(layer, "for_xla")]
     curved = [layer for layer in model.submodules
               if getattr(layer, "activation", None) is keras.activations.gelu]
-    for layer in told:
-        layer.for_xla = True
+    telling = [layer for layer in model.layers if type(layer) is keras.layers.Dense]
     for layer in curved:
         layer.activation = gelu
+    for layer in telling:
+        # Past Keras' own __setattr__, which would track it.
+        object.__setattr__(layer, "call", functools.partial(_told, layer))
     try:
-        yield
+        with switches.on(model, "for_xla"):
+            yield
     finally:
-        for layer in told:
-            layer.for_xla = False
         for layer in curved:
             layer.activation = keras.activations.gelu
+        for layer in telling:
+            object.__delattr__(layer, "call")
+
+
+def _told(dense, inputs):
+    product = type(dense).call(dense, inputs)
+    if (dense.activation is keras.activations.linear and dense.use_bias
+            and product.dtype == inputs.dtype):
+        product._tfopt_dense = (dense, inputs)
+    return product
+
+
+def together(products: Sequence) -> list:
+    """Makes one product of those by several Dense of the same x.
+
+    One way forward, and two back, in place of as many each: x is read once, and nothing
+    is summed that was a product's gradient.
+
+    Args:
+        products: outputs of layers <float>[..., N_i].
+
+    Returns:
+        The same numbers. Those stay what they were that are not, as `written_for` has
+        told, of a plain Dense, or whose x no other has.
+    """
+    made, same = list(products), {}
+    for place, product in enumerate(products):
+        dense, x = getattr(product, "_tfopt_dense", (None, None))
+        if dense is not None:
+            same.setdefault(id(x), (x, []))[1].append((place, dense))
+    for x, told in same.values():
+        if len(told) == 1:
+            continue
+        kernels, biases = ([tf.cast(getattr(dense, name), x.dtype) for _, dense in told]
+                           for name in ("kernel", "bias"))
+        y = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), tf.concat(kernels, 1))
+        parts = tf.split(y + tf.concat(biases, 0), [dense.units for _, dense in told], 1)
+        for (place, _), part in zip(told, parts, strict=True):
+            shape = products[place].shape
+            made[place] = tf.ensure_shape(
+                tf.reshape(part, tf.shape(products[place])), shape)
+    return made
 
 
 @keras.utils.register_keras_serializable(package="tfopt")

@@ -35,7 +35,7 @@ def test_two_devices_train_to_the_same_weights(kind):
     assert len(losses) == STEPS
     for ours, theirs in zip(history, their_history, strict=True):
         assert ours["val_accuracy"] == pytest.approx(theirs["val_accuracy"])
-        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=1e-4)
+        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=2e-4)
 
 
 def test_training_moves_weights_far_beyond_that_tolerance():

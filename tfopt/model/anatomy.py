@@ -18,6 +18,7 @@ SEGMENT_EMBEDDING = "segment_embedding"
 POSITION_EMBEDDING = "position_embedding"
 EMBEDDING_NORM = "embedding_norm"
 EMBEDDING_DROPOUT = "embedding_dropout"
+HEAD_TOKENS = "head_tokens"
 FIRST_TOKEN = "first_token"
 POOLER = "pooler"
 CLASSIFIER_DROPOUT = "classifier_dropout"
@@ -62,8 +63,8 @@ def is_in_ffn(name: str) -> bool:
 def layer_names(model: keras.Model) -> set[str]:
     """Names of all the layers that `bert.build` gives a model of this depth."""
     names = {*INPUT_NAMES, "embedding_sum", TOKEN_EMBEDDING, SEGMENT_EMBEDDING,
-             POSITION_EMBEDDING, EMBEDDING_NORM, EMBEDDING_DROPOUT, FIRST_TOKEN, POOLER,
-             CLASSIFIER_DROPOUT, CLASSIFIER}
+             POSITION_EMBEDDING, EMBEDDING_NORM, EMBEDDING_DROPOUT, HEAD_TOKENS,
+             FIRST_TOKEN, POOLER, CLASSIFIER_DROPOUT, CLASSIFIER}
     roles = (*DENSE_ROLES, ATTENTION, "attention_dropout", "attention_sum",
              ATTENTION_NORM, "ffn_dropout", "ffn_sum", FFN_NORM)
     return names | {layer_name(i, role)

@@ -7,6 +7,7 @@ layers, so that tfmot and the compression passes can treat them as such.
 
 from __future__ import annotations
 
+from tfopt import xla
 from tfopt.backend import keras, tf
 from tfopt.model.layers import Dropout, batch_size
 
@@ -23,7 +24,13 @@ class SelfAttention(keras.layers.Layer):
         num_heads: H.
         dropout: fraction of attention probabilities dropped in training, [0, 1).
         **kwargs: of `keras.layers.Layer`.
+
+    Attributes:
+        for_xla: whether XLA compiles the step (`xla.written_for`). Query, key and value
+            are then one product, where they are of one x (`xla.together`).
     """
+
+    for_xla = False
 
     def __init__(self, num_heads: int, dropout: float = 0.0, **kwargs):
         super().__init__(**kwargs)
@@ -45,6 +52,8 @@ class SelfAttention(keras.layers.Layer):
             The context, of the query's shape.
         """
         query, key, value, mask = inputs
+        if self.for_xla:
+            query, key, value = xla.together([query, key, value])
         batch = batch_size(mask)
         width = query.shape[-1]
 

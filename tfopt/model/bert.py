@@ -36,9 +36,11 @@ def build(config: BertConfig, seed: int = 0) -> keras.Model:
     inputs = _inputs()
     x = _embed(made, inputs["input_ids"], inputs["token_type_ids"])
     x = made[anatomy.EMBEDDING_DROPOUT](x)
-    for i in range(config.num_layers):
-        x = _encoder_layer(made, i, x, x, inputs["attention_mask"], dropout=True)
-    x = made[anatomy.FIRST_TOKEN]([x, inputs["attention_mask"]])
+    mask, last = inputs["attention_mask"], config.num_layers - 1
+    for i in range(last):
+        x = _encoder_layer(made, i, x, x, mask, dropout=True)
+    x = _encoder_layer(made, last, made[anatomy.HEAD_TOKENS](x), x, mask, dropout=True)
+    x = made[anatomy.FIRST_TOKEN]([x, mask])
     x = made[anatomy.CLASSIFIER_DROPOUT](made[anatomy.POOLER](x))
     return keras.Model(inputs, made[anatomy.CLASSIFIER](x), name="bert")
 
@@ -218,4 +220,5 @@ def _layers(config: BertConfig, seed: int) -> dict[str, keras.layers.Layer]:
     dense(anatomy.POOLER, config.hidden_size, "tanh")
     dropout(anatomy.CLASSIFIER_DROPOUT, config.classifier_dropout)
     dense(anatomy.CLASSIFIER, config.num_labels)
+    made.append(layers.HeadTokens(name=anatomy.HEAD_TOKENS))
     return {layer.name: layer for layer in made}

@@ -187,6 +187,27 @@ class LowRankDense(keras.layers.Layer):
 
 
 @keras.utils.register_keras_serializable(package="tfopt")
+class HeadTokens(keras.layers.Layer):
+    """Passes on the tokens that the last layer is computed for.
+
+    Attributes:
+        first_alone: whether the first token will do, since the head reads no other; set
+            while a step is traced in which nobody else reads the last layer.
+    """
+
+    first_alone = False
+
+    def call(self, inputs):
+        """Maps <float>[B, T, D] to itself, or to <float>[B, 1, D]."""
+        if not self.first_alone:
+            return inputs
+        batch, _, width = tf.unstack(tf.shape(inputs))
+        # Not [:, :1]: XLA would lay out all that it is taken from token by token.
+        first = tf.reshape(inputs, [batch, -1])[:, :width]
+        return tf.ensure_shape(first[:, tf.newaxis], [None, 1, inputs.shape[-1]])
+
+
+@keras.utils.register_keras_serializable(package="tfopt")
 class FirstToken(keras.layers.Layer):
     """Takes the first token's vector of each example."""
 

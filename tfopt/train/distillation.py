@@ -123,6 +123,11 @@ class _Teaching(objective.Objective):
     teacher: keras.Model | None
     taps: Callable[[keras.Model], Taps] | None
 
+    @property
+    def reads_layers(self) -> bool:
+        """Whether hidden states or relations are compared."""
+        return self.settings.uses_layers
+
     def prepare(self, model: keras.Model, precision: str = "float32") -> keras.Model:
         """Makes the model that learns from the teacher while it is fitted.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import logging
 
-from tfopt import xla
+from tfopt import switches, xla
 from tfopt.backend import keras, tf
 from tfopt.train import objective, precision, shares, workers
 from tfopt.train.callbacks import (
@@ -187,8 +187,11 @@ def fit(
                   SaveProgress(progress, **agree)]
         if settings.steps_per_execution > 1:
             hooks.append(Executions(settings.steps_per_execution, hooks))
-        with xla.written_for(working) if settings.jit_compile else (
-                contextlib.nullcontext()):
+        with contextlib.ExitStack() as traced:
+            if not goal.reads_layers:
+                traced.enter_context(switches.on(working, "first_alone"))
+            if settings.jit_compile:
+                traced.enter_context(xla.written_for(working))
             _run(working, progress, train, dev, settings, hooks)
         progress.finished = True
         progress.save()

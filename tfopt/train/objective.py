@@ -20,6 +20,11 @@ class Objective:
     loss: Callable[[], keras.losses.Loss]
     metrics: Callable[[], list]
 
+    @property
+    def reads_layers(self) -> bool:
+        """Whether it reads more than the logits, and so all tokens of all layers."""
+        return False
+
     def prepare(self, model: keras.Model, precision: str = "float32") -> keras.Model:
         """Makes of a model the one to compile and fit; here, it is the same.
 

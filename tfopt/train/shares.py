@@ -10,8 +10,17 @@ devices, and shapes that XLA compiles once.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from tfopt.backend import tf
 
+# Each device reads for itself. Where one reads for all, each batch takes two copies, and
+# each of these waits for the device: no batch is there in time for the step after next.
+_BY_DEVICE = tf.distribute.InputOptions(
+    experimental_fetch_to_device=False,
+    experimental_replication_mode=tf.distribute.InputReplicationMode.PER_REPLICA,
+    experimental_place_dataset_on_device=True)
 # Rows without a label, as `data.Batches` has them.
 _NO_LABEL = -1
 
@@ -56,6 +65,9 @@ def of(dataset: tf.data.Dataset, batch_size: int, strategy: tf.distribute.Strate
         return (dataset.apply(tf.data.experimental.prefetch_to_device(gpus[0].name, 4))
                 if gpus else dataset.prefetch(4))
 
+    devices = strategy.extended.worker_devices
+    by_device = isinstance(strategy, tf.distribute.MirroredStrategy)
+
     def own(context):
         local = replicas // context.num_input_pipelines
         first = context.input_pipeline_id * local
@@ -73,9 +85,37 @@ def of(dataset: tf.data.Dataset, batch_size: int, strategy: tf.distribute.Strate
                 share, dataset.element_spec)
 
         # In place of each batch, one element for each of this worker's replicas.
-        return dataset.map(cut).unbatch().map(as_before).prefetch(4 * local)
+        with tf.device("CPU:0"):
+            shares = dataset.map(cut).unbatch().map(as_before)
+        if by_device:
+            return shares.apply(tf.data.experimental.prefetch_to_device(
+                devices[first], 4))
+        return shares.prefetch(4 * local)
 
-    return strategy.distribute_datasets_from_function(own)
+    with _reading(strategy):
+        return strategy.distribute_datasets_from_function(own, (
+            _BY_DEVICE if by_device else tf.distribute.InputOptions()))
+
+
+@contextlib.contextmanager
+def _reading(strategy) -> Iterator[None]:
+    """Has a strategy read batches without asking first whether there is another.
+
+    Where lengths differ, it would ask all replicas before each step, and a device would
+    wait for the host; training never asks for more batches than there are. What
+    TensorFlow notes for datasets that are read by device is taken back, or it would
+    take each of the devices for a worker from then on.
+    """
+    extended = strategy.extended
+    names = ("experimental_enable_get_next_as_optional", "_input_workers_devices")
+    before = {name: getattr(extended, name) for name in names
+              if hasattr(extended, name)}
+    extended.experimental_enable_get_next_as_optional = False
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(extended, name, value)
 
 
 def _wide(x):

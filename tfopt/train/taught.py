@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from tfopt import switches
 from tfopt.backend import keras, tf
 from tfopt.train import precision as precisions
 from tfopt.train import terms
@@ -101,7 +102,10 @@ class Lesson:
             raise ValueError(
                 "A student needs a teacher, or batches that carry its logits "
                 "(`Batches.with_teacher_logits`). Received: neither")
-        return _float32(self._teacher(inputs, training=False))
+        if self.settings.uses_layers:
+            return _float32(self._teacher(inputs, training=False))
+        with switches.on(self._teacher, "first_alone"):
+            return _float32(self._teacher(inputs, training=False))
 
     def loss(self, own, heard, inputs, class_ids):
         """The weighted sum of the terms.
