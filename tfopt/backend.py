@@ -8,8 +8,9 @@ time, in one place.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 # Start-up notes on oneDNN and missing GPUs; warnings and errors still show.
@@ -43,6 +44,9 @@ import tensorflow_model_optimization as tfmot  # noqa: E402
 # Neither is there a public name for how soon a worker that died is missed.
 from tensorflow.python.distribute.collective_all_reduce_strategy import (  # noqa: E402
     coordination_config_pb2,
+)
+from tensorflow.python.distribute.cross_device_utils import (  # noqa: E402
+    CollectiveReplicaLauncher,
 )
 from tensorflow.python.eager import context  # noqa: E402
 
@@ -100,3 +104,22 @@ def local(variable: tf.Variable) -> tf.Variable:
 __all__ = ["PruneLowMagnitude", "QuantizeLayoutTransform", "QuantizeRegistry",
            "QuantizeScheme", "QuantizeWrapper", "check_keras_2",
            "configure_coordination", "keras", "local", "tf", "tfmot"]
+
+
+@contextlib.contextmanager
+def constant_collective_keys(constant: bool = True) -> Iterator[None]:
+    """Has what is traced within number its sums over replicas once and for all.
+
+    TensorFlow gives each a new number at each call, by which workers that trace anew
+    stay together; from the host, for which each device waits. Under XLA, in one
+    process, nothing reads it.
+
+    Args:
+        constant: whether to; else nothing changes.
+    """
+    before = CollectiveReplicaLauncher._prefer_unique_instance_key
+    CollectiveReplicaLauncher._prefer_unique_instance_key = before and not constant
+    try:
+        yield
+    finally:
+        CollectiveReplicaLauncher._prefer_unique_instance_key = before

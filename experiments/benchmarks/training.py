@@ -14,6 +14,7 @@ writes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -25,7 +26,7 @@ import flags as shared
 import numpy as np
 from absl import flags, logging
 
-from tfopt import compress, data, model, train
+from tfopt import compress, data, model, switches, train, xla
 from tfopt.backend import keras, tf
 
 FLAGS = flags.FLAGS
@@ -169,7 +170,7 @@ def bare_loop(keras_model: keras.Model, batches: data.Batches,
         optimizer.minimize(loss, copy.trainable_variables, tape=tape)
         return loss
 
-    iterator = iter(batches.dataset())
+    iterator = iter(batches.dataset(epochs=2))  # one step more than `fit` makes
 
     @tf.function
     def several(count):
@@ -178,6 +179,12 @@ def bare_loop(keras_model: keras.Model, batches: data.Batches,
             loss = step(*next(iterator))
         return loss
 
+    # Wired as `fit` has it, in the context in which it is traced.
+    with contextlib.ExitStack() as traced:
+        traced.enter_context(switches.on(copy, "first_alone"))
+        if settings.jit_compile:
+            traced.enter_context(xla.written_for(copy))
+        several(tf.constant(1))
     return several
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfopt.backend import keras
+from tfopt.backend import constant_collective_keys, keras, tf
 from tfopt.train.callbacks import steps_done
 
 
@@ -46,3 +46,51 @@ class Executions(keras.callbacks.Callback):
                    if step is not None]
             length = min(self._longest, left, *due)
         self.model.steps_per_execution = length
+
+
+class SeveralSteps(keras.Model):
+    """A functional model that makes several steps in a call without a wait in between.
+
+    In Keras' own loop, a part of the graph, the host waits for the device before each
+    step, as does every control edge between the two; so does it where it tells replicas
+    the number of each sum over them, and where they sum metrics, of which those of the
+    last step alone are looked at. The device then waits for the host to launch the
+    next step. Here the loop is Python's, and the host as far ahead as there are batches.
+
+    Compiled with `steps_per_execution=1`, or on TPUs, it is a model like any other.
+    """
+
+    _within_step = False
+
+    def make_train_function(self, force=False):
+        """Makes what takes an iterator, makes the steps, and returns the metrics."""
+        strategy = self.distribute_strategy
+        if (int(self._steps_per_execution.numpy()) == 1 or self.run_eagerly
+                or isinstance(strategy, tf.distribute.TPUStrategy)):
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            one = tf.function(self._one_step, reduce_retracing=True)
+
+            def several(iterator):
+                steps = int(self._steps_per_execution.numpy())
+                for _ in range(steps):
+                    one(iterator)
+                self._train_counter.assign_add(steps)
+                return self.get_metrics_result()
+
+            self.train_function = several
+        return self.train_function
+
+    def get_metrics_result(self):
+        """The metrics by name; nothing within a step, where nobody looks at them."""
+        return {} if self._within_step else super().get_metrics_result()
+
+    def _one_step(self, iterator):
+        strategy, step = self.distribute_strategy, self.train_step
+        if self._jit_compile:
+            step = tf.function(step, jit_compile=True, reduce_retracing=True)
+        self._within_step = True
+        with constant_collective_keys(self._jit_compile and isinstance(
+                strategy, tf.distribute.MirroredStrategy)):
+            strategy.run(step, args=(next(iterator),))
+        self._within_step = False

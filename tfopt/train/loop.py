@@ -27,7 +27,7 @@ from tfopt.train.callbacks import (
     TrainingLog,
     WeighRest,
 )
-from tfopt.train.executions import Executions
+from tfopt.train.executions import Executions, SeveralSteps
 from tfopt.train.optimizer import AdamW, accelerated
 from tfopt.train.progress import Progress
 from tfopt.train.schedule import WarmupLinearDecay
@@ -159,9 +159,10 @@ def fit(
         if settings.mixed_precision != "float32":
             working = precision.retype(working, settings.mixed_precision)
         goal = goal or objective.cross_entropy()
-        working = goal.prepare(working, settings.mixed_precision)
+        working = goal.prepare(
+            SeveralSteps(working.inputs, working.outputs, name=model.name),
+            settings.mixed_precision)
         _compile(working, train, settings, goal)
-    _count_on_host(working, settings.steps_per_execution)
     # Outside of the scope: workers cannot share the text that it notes.
     progress = Progress(working, state_dir)
     workers.check_same(
@@ -229,18 +230,6 @@ def _compile(model, train, settings, goal) -> None:
                   jit_compile=settings.jit_compile and not isinstance(
                       model.distribute_strategy, tf.distribute.TPUStrategy),
                   steps_per_execution=settings.steps_per_execution)
-
-
-def _count_on_host(model, steps: int) -> None:
-    """Keeps the number of steps of a call where the loop over them runs.
-
-    Keras' is an int64, which lies on the accelerator: the host would wait for it before
-    each step. TensorFlow leaves int32 on the host.
-    """
-    if steps > 1:
-        # Past Keras' own __setattr__, which would take it for a weight.
-        object.__setattr__(model, "_steps_per_execution", tf.Variable(
-            steps, dtype=tf.int32, trainable=False))
 
 
 def _run(model, progress, train, dev, settings, hooks) -> None:

@@ -13,6 +13,8 @@ from tfopt.backend import keras, local, tf
 
 # Rows of a table up to which a product sums its gradient faster than a scatter does.
 _FEW_ROWS = 64
+# The first packs are summed while the rest of the gradient is computed.
+_IN_PACKS = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=30 * 2**20)
 
 
 @keras.utils.register_keras_serializable(package="tfopt")
@@ -71,9 +73,16 @@ class AdamW(keras.optimizers.Optimizer):
 
     def aggregate_gradients(self, grads_and_vars):
         """Sums the replicas' gradients."""
-        if self._densifies():
-            grads_and_vars = [(_summed(g, v), v) for g, v in grads_and_vars]
-        return super().aggregate_gradients(grads_and_vars)
+        if not self._densifies():
+            return super().aggregate_gradients(grads_and_vars)
+        pairs = [(_summed(g, v), v) for g, v in grads_and_vars if g is not None]
+        replica = tf.distribute.get_replica_context()
+        if replica.num_replicas_in_sync == 1:
+            return pairs
+        gradients, variables = zip(*pairs, strict=True)
+        return list(zip(replica.all_reduce(
+            tf.distribute.ReduceOp.SUM, list(gradients), _IN_PACKS), variables,
+            strict=True))
 
     def _apply_weight_decay(self, variables):
         """Does nothing: `update_step` decays, in one pass instead of Keras' three."""
@@ -138,7 +147,7 @@ def _summed(gradient, variable):
             and variable.shape[0] <= _FEW_ROWS):
         # All adding to the same few rows, an accelerator's threads wait in line.
         return xla.sum_by_row(gradient.values, gradient.indices, variable.shape[0])
-    return gradient if gradient is None else tf.convert_to_tensor(gradient)
+    return tf.convert_to_tensor(gradient)
 
 
 def accelerated() -> bool:

@@ -16,6 +16,7 @@ from tfopt import switches
 from tfopt.backend import keras, tf
 from tfopt.train import precision as precisions
 from tfopt.train import terms
+from tfopt.train.executions import SeveralSteps
 from tfopt.types import INPUT_NAMES
 
 
@@ -185,7 +186,7 @@ class Lesson:
                                              visible) for pair in pairs]) / len(pairs)
 
 
-class Taught(keras.Model):
+class Taught(SeveralSteps):
     """A student that learns from a teacher when it is fitted; functional.
 
     Evaluation, saving and weights are those of the student alone.
@@ -252,7 +253,7 @@ class Taught(keras.Model):
         self.optimizer.minimize(loss, self.learned, tape=tape)
         self._lesson.mean.update_state(values)
         if class_ids is None:
-            return {"loss": self._lesson.mean.result()}
+            return self.get_metrics_result()
         labelled = tf.cast(class_ids >= 0, tf.float32)
         return self.compute_metrics(
             inputs, class_ids, own["logits"],
