@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from tfopt import model, xla
 from tfopt.backend import keras, tf
 from tfopt.compress import wrapper
+from tfopt.compress.passes.magnitude import Magnitude
 from tfopt.model import layers
 from tfopt.train import loop, strategy
 
@@ -41,6 +43,28 @@ def test_gelu_is_that_of_keras(jit_compile):
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_allclose(slope, their_slope, atol=2e-6)
     assert xla.gelu(tf.cast(x, tf.bfloat16)).dtype == tf.bfloat16
+
+
+@COMPILED
+def test_normalize_is_the_layer(jit_compile):
+    random = np.random.default_rng(3)
+    x = tf.constant(random.normal(2.0, 3.0, size=[4, 5, 6]), tf.float32)
+    gamma, beta = (tf.constant(random.normal(size=[6]), tf.float32) for _ in range(2))
+    layer = layers.LayerNorm(epsilon=1e-5)
+    layer.build(x.shape)
+
+    def by_layer(x, gamma, beta):
+        layer.gamma, layer.beta = gamma, beta
+        return layer.call(x)
+
+    found, slopes = gradients(lambda *values: xla.normalize(*values, 1e-5),
+                              x, gamma, beta, jit_compile=jit_compile)
+    expected, their_slopes = gradients(by_layer, x, gamma, beta,
+                                       jit_compile=jit_compile)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    for slope, theirs in zip(slopes, their_slopes, strict=True):
+        np.testing.assert_allclose(slope, theirs, atol=5e-6)
+    assert xla.normalize(tf.cast(x, tf.bfloat16), gamma, beta, 1e-5).dtype == tf.bfloat16
 
 
 @COMPILED
@@ -137,19 +161,54 @@ def test_replicas_drop_other_numbers_and_all_move_on():
             assert 0.3 < np.mean(mask != other) < 0.45
 
 
+def small_bert(num_layers=1, **fields):
+    return model.build(model.BertConfig.uniform(
+        hidden_size=8, num_layers=num_layers, num_heads=2, intermediate_size=16,
+        vocab_size=11, max_positions=8, num_labels=2, **fields))
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, Magnitude(
+    final_sparsity=0.5, begin_step=0, end_step=1).wrap], ids=["plain", "pruned"])
+def test_query_key_and_value_are_one_product_and_compute_the_same(wrap):
+    net = wrap(small_bert(num_layers=2, initializer_range=0.3))
+    for one in wrapper.wrappers_of(net).values():
+        one.mask.assign(np.arange(one.kernel.shape.num_elements()).reshape(
+            one.kernel.shape) % 3 > 0)
+    ids = tf.constant(np.random.default_rng(4).integers(1, 11, size=[3, 5]))
+    inputs = {"input_ids": ids, "attention_mask": tf.ones_like(ids),
+              "token_type_ids": tf.zeros_like(ids)}
+
+    def slopes():
+        @tf.function(jit_compile=True)
+        def step():
+            with tf.GradientTape() as tape:
+                total = tf.reduce_sum(net(inputs) ** 2)
+            return [tf.convert_to_tensor(slope) for slope in tape.gradient(
+                total, net.trainable_variables)]
+
+        compiled = step.experimental_get_compiler_ir()(stage="optimized_hlo")
+        return step(), len(re.findall(r" (?:dot|custom-call)\(", compiled))
+
+    expected, products = slopes()
+    with xla.written_for(net):
+        found, fewer = slopes()
+    for slope, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(slope, theirs, atol=1e-5)
+    assert fewer < products
+
+
 def test_written_for_leaves_a_model_as_it_was():
-    net = model.build(model.BertConfig.uniform(
-        hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, vocab_size=11,
-        max_positions=8, num_labels=2))
+    net = small_bert()
 
     def told():
-        return ([one.for_xla for one in net.submodules if hasattr(one, "for_xla")],
+        return ("call" in vars(net.get_layer(model.anatomy.POOLER)),
+                [one.for_xla for one in net.submodules if hasattr(one, "for_xla")],
                 net.get_layer(model.anatomy.layer_name(0, "intermediate")).activation)
 
     before = told()
-    assert before == ([False] * len(before[0]), keras.activations.gelu) and before[0]
+    assert before == (False, [False] * len(before[1]), keras.activations.gelu) and before[1]
     with pytest.raises(RuntimeError), xla.written_for(net):
-        assert told() == ([True] * len(before[0]), xla.gelu)
+        assert told() == (True, [True] * len(before[1]), xla.gelu)
         raise RuntimeError
     assert told() == before
 
@@ -157,7 +216,7 @@ def test_written_for_leaves_a_model_as_it_was():
 @pytest.mark.parametrize("zeros", [0, 1, 500, 1200])
 def test_masks_of_an_accelerator_have_as_many_zeros_as_asked(zeros):
     kernel = tf.constant(np.random.default_rng(2).normal(size=[30, 40]), tf.float32)
-    mask = wrapper._chosen(kernel, None, tf.constant(zeros), "magnitude").numpy()
+    mask = wrapper._chosen([kernel], [], tf.constant([zeros]), "magnitude")[0].numpy()
     order = np.argsort(np.abs(kernel.numpy()), axis=None)
     expected = np.ones(1200)
     expected[order[:zeros]] = 0
@@ -170,7 +229,7 @@ def test_another_number_of_zeros_is_not_compiled_anew():
 
     def seconds(zeros):
         start = time.perf_counter()
-        wrapper._chosen(kernel, None, tf.constant(zeros), "magnitude").numpy()
+        wrapper._chosen([kernel], [], tf.constant([zeros]), "magnitude")[0].numpy()
         return time.perf_counter() - start
 
     first = seconds(1)

@@ -26,7 +26,7 @@ def written_for(model: keras.Model) -> Iterator[None]:
     """
     curved = [layer for layer in model.submodules
               if getattr(layer, "activation", None) is keras.activations.gelu]
-    telling = [layer for layer in model.layers if type(layer) is keras.layers.Dense]
+    telling = [layer for layer in model.submodules if type(layer) is keras.layers.Dense]
     for layer in curved:
         layer.activation = gelu
     for layer in telling:
@@ -46,7 +46,9 @@ def _told(dense, inputs):
     product = type(dense).call(dense, inputs)
     if (dense.activation is keras.activations.linear and dense.use_bias
             and product.dtype == inputs.dtype):
-        product._tfopt_dense = (dense, inputs)
+        # A wrapper may have put other weights in the place of the layer's own.
+        product._tfopt_product = (inputs, tf.cast(dense.kernel, inputs.dtype),
+                                  tf.cast(dense.bias, inputs.dtype))
     return product
 
 
@@ -61,21 +63,20 @@ def together(products: Sequence) -> list:
 
     Returns:
         The same numbers. Those stay what they were that are not, as `written_for` has
-        told, of a plain Dense, or whose x no other has.
+        told, of a plain Dense, in a wrapper or not, or whose x no other has.
     """
     made, same = list(products), {}
     for place, product in enumerate(products):
-        dense, x = getattr(product, "_tfopt_dense", (None, None))
-        if dense is not None:
-            same.setdefault(id(x), (x, []))[1].append((place, dense))
+        x, *weights = getattr(product, "_tfopt_product", (None,))
+        if x is not None:
+            same.setdefault(id(x), (x, []))[1].append((place, *weights))
     for x, told in same.values():
         if len(told) == 1:
             continue
-        kernels, biases = ([tf.cast(getattr(dense, name), x.dtype) for _, dense in told]
-                           for name in ("kernel", "bias"))
+        places, kernels, biases = zip(*told, strict=True)
         y = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), tf.concat(kernels, 1))
-        parts = tf.split(y + tf.concat(biases, 0), [dense.units for _, dense in told], 1)
-        for (place, _), part in zip(told, parts, strict=True):
+        parts = tf.split(y + tf.concat(biases, 0), [bias.shape[0] for bias in biases], 1)
+        for place, part in zip(places, parts, strict=True):
             shape = products[place].shape
             made[place] = tf.ensure_shape(
                 tf.reshape(part, tf.shape(products[place])), shape)

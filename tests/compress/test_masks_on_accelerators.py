@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tfopt import model
+from tfopt.backend import tf
 from tfopt.compress import wrapper
 from tfopt.compress.passes.fisher import Fisher
 from tfopt.compress.passes.magnitude import Magnitude
@@ -49,8 +50,20 @@ def test_masks_are_the_hosts(kind, step, fields):
     (3, [0, 0, 0, 1, 1, 1]), (4, [0, 0, 0, 0, 1, 1]), (5, [0, 0, 0, 0, 0, 1])])
 def test_of_equal_weights_as_many_go_as_are_asked_for(zeros, expected):
     weights = np.array([[2, -2], [1, 2], [3, -4]], np.float32)
-    found = wrapper._chosen(weights, None, zeros, "magnitude")
+    # Of two kernels at once, each by itself.
+    found, other = wrapper._chosen([weights, -weights[::-1]], [], tf.constant(
+        [zeros, 6 - zeros]), "magnitude")
     np.testing.assert_array_equal(found.numpy().ravel(), expected)
+    assert np.sum(other == 0) == 6 - zeros
+
+
+def test_signed_scores_are_told_apart_and_both_zeros_are_one():
+    scores = np.array([[-3.0, 0.0], [-0.0, 5.0], [-1e-30, 1e30]], np.float32)
+    for zeros, expected in ((2, [0, 1, 1, 1, 0, 1]), (3, [0, 0, 1, 1, 0, 1]),
+                            (4, [0, 0, 0, 1, 0, 1]), (6, [0] * 6)):
+        found, = wrapper._chosen([np.ones_like(scores)], [scores],
+                                 tf.constant([zeros]), "movement")
+        np.testing.assert_array_equal(found.numpy().ravel(), expected)
 
 
 @pytest.mark.usefixtures("accelerator")

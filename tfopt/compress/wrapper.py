@@ -126,12 +126,18 @@ def set_masks(wrappers: Mapping[str, Pruned], choose: Chooser, step: int,
     """
     zeros = counts(wrappers, step) if counts and accelerated() else None
     if zeros is not None:
+        by_shape: dict = {}
         for name, wrapper in wrappers.items():
-            gathered = (None if wrapper.gathered is None
-                        else tf.convert_to_tensor(wrapper.gathered))
-            wrapper.mask.assign(_chosen(
-                tf.convert_to_tensor(wrapper.kernel), gathered,
-                tf.constant(zeros[name]), wrapper.score))
+            by_shape.setdefault(tuple(wrapper.kernel.shape), []).append(name)
+        for names in by_shape.values():
+            alike = [wrappers[name] for name in names]
+            masks = _chosen(
+                [tf.convert_to_tensor(one.kernel) for one in alike],
+                [tf.convert_to_tensor(one.gathered) for one in alike
+                 if one.gathered is not None],
+                tf.constant([zeros[name] for name in names]), alike[0].score)
+            for one, mask in zip(alike, masks, strict=True):
+                one.mask.assign(mask)
         return
     scores = {name: wrapper.scores() for name, wrapper in wrappers.items()}
     for name, mask in choose(scores, step).items():
@@ -139,19 +145,43 @@ def set_masks(wrappers: Mapping[str, Pruned], choose: Chooser, step: int,
 
 
 @tf.function(jit_compile=True)
-def _chosen(kernel, gathered, zeros, score: str):
-    """The mask of a kernel, with so many zeros where its scores are least.
+def _chosen(kernels, gathered, zeros, score: str):
+    """Masks with so many zeros where the scores are least; of equal ones the first go.
 
-    By the value at that place in their order: to sort values alone is what accelerators
-    do fastest. Of equal scores the first go.
+    The bound is found bit by bit, by counting what is not above it: 32 passes over the
+    scores, which cost an accelerator a hundredth of sorting each kernel.
+
+    Args:
+        kernels: n <float32>[K, N], of one shape.
+        gathered: of each what its score gathers; empty if that needs nothing.
+        zeros: <int32>[n].
+        score: name of the score.
+
+    Returns:
+        n masks <float32>[K, N].
     """
-    scores = tf.reshape(SCORES[score].of(kernel, gathered), [-1])
-    # Not by [...]: XLA would compile anew for each number of zeros.
-    bound = tf.gather(tf.sort(scores), tf.maximum(zeros - 1, 0))
-    below, equal = scores < bound, tf.equal(scores, bound)
-    left = zeros - tf.reduce_sum(tf.cast(below, tf.int32))
-    gone = below | (equal & (tf.cumsum(tf.cast(equal, tf.int32)) <= left))
-    return tf.reshape(1.0 - tf.cast(gone, tf.float32), kernel.shape)
+    scores = tf.reshape(SCORES[score].of(
+        tf.stack(kernels), tf.stack(gathered) if gathered else None),
+        [len(kernels), -1])
+    # As integers in the same order; there is one 0 only.
+    bits = tf.bitcast(tf.where(tf.equal(scores, 0.0), 0.0, scores), tf.int32)
+    order = tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, tf.int32.max), bits)
+    low, high = tf.fill([len(kernels)], tf.int32.min), tf.fill([len(kernels)],
+                                                               tf.int32.max)
+    for _ in tf.range(32):
+        # Their mean, rounded down: a sum of the two would not fit.
+        middle = tf.bitwise.bitwise_and(low, high) + tf.bitwise.right_shift(
+            tf.bitwise.bitwise_xor(low, high), 1)
+        count = tf.reduce_sum(tf.cast(order <= middle[:, tf.newaxis], tf.int32), 1)
+        low = tf.where(count >= zeros, low, middle + 1)
+        high = tf.where(count >= zeros, middle, high)
+    below, equal = order < low[:, tf.newaxis], tf.equal(order, low[:, tf.newaxis])
+    left = zeros - tf.reduce_sum(tf.cast(below, tf.int32), 1)
+    gone = below | (equal & (tf.cumsum(tf.cast(equal, tf.int32), 1)
+                             <= left[:, tf.newaxis]))
+    masks = tf.reshape(1.0 - tf.cast(gone, tf.float32),
+                       [len(kernels), *kernels[0].shape])
+    return tf.unstack(masks)
 
 
 def uncast(view) -> tf.Variable:
