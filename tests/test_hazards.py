@@ -16,6 +16,7 @@ import pytest
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
+from tfopt import backend
 from tfopt import model as models
 from tfopt.backend import keras, tf, tfmot
 from tfopt.compress.passes.magnitude import Magnitude
@@ -24,7 +25,7 @@ from tfopt.compress.schedules import Schedule
 from tfopt.export import calibrate, tflite
 from tfopt.export.interpreter import Interpreter, thread_counts
 from tfopt.model import attention, layers
-from tfopt.train import Settings, fit
+from tfopt.train import Settings, fit, strategy
 
 PolynomialDecay = tfmot.sparsity.keras.PolynomialDecay
 
@@ -263,6 +264,23 @@ def test_second_mirrored_strategy_runs_into_the_first():
     assert "ours is well" in said, said
     assert code == 1
     assert "Shape mismatch in the collective instance" in said
+
+
+def test_sums_over_replicas_are_numbered_by_the_host_at_each_call():
+    """For which an accelerator waits: within the context they are numbered once."""
+    both = strategy.make("mirrored")
+    numbers = []
+    for constant in (False, True):
+        def total():
+            return both.run(lambda: tf.distribute.get_replica_context().all_reduce(
+                "SUM", tf.ones([3])))
+
+        with backend.constant_collective_keys(constant):
+            traced = tf.function(total).get_concrete_function()
+        numbers.append(len(traced.captured_inputs))
+        for _ in range(2):
+            assert traced().values[1].numpy().tolist() == [2.0] * 3
+    assert numbers[1] == numbers[0] - 2  # one of each replica
 
 
 def test_keras_3_bound_before_us_is_refused():

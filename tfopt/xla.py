@@ -75,11 +75,12 @@ def together(products: Sequence) -> list:
             continue
         places, kernels, biases = zip(*told, strict=True)
         y = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), tf.concat(kernels, 1))
-        parts = tf.split(y + tf.concat(biases, 0), [bias.shape[0] for bias in biases], 1)
+        y += tf.concat(biases, 0)
+        parts = tf.split(y, [bias.shape[0] for bias in biases], 1)
         for place, part in zip(places, parts, strict=True):
-            shape = products[place].shape
+            alone = products[place]
             made[place] = tf.ensure_shape(
-                tf.reshape(part, tf.shape(products[place])), shape)
+                tf.reshape(part, tf.shape(alone)), alone.shape)
     return made
 
 
@@ -88,9 +89,9 @@ def gelu(x):
     """X P(X <= x) for a normal X, of which only x is kept for the gradient.
 
     Left to itself XLA writes what the gradient shares with the function to memory,
-    twice an ffn's activations. By erf, not by erfc as `tf.nn.gelu`, which takes XLA three
-    times the arithmetic: as exact in float32, not beside 0 for x far below it. After
-    Hendrycks & Gimpel 2016, arXiv:1606.08415.
+    twice an ffn's activations. `tf.nn.gelu` is by erfc, several times the arithmetic of
+    erf; that is as exact beside the largest x, not beside its own value far below 0.
+    After Hendrycks & Gimpel 2016, arXiv:1606.08415.
 
     Args:
         x: <float>[..., F].
@@ -160,7 +161,8 @@ def kept(shape, rate: float, state):
     XLA makes a generator's numbers in kernels of their own, and writes four bytes each
     to memory; this is arithmetic on places alone, which goes into the kernel that uses
     it. An odd multiplier and an offset from the state take the place through all 32-bit
-    numbers; the finalizer of MurmurHash3 (Appleby 2011) mixes the bits.
+    numbers; the finalizer of MurmurHash3 (Appleby 2011) mixes the bits, of which its
+    last step, left out, changes the lower half alone.
 
     Args:
         shape: <int32>[rank].

@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from tfopt import model, train
+from tfopt import model, switches, train
 from tfopt.backend import keras, tf
 from tfopt.model import anatomy, attention, layers
+from tfopt.model.anatomy import layer_name
 from tfopt.types import INPUT_NAMES
 
 UNEQUAL = model.BertConfig(
@@ -234,6 +235,38 @@ def test_what_is_visible_does_change_logits():
         changed = {key: x.copy() for key, x in inputs.items()}
         changed[name][0, 9] = 1 - changed[name][0, 9] if name != "input_ids" else 59
         assert difference(bert(changed), bert(inputs)) > 1e-4, name
+
+
+@pytest.mark.parametrize("heads,neurons", [((2, 1), (16, 8)), ((2, 0), (16, 8)),
+                                           ((2, 1), (16, 0)), ((2,), (16,))])
+def test_computing_the_first_token_alone_changes_no_logit_and_no_gradient(
+        heads, neurons):
+    bert = built(UNEQUAL.replace(num_heads=heads, intermediate_sizes=neurons,
+                                 initializer_range=0.3))
+    last = bert.get_layer(layer_name(len(heads) - 1, anatomy.FFN_NORM))
+    inputs, tokens = inputs_of(3, 10), []
+    told = last.call
+
+    def slopes():
+        with tf.GradientTape() as tape:
+            logits = bert(inputs)
+            total = tf.reduce_sum(logits ** 2)
+        return logits, [tf.convert_to_tensor(slope) for slope in tape.gradient(
+            total, bert.trainable_variables, unconnected_gradients="zero")]
+
+    def call(x):
+        tokens.append(x.shape[1])
+        return told(x)
+
+    object.__setattr__(last, "call", call)
+    logits, expected = slopes()
+    with switches.on(bert, "first_alone"):
+        found_logits, found = slopes()
+    assert tokens == [10, 1]
+    assert difference(found_logits, logits) < 1e-5
+    for slope, theirs in zip(found, expected, strict=True):
+        assert difference(slope, theirs) < 1e-4
+    assert not bert.get_layer(anatomy.HEAD_TOKENS).first_alone
 
 
 def test_every_projection_is_a_plain_dense(tiny):

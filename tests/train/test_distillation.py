@@ -53,6 +53,25 @@ def first_loss(settings, student, teacher, batches) -> float:
     return taught.train_on_batch(inputs, class_ids)
 
 
+class Heard(keras.callbacks.Callback):
+    """Whether the last layer was computed for the first token alone."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.alone = self.model.get_layer(model.anatomy.HEAD_TOKENS).first_alone
+
+
+@pytest.mark.parametrize("settings,alone", [
+    (Distillation(), True), (Distillation(hidden_weight=1.0), False),
+    (Distillation(relations_weight=1.0), False), (None, True)])
+def test_all_tokens_are_computed_where_they_are_compared(settings, alone, teacher,
+                                                         batches):
+    student, heard = model.build(STUDENT, seed=2), Heard()
+    goal = None if settings is None else settings.goal(teacher, taps)
+    fit(student, batches, settings=Settings(epochs=1), goal=goal, callbacks=[heard])
+    assert heard.alone == alone
+    assert not student.get_layer(model.anatomy.HEAD_TOKENS).first_alone
+
+
 def test_the_loss_is_the_weighted_sum_of_the_terms(teacher, batches):
     student = model.build(TEACHER.replace(
         hidden_dropout=0.0, attention_dropout=0.0, classifier_dropout=0.0), seed=2)

@@ -88,7 +88,7 @@ def test_a_run_is_the_same_as_step_by_step(make, calls, tiny_batches):
         found.append((weights(trained), history, count))
     (one, history, each), (several, their_history, count) = found
     assert each.steps == list(range(1, 13)) and count.steps == calls
-    # Of keys' biases, whose gradient is nothing but rounding, Adam makes steps like any.
+    # Keys' biases, whose gradient is nothing but rounding, move as far as others do.
     np.testing.assert_allclose(several, one, atol=1e-4)
     assert len(set(each.losses)) == 12  # it did train
     for ours, theirs in zip(history, their_history, strict=True):

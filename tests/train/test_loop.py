@@ -95,7 +95,7 @@ def learned(tmp_path_factory, tiny_dir, tiny_examples):
 def test_it_learns(learned):
     trained, batches, history, _ = learned
     assert accuracy(trained, batches) > 0.9  # chance is a third
-    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
 
 
 def test_history_has_an_entry_an_epoch(learned):

@@ -38,6 +38,16 @@ def test_two_devices_train_to_the_same_weights(kind):
         assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=2e-4)
 
 
+def test_two_devices_train_to_them_by_several_steps_a_call():
+    weights, history, losses = same_run.run(
+        "plain", strategy.make("mirrored"), steps_per_execution=4)
+    expected, their_history, _ = on_one_device("plain")
+    np.testing.assert_allclose(weights, expected, atol=1e-5, rtol=0)
+    assert len(losses) == STEPS / 3  # calls of 4 and 2 steps
+    for ours, theirs in zip(history, their_history, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+
+
 def test_training_moves_weights_far_beyond_that_tolerance():
     start = same_run.make("plain")[0].get_weights()
     moved = on_one_device("plain")[0] - np.concatenate([w.ravel() for w in start])

@@ -51,11 +51,11 @@ class Executions(keras.callbacks.Callback):
 class SeveralSteps(keras.Model):
     """A functional model that makes several steps in a call without a wait in between.
 
-    In Keras' own loop, a part of the graph, the host waits for the device before each
-    step, as does every control edge between the two; so does it where it tells replicas
-    the number of each sum over them, and where they sum metrics, of which those of the
-    last step alone are looked at. The device then waits for the host to launch the
-    next step. Here the loop is Python's, and the host as far ahead as there are batches.
+    Keras' loop is a part of the graph, in which every edge from a device to the host
+    waits for the device: at each step's end, for each number that the host gives to a
+    sum over replicas, and for the metrics' sums, of which the last step's alone are
+    looked at. The device then waits for the host to launch the next step. Here the loop
+    is Python's, and the host is ahead by as many steps as there are batches.
 
     Compiled with `steps_per_execution=1`, or on TPUs, it is a model like any other.
     """

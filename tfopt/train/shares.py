@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from tfopt.backend import tf
 
-# Each device reads for itself. Where one reads for all, each batch takes two copies, and
-# each of these waits for the device: no batch is there in time for the step after next.
+# Each device reads for itself, and cuts out its rows. Where one reads for all, a batch
+# waits twice for its device to be idle: none is there in time for the step after next.
 _BY_DEVICE = tf.distribute.InputOptions(
     experimental_fetch_to_device=False,
     experimental_replication_mode=tf.distribute.InputReplicationMode.PER_REPLICA,
