@@ -101,11 +101,6 @@ def local(variable: tf.Variable) -> tf.Variable:
     return variable._get() if hasattr(variable, "_get") else variable
 
 
-__all__ = ["PruneLowMagnitude", "QuantizeLayoutTransform", "QuantizeRegistry",
-           "QuantizeScheme", "QuantizeWrapper", "check_keras_2",
-           "configure_coordination", "keras", "local", "tf", "tfmot"]
-
-
 @contextlib.contextmanager
 def constant_collective_keys(constant: bool = True) -> Iterator[None]:
     """Has what is traced within number its sums over replicas once and for all.
@@ -123,3 +118,9 @@ def constant_collective_keys(constant: bool = True) -> Iterator[None]:
         yield
     finally:
         CollectiveReplicaLauncher._prefer_unique_instance_key = before
+
+
+__all__ = ["PruneLowMagnitude", "QuantizeLayoutTransform", "QuantizeRegistry",
+           "QuantizeScheme", "QuantizeWrapper", "check_keras_2",
+           "configure_coordination", "constant_collective_keys", "keras", "local", "tf",
+           "tfmot"]

@@ -149,7 +149,7 @@ def _chosen(kernels, gathered, zeros, score: str):
     """Masks with so many zeros where the scores are least; of equal ones the first go.
 
     The bound is found bit by bit, by counting what is not above it: 32 passes over the
-    scores, which cost an accelerator a hundredth of sorting each kernel.
+    scores of all kernels at once, where to sort takes one kernel after another.
 
     Args:
         kernels: n <float32>[K, N], of one shape.
