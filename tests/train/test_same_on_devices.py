@@ -40,7 +40,7 @@ def test_two_devices_train_to_the_same_weights(kind):
 
 def test_two_devices_train_to_them_by_several_steps_a_call():
     weights, history, losses = same_run.run(
-        "plain", strategy.make("mirrored"), steps_per_execution=4)
+        "plain", strategy.make("mirrored"), dev=True, steps_per_execution=4)
     expected, their_history, _ = on_one_device("plain")
     np.testing.assert_allclose(weights, expected, atol=1e-5, rtol=0)
     assert len(losses) == STEPS / 3  # calls of 4 and 2 steps
