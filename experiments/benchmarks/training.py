@@ -14,7 +14,6 @@ first alone writes.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fcntl
 import os
@@ -26,7 +25,7 @@ import flags as shared
 import numpy as np
 from absl import flags, logging
 
-from tfopt import compress, data, model, switches, train, xla
+from tfopt import compress, data, model, train
 from tfopt.backend import keras, tf
 
 FLAGS = flags.FLAGS
@@ -179,11 +178,7 @@ def bare_loop(keras_model: keras.Model, batches: data.Batches,
             loss = step(*next(iterator))
         return loss
 
-    # Wired as `fit` has it, in the context in which it is traced.
-    with contextlib.ExitStack() as traced:
-        traced.enter_context(switches.on(copy, "first_alone"))
-        if settings.jit_compile:
-            traced.enter_context(xla.written_for(copy))
+    with train.lean_step(copy, settings.jit_compile):  # as in `fit`
         several(tf.constant(1))
     return several
 

@@ -16,6 +16,7 @@ from tfopt.types import INPUT_NAMES
 TINY = model.BertConfig.uniform(
     hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, vocab_size=103,
     max_positions=64, num_labels=3)
+RATE = 4e-3  # of the model that `learned` is
 NO_DROPOUT = {"hidden_dropout": 0.0, "attention_dropout": 0.0,
               "classifier_dropout": 0.0}
 
@@ -82,7 +83,7 @@ def learned(tmp_path_factory, tiny_dir, tiny_examples):
         patch.setattr(loop, "TrainingLog",
                       functools.partial(callbacks.TrainingLog, every=1))
         history = fit(trained, batches, batches, log_dir=log_dir,
-                      settings=Settings(epochs=5, learning_rate=3e-3))
+                      settings=Settings(epochs=5, learning_rate=RATE))
     tags = {}
     for file in log_dir.iterdir():
         for event in tf.compat.v1.train.summary_iterator(str(file)):
@@ -95,7 +96,7 @@ def learned(tmp_path_factory, tiny_dir, tiny_examples):
 def test_it_learns(learned):
     trained, batches, history, _ = learned
     assert accuracy(trained, batches) > 0.9  # chance is a third
-    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
 
 
 def test_history_has_an_entry_an_epoch(learned):
@@ -126,8 +127,8 @@ def test_log_has_training_and_dev_figures(learned):
     assert tags["train/loss"][6] == pytest.approx(history[0]["loss"])
     rates = tags["train/learning_rate"]
     assert max(rates, key=rates.get) == 4  # after the warm-up of 3 steps
-    assert rates[4] == pytest.approx(3e-3)
-    assert rates[30] == pytest.approx(3e-3 / 27)  # nothing is lost on a rate of zero
+    assert rates[4] == pytest.approx(RATE)
+    assert rates[30] == pytest.approx(RATE / 27)  # nothing is lost on a rate of zero
 
 
 def test_a_seed_fixes_the_weights(tiny_batches):

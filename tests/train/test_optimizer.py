@@ -101,6 +101,7 @@ def test_a_table_of_any_shape_may_be_summed_densely(shape):
     assert np.any(trained[0] != table)
 
 
+@pytest.mark.usefixtures("device")
 def test_gradient_of_some_rows_updates_as_a_dense_one(start):
     # Row 1 twice, as a token that occurs twice: its gradients add up.
     rows, values = [1, 3, 1], np.arange(1.0, 10.0, dtype=np.float32).reshape([3, 3])

@@ -35,7 +35,9 @@ def test_two_devices_train_to_the_same_weights(kind):
     assert len(losses) == STEPS
     for ours, theirs in zip(history, their_history, strict=True):
         assert ours["val_accuracy"] == pytest.approx(theirs["val_accuracy"])
-        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=2e-4)
+        # Rounded to integers, a last bit may become a step of the grid.
+        assert ours["val_loss"] == pytest.approx(
+            theirs["val_loss"], rel=2e-4 if kind == "quantization" else 1e-4)
 
 
 def test_two_devices_train_to_them_by_several_steps_a_call():
@@ -45,7 +47,7 @@ def test_two_devices_train_to_them_by_several_steps_a_call():
     np.testing.assert_allclose(weights, expected, atol=1e-5, rtol=0)
     assert len(losses) == STEPS / 3  # calls of 4 and 2 steps
     for ours, theirs in zip(history, their_history, strict=True):
-        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=2e-4)
+        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=1e-4)
 
 
 def test_training_moves_weights_far_beyond_that_tolerance():

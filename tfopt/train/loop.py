@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -188,11 +188,7 @@ def fit(
                   SaveProgress(progress, **agree)]
         if settings.steps_per_execution > 1:
             hooks.append(Executions(settings.steps_per_execution, hooks))
-        with contextlib.ExitStack() as traced:
-            if not goal.reads_layers:
-                traced.enter_context(switches.on(working, "first_alone"))
-            if settings.jit_compile:
-                traced.enter_context(xla.written_for(working))
+        with lean_step(working, settings.jit_compile, goal.reads_layers):
             _run(working, progress, train, dev, settings, hooks)
         progress.finished = True
         progress.save()
@@ -200,6 +196,27 @@ def fit(
     if settings.mixed_precision != "float32":
         model.set_weights(working.get_weights())
     return progress.history
+
+
+@contextlib.contextmanager
+def lean_step(model: keras.Model, jit_compile: bool,
+              all_tokens: bool = False) -> Iterator[None]:
+    """Has a model compute no more than its training step needs, within the context.
+
+    For a training loop of one's own; `fit` does so by itself.
+
+    Args:
+        model: whose step is traced within the context.
+        jit_compile: whether XLA compiles the step (`xla.written_for`).
+        all_tokens: whether the last layer's are all read, as where hidden states are
+            compared; else the head's first token is computed alone.
+    """
+    with contextlib.ExitStack() as stack:
+        if not all_tokens:
+            stack.enter_context(switches.on(model, "first_alone"))
+        if jit_compile:
+            stack.enter_context(xla.written_for(model))
+        yield
 
 
 def seed_dropout(model: keras.Model, seed: int) -> None:

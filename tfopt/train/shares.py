@@ -93,8 +93,8 @@ def of(dataset: tf.data.Dataset, batch_size: int, strategy: tf.distribute.Strate
         return shares.prefetch(4 * local)
 
     with _reading(strategy):
-        return strategy.distribute_datasets_from_function(own, (
-            _BY_DEVICE if by_device else tf.distribute.InputOptions()))
+        return strategy.distribute_datasets_from_function(
+            own, _BY_DEVICE if by_device else None)
 
 
 @contextlib.contextmanager
