@@ -129,7 +129,9 @@ def placement():
     Raises:
         ValueError: as `tfopt.strategy`.
     """
-    from tfopt.train import strategy  # brings TensorFlow, which not all scripts need
+    from tfopt.train.distribute import (
+        strategy,
+    )  # brings TensorFlow, which not all scripts need
 
     return strategy.strategy(
         FLAGS.strategy, tpu=FLAGS.tpu, gpus=FLAGS.gpus, wait_s=FLAGS.wait_s,

@@ -22,7 +22,7 @@ import task as tasks
 from absl import flags
 
 from tfopt import compress, report, train
-from tfopt.compress import masks
+from tfopt.compress.pruning import masks
 
 FLAGS = flags.FLAGS
 DENSE = "dense"

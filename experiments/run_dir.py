@@ -28,7 +28,9 @@ def is_helper() -> bool:
     """Whether this process is a worker that computes along, and writes nothing."""
     if not os.environ.get("TF_CONFIG"):
         return False
-    from tfopt.train import cluster  # brings TensorFlow, which not all scripts need
+    from tfopt.train.distribute import (
+        cluster,
+    )  # brings TensorFlow, which not all scripts need
 
     found = cluster.read()
     return found is not None and not found.is_chief

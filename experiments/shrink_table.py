@@ -44,7 +44,7 @@ def cells() -> list[str]:
     return [f"{point}x {way}" for point in FLAGS.points for way in FLAGS.ways]
 
 
-def passes(speedup: float, way: str, config: model.BertConfig, costs
+def passes(speedup: float, way: str, config: model.EncoderConfig, costs
            ) -> tuple[compress.Pass, ...]:
     """The passes of a cell."""
     epochs = 0 if way == "post_training" else 1 if FLAGS.smoke else FLAGS.shrunk_epochs
@@ -68,7 +68,7 @@ def passes(speedup: float, way: str, config: model.BertConfig, costs
     return tuple(found)
 
 
-def layers_within(speedup: float, config: model.BertConfig, costs) -> int:
+def layers_within(speedup: float, config: model.EncoderConfig, costs) -> int:
     """The most layers with which a model is as much faster, or 1."""
     def whole(layers):
         return costs.whole(config.replace(

@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags
 
 from tfopt import compress, model, report
-from tfopt.compress.search import Costs
+from tfopt.compress.costs import Costs
 from tfopt.export.interpreter import thread_counts
 from tfopt.measure import table_file
 from tfopt.measure.latency_table import TOKENS, LatencyTable
@@ -68,7 +68,7 @@ def aimed(recipe: compress.Recipe) -> compress.Recipe:
     return dataclasses.replace(recipe, passes=tuple(passes))
 
 
-def costs(lengths: Sequence[int]) -> Callable[[model.BertConfig], Costs]:
+def costs(lengths: Sequence[int]) -> Callable[[model.EncoderConfig], Costs]:
     """What the blocks of a BERT take at texts of such lengths, in the int8 runtime.
 
     With as many threads, up to --num_threads, as are the fastest for each.
@@ -98,7 +98,7 @@ def costs(lengths: Sequence[int]) -> Callable[[model.BertConfig], Costs]:
 
     tables: list[LatencyTable] = []
 
-    def of(config: model.BertConfig) -> Costs:
+    def of(config: model.EncoderConfig) -> Costs:
         if not tables:
             tables.extend(
                 table_file.load(config, path=path, tokens=tokens, num_threads=count,

@@ -272,7 +272,7 @@ def test_a_full_disk_leaves_no_part_of_a_model(full_disk, finetuned, place):
 def exported(tmp_path_factory, tiny_dir) -> Path:
     """A directory as compress.py leaves it: model.tflite, vocab.txt, labels.txt."""
     place = tmp_path_factory.mktemp("exported")
-    small = model.build(model.BertConfig.uniform(
+    small = model.build(model.EncoderConfig.uniform(
         hidden_size=8, num_layers=1, num_heads=2, intermediate_size=8, vocab_size=103,
         max_positions=64, num_labels=3))
     (place / "model.tflite").write_bytes(tflite.convert(small))

@@ -15,9 +15,10 @@ from tfopt.backend import keras
 from tfopt.compress import Context, Recipe, Stage
 from tfopt.export import interpreter, tflite
 from tfopt.measure import cost
-from tfopt.train import Settings, strategy
+from tfopt.train import Settings
+from tfopt.train.distribute import strategy
 
-CONFIG = models.BertConfig.uniform(
+CONFIG = models.EncoderConfig.uniform(
     hidden_size=32, num_layers=2, num_heads=4, intermediate_size=64, vocab_size=103,
     max_positions=64, num_labels=3, initializer_range=0.2)
 NO_DROPOUT = CONFIG.replace(hidden_dropout=0.0, attention_dropout=0.0,

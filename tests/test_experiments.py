@@ -556,7 +556,7 @@ def wide(finetuned, tmp_path_factory):
     """A baseline of one layer that blocks of 64x64 divide, as flags."""
     place = tmp_path_factory.mktemp("wide") / "baseline"
     shutil.copytree(finetuned.out, place)
-    model.save(model.build(model.BertConfig.uniform(
+    model.save(model.build(model.EncoderConfig.uniform(
         hidden_size=64, num_layers=1, num_heads=2, intermediate_size=320,
         vocab_size=103, max_positions=64, num_labels=3), seed=0), place)
     return [f"--baseline_dir={place}", "--learning_rate=1e-6"]

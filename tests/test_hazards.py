@@ -21,11 +21,12 @@ from tfopt import model as models
 from tfopt.backend import keras, tf, tfmot
 from tfopt.compress.passes.magnitude import Magnitude
 from tfopt.compress.passes.movement import Movement
-from tfopt.compress.schedules import Schedule
+from tfopt.compress.pruning.schedules import Schedule
 from tfopt.export import calibrate, tflite
 from tfopt.export.interpreter import Interpreter, thread_counts
 from tfopt.model import attention, layers
-from tfopt.train import Settings, fit, strategy
+from tfopt.train import Settings, fit
+from tfopt.train.distribute import strategy
 
 PolynomialDecay = tfmot.sparsity.keras.PolynomialDecay
 
@@ -111,7 +112,7 @@ def test_litert_computes_sparse_int8_kernels_wrong(monkeypatch):
     """By XNNPACK, which it uses by default: we offer no sparse int8 file."""
     sparse = tflite.Scheme(optimizations=(tf.lite.Optimize.DEFAULT,
                                           tf.lite.Optimize.EXPERIMENTAL_SPARSITY))
-    model = models.build(models.BertConfig.uniform(
+    model = models.build(models.EncoderConfig.uniform(
         hidden_size=64, num_layers=2, num_heads=2, intermediate_size=256,
         vocab_size=103, max_positions=64, num_labels=3, initializer_range=0.2))
     pruned = Magnitude(final_sparsity=0.8, pattern="16x1").prune_at_once(model)
@@ -148,7 +149,7 @@ def test_dropout_state_is_kept_out_of_checkpoints(kind, kept, tmp_path):
 @pytest.fixture(scope="module")
 def exports() -> dict[str, bytes]:
     """Scheme -> a small BERT, converted."""
-    model = models.build(models.BertConfig.uniform(
+    model = models.build(models.EncoderConfig.uniform(
         hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64,
         vocab_size=103, max_positions=64, num_labels=3))
     calibration = calibrate.examples_of([[2, *range(4, 20), 3], [2, 30, 3]], [18, 2])

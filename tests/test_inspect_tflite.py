@@ -26,7 +26,7 @@ LAYERS, WIDTH, FFN, VOCABULARY = 2, 32, 64, 103
 def files(tmp_path_factory) -> dict[str, str]:
     """Scheme -> path of a small BERT; "other" -> one of y = 2 x in three rows."""
     place = tmp_path_factory.mktemp("files")
-    bert = models.build(models.BertConfig.uniform(
+    bert = models.build(models.EncoderConfig.uniform(
         hidden_size=WIDTH, num_layers=LAYERS, num_heads=2, intermediate_size=FFN,
         vocab_size=VOCABULARY, max_positions=40, num_labels=3))
     made = {scheme: tflite.convert(bert, scheme)

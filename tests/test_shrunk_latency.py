@@ -10,7 +10,7 @@ import pytest
 from benchmark_runs import BENCHMARKS, run
 
 from tfopt import model
-from tfopt.measure import block_times, latency_table
+from tfopt.measure import block_benchmark, latency_table
 from tfopt.measure.latency_table import TOKENS, Curve, LatencyTable
 
 HALF = {"num_heads": [2, 0, 1], "intermediate_sizes": [16, 8, 0]}
@@ -30,7 +30,7 @@ def flags(tmp_path, tiny_dir) -> list[str]:
                                  ("ffn", max(config.intermediate_sizes)))}
     for count, token_ms in ((1, 1.0), (2, 2.0)):
         table = LatencyTable(
-            environment=block_times.environment(config, count, "dynamic_wi8_afp32",
+            environment=block_benchmark.environment(config, count, "dynamic_wi8_afp32",
                                                 TOKENS),
             tokens=TOKENS, first_ms=tuple(token_ms * tokens for tokens in TOKENS),
             layer_ms=(0.0,) * len(TOKENS), together=((0, ((0.0, 0.0), (1e9, 1e9))),),

@@ -9,7 +9,7 @@ from absl import flags
 from tfopt import compress, model, report
 from tfopt.measure.latency_table import Curve, LatencyTable
 
-CONFIG = model.BertConfig(vocab_size=60, hidden_size=16, num_heads=(2, 2),
+CONFIG = model.EncoderConfig(vocab_size=60, hidden_size=16, num_heads=(2, 2),
                           intermediate_sizes=(32, 32), head_size=8)
 
 

@@ -13,7 +13,7 @@ import run_dir
 from benchmark_runs import run
 
 import tfopt
-from tfopt.train import strategy
+from tfopt.train.distribute import strategy
 
 EXPERIMENTS = Path(run_dir.__file__).parent
 GUIDE = EXPERIMENTS.parent / "docs" / "distributed.md"

@@ -10,10 +10,11 @@ import pytest
 
 from tfopt import model, xla
 from tfopt.backend import keras, tf
-from tfopt.compress import wrapper
 from tfopt.compress.passes.magnitude import Magnitude
+from tfopt.compress.pruning import masked_layer
 from tfopt.model import layers
-from tfopt.train import loop, strategy
+from tfopt.train import loop
+from tfopt.train.distribute import strategy
 
 COMPILED = pytest.mark.parametrize("jit_compile", [False, True])
 
@@ -163,7 +164,7 @@ def test_replicas_drop_other_numbers_and_all_move_on():
 
 
 def small_bert(num_layers=1, **fields):
-    return model.build(model.BertConfig.uniform(
+    return model.build(model.EncoderConfig.uniform(
         hidden_size=8, num_layers=num_layers, num_heads=2, intermediate_size=16,
         vocab_size=11, max_positions=8, num_labels=2, **fields))
 
@@ -172,7 +173,7 @@ def small_bert(num_layers=1, **fields):
     final_sparsity=0.5, begin_step=0, end_step=1).wrap], ids=["plain", "pruned"])
 def test_query_key_and_value_are_one_product_and_compute_the_same(wrap):
     net = wrap(small_bert(num_layers=2, initializer_range=0.3))
-    for one in wrapper.wrappers_of(net).values():
+    for one in masked_layer.wrappers_of(net).values():
         one.mask.assign(np.arange(one.kernel.shape.num_elements()).reshape(
             one.kernel.shape) % 3 > 0)
     ids = tf.constant(np.random.default_rng(4).integers(1, 11, size=[3, 5]))
@@ -218,7 +219,8 @@ def test_written_for_leaves_a_model_as_it_was():
 @pytest.mark.parametrize("zeros", [0, 1, 500, 1200])
 def test_masks_of_an_accelerator_have_as_many_zeros_as_asked(zeros):
     kernel = tf.constant(np.random.default_rng(2).normal(size=[30, 40]), tf.float32)
-    mask = wrapper._chosen([kernel], [], tf.constant([zeros]), "magnitude")[0].numpy()
+    chosen, = masked_layer._chosen([kernel], [], tf.constant([zeros]), "magnitude")
+    mask = chosen.numpy()
     order = np.argsort(np.abs(kernel.numpy()), axis=None)
     expected = np.ones(1200)
     expected[order[:zeros]] = 0
@@ -231,7 +233,7 @@ def test_another_number_of_zeros_is_not_compiled_anew():
 
     def seconds(zeros):
         start = time.perf_counter()
-        wrapper._chosen([kernel], [], tf.constant([zeros]), "magnitude")[0].numpy()
+        masked_layer._chosen([kernel], [], tf.constant([zeros]), "magnitude")[0].numpy()
         return time.perf_counter() - start
 
     first = seconds(1)

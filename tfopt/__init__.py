@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         sparse,
         train,
     )
+    from tfopt.api import compress_model, quantize_model
     from tfopt.compress.passes.fisher import Fisher
     from tfopt.compress.passes.low_rank import LowRank
     from tfopt.compress.passes.magnitude import Magnitude
@@ -50,9 +51,8 @@ if TYPE_CHECKING:
     from tfopt.compress.recipe import Recipe
     from tfopt.export.interpreter import Interpreter
     from tfopt.export.tflite import convert
-    from tfopt.one_line import compress_model, quantize_model
-    from tfopt.train.distillation import Distillation
-    from tfopt.train.strategy import strategy
+    from tfopt.train.distill.config import Distillation
+    from tfopt.train.distribute.strategy import strategy
 
 __version__ = "0.1.0"
 
@@ -86,7 +86,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Distillation": "tfopt.train.distillation",
+    "Distillation": "tfopt.train.distill.config",
     "Fisher": "tfopt.compress.passes.fisher",
     "Interpreter": "tfopt.export.interpreter",
     "LowRank": "tfopt.compress.passes.low_rank",
@@ -99,10 +99,10 @@ _HOMES = {
     "Taylor": "tfopt.compress.passes.taylor",
     "Truncate": "tfopt.compress.passes.truncate",
     "Vocabulary": "tfopt.compress.passes.vocabulary",
-    "compress_model": "tfopt.one_line",
+    "compress_model": "tfopt.api",
     "convert": "tfopt.export.tflite",
-    "quantize_model": "tfopt.one_line",
-    "strategy": "tfopt.train.strategy",
+    "quantize_model": "tfopt.api",
+    "strategy": "tfopt.train.distribute.strategy",
 }
 
 

@@ -1,8 +1,8 @@
 """Structures and predictions -> pictures: PNG bytes.
 
-What a search among heads and neurons has kept (`compress.search`), and how well a table
-foretold times (`measure.latency_table`). Imports no TensorFlow; matplotlib is the extra
-`plot`, without which there is no picture.
+What a search among heads and neurons has kept (`compress.structure.search`), and how
+well a table predicted times (`measure.latency_table`). Imports no TensorFlow;
+matplotlib is the extra `plot`, without which there is no picture.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ import flags as shared
 from absl import flags
 
 from tfopt import model
-from tfopt.measure import block_times
-from tfopt.measure.block_times import Sizes
+from tfopt.measure import block_benchmark
+from tfopt.measure.block_benchmark import Sizes
 
 FLAGS = flags.FLAGS
 
@@ -34,11 +34,11 @@ def main() -> None:
                                 if place + off > 0})}
     plan = {(kind, size): Sizes.of_block(kind, "inner", size)
             for kind in sizes for size in sizes[kind]}
-    ms, _ = block_times.measure(
-        config, {"empty": Sizes.empty(block_times.REPEATS + 1), **plan},
+    ms, _ = block_benchmark.measure(
+        config, {"empty": Sizes.empty(block_benchmark.REPEATS + 1), **plan},
         tokens=FLAGS.tokens, num_threads=FLAGS.num_threads, scheme=FLAGS.scheme,
         rounds=2 if FLAGS.smoke else FLAGS.rounds)
-    block_us = {key: 1e3 * (ms[key] - ms["empty"]) / block_times.REPEATS
+    block_us = {key: 1e3 * (ms[key] - ms["empty"]) / block_benchmark.REPEATS
                 for key in plan}
     common.write_report(
         {f"{kind}_us": {str(size): {f"t{count}": float(us) for count, us in zip(

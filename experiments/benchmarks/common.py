@@ -236,7 +236,7 @@ def write_hugging_face(model, directory: Path) -> Path:
 
     # These import TensorFlow, which not every script needs.
     from tfopt.model import anatomy
-    from tfopt.model.published import LAYER_NAMES
+    from tfopt.model.tensor_files import LAYER_NAMES
 
     config = anatomy.config_of(model)
     if (len(set(config.num_heads)) > 1 or len(set(config.intermediate_sizes)) > 1

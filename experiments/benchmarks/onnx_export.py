@@ -23,7 +23,7 @@ from onnxruntime.transformers import optimizer
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def export(directory: str, file: Path) -> transformers.BertConfig:
+def export(directory: str, file: Path) -> transformers.EncoderConfig:
     """Writes the float32 graph of batch 1 and any length; returns the config."""
     # ONNX Runtime's fusions know this attention; fused, both kinds come out alike.
     model = transformers.BertForSequenceClassification.from_pretrained(

@@ -32,7 +32,7 @@ from tfopt import data, drawing, model
 from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.measure import latency
-from tfopt.measure.block_times import Sizes
+from tfopt.measure.block_benchmark import Sizes
 
 FLAGS = flags.FLAGS
 UNPRUNED, PADDED = "unpruned", "keras_padded"
@@ -80,7 +80,7 @@ def name_of(cell: str, seed: str) -> str:
     return f"{cell}, seed {seed}" if seed else cell
 
 
-def texts(config: model.BertConfig) -> dict[str, list]:
+def texts(config: model.EncoderConfig) -> dict[str, list]:
     """What is asked in a turn: texts spread over the file, or of --tokens.
 
     Raises:
@@ -114,8 +114,9 @@ def fixed(ids: Sequence[int], tokens: int) -> dict[str, list]:
             "first_lengths": [tokens] * (_REPEATS + 1)}
 
 
-def time_group(config: model.BertConfig, group: Mapping[str, Sizes], request: Mapping,
-               padded: Mapping | None) -> tuple[Seconds, dict[str, int]]:
+def time_group(config: model.EncoderConfig, group: Mapping[str, Sizes],
+               request: Mapping, padded: Mapping | None
+               ) -> tuple[Seconds, dict[str, int]]:
     """Exports structures, and times them in turn.
 
     Args:
@@ -181,7 +182,7 @@ def figures_of(name: str, seconds: Seconds, file_bytes: int,
     return found
 
 
-def predict(config: model.BertConfig, structures: Mapping[str, Sizes],
+def predict(config: model.EncoderConfig, structures: Mapping[str, Sizes],
             lengths: Sequence[int]) -> dict[str, float]:
     """What the table foretells: name -> ms; nothing where it is not asked for."""
     if not FLAGS.predict:

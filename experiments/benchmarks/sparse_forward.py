@@ -37,7 +37,7 @@ from tfopt.types import INPUT_NAMES
 FLAGS = flags.FLAGS
 
 
-def pruned(config: model.BertConfig) -> keras.Model:
+def pruned(config: model.EncoderConfig) -> keras.Model:
     """A BERT whose encoder kernels have zeros in random blocks."""
     made = model.build(config)
     random = np.random.default_rng(0)

@@ -10,13 +10,14 @@ import pytest
 from tfopt import compress, data
 from tfopt import model as models
 from tfopt.backend import keras
-from tfopt.compress import Context, Recipe, narrowing
+from tfopt.compress import Context, Recipe
 from tfopt.compress.passes.hidden_width import HiddenWidth
 from tfopt.compress.passes.low_rank import LowRank
+from tfopt.compress.structure import hidden_width
 from tfopt.export import interpreter, tflite
 from tfopt.train import Distillation, Settings, loop
 
-CONFIG = models.BertConfig.uniform(
+CONFIG = models.EncoderConfig.uniform(
     hidden_size=12, num_layers=2, num_heads=2, intermediate_size=10, vocab_size=103,
     max_positions=64, num_labels=3, initializer_range=0.4)
 # Layers of their own sizes, one of them without products.
@@ -75,7 +76,7 @@ def losses(model, batches) -> np.ndarray:
 def test_gradients_are_those_of_masks(config, tiny_examples):
     model = fresh(config)
     batches = data.Batches(*tiny_examples, batch_size=48)
-    found = narrowing.mask_gradients(model, batches, 48)
+    found = hidden_width.mask_gradients(model, batches, 48)
     norms = [layer for layer in model.layers if layer.name.endswith("_norm")]
     assert len(norms) == 1 + 2 * config.num_layers
     for masked, gradients in zip((norms, [model.get_layer("classifier")]), found,
@@ -112,8 +113,9 @@ def test_examples_without_a_label_count_as_the_model_judges_them(tiny_examples):
     labels[whole.epoch_plan(0)[0]] = guesses
     assert len(set(guesses)) > 1
     judged = data.Batches(encoded, labels.tolist(), batch_size=48)
-    for ours, expected in zip(narrowing.mask_gradients(model, whole, 48),
-                              narrowing.mask_gradients(model, judged, 48), strict=True):
+    found = (hidden_width.mask_gradients(model, batches, 48)
+             for batches in (whole, judged))
+    for ours, expected in zip(*found, strict=True):
         np.testing.assert_array_equal(ours, expected)
 
 
@@ -122,8 +124,8 @@ def test_examples_without_a_label_count_as_the_model_judges_them(tiny_examples):
     ("taylor", (1, 3, 1), (0, 1, 2)), ("fisher", (1, 9, 2), (0, 1, 8))])
 def test_scores_by_hand(monkeypatch, score, dims, pooled):
     found = (np.array([[1.0, -3, 2], [1, 3, 0]]), np.array([[0.0, 1, 4], [0, 1, 0]]))
-    monkeypatch.setattr(narrowing, "mask_gradients", lambda *_: found)
-    for ours, expected in zip(narrowing.scores(None, score), (dims, pooled),
+    monkeypatch.setattr(hidden_width, "mask_gradients", lambda *_: found)
+    for ours, expected in zip(hidden_width.scores(None, score), (dims, pooled),
                               strict=True):
         np.testing.assert_allclose(ours, expected)
 
@@ -133,19 +135,19 @@ def test_magnitudes_are_of_the_rows_that_read():
     rows = [model.get_layer(name).kernel.numpy() for name in (
         "layer_0_query", "layer_0_key", "layer_0_value", "layer_1_intermediate",
         "pooler")]
-    dims, pooled = narrowing.scores(model, "magnitude")
+    dims, pooled = hidden_width.scores(model, "magnitude")
     np.testing.assert_allclose(dims, (np.hstack(rows) ** 2).sum(axis=1), rtol=1e-5)
     np.testing.assert_allclose(
         pooled, (model.get_layer("classifier").kernel.numpy() ** 2).sum(axis=1),
         rtol=1e-5)
 
 
-@pytest.mark.parametrize("score", narrowing.SCORES)
+@pytest.mark.parametrize("score", hidden_width.SCORES)
 def test_what_stays_scores_highest(batches, score):
     model = fresh(CONFIG)
     step = dataclasses.replace(CUT, score=score)
     for kept, own in zip(step.choose(model, batches),
-                         narrowing.scores(model, score, batches, 48), strict=True):
+                         hidden_width.scores(model, score, batches, 48), strict=True):
         assert list(kept) == sorted(set(kept)) and len(kept) == 6
         gone = sorted(set(range(12)) - set(kept))
         assert own[list(kept)].min() > own[gone].max()
@@ -154,7 +156,7 @@ def test_what_stays_scores_highest(batches, score):
 @pytest.mark.parametrize("config", [CONFIG, UNEVEN])
 def test_every_weight_is_sliced_where_it_is_as_wide_as_the_stream(config):
     model = fresh(config)
-    small = narrowing.narrow(model, KEPT, POOLED)
+    small = hidden_width.narrow(model, KEPT, POOLED)
     kept, pooled = list(KEPT), list(POOLED)
     seen = set()
     for layer in small.layers:
@@ -215,7 +217,7 @@ def test_without_dimensions_that_say_nothing_new_it_computes_the_same(config):
     wide = doubled(model, share=1.0)
     np.testing.assert_allclose(wide(inputs()), model(inputs()), atol=1e-5)
     firsts = range(0, 24, 2)
-    small = narrowing.narrow(wide, firsts, firsts)
+    small = hidden_width.narrow(wide, firsts, firsts)
     np.testing.assert_allclose(small(inputs()), model(inputs()), atol=1e-5)
 
 
@@ -229,9 +231,9 @@ def test_least_squares_make_up_for_what_others_repeat(config, texts):
                                       axis=0) * np.tile([1.0, 0.0], 12)[:, None],
                             classifier.get_weights()[1]])
     firsts = list(range(0, 24, 2))
-    small = narrowing.narrow(wide, firsts, firsts)
+    small = hidden_width.narrow(wide, firsts, firsts)
     sliced = distance(small, wide, texts[1])
-    narrowing.reconstruct(wide, small, firsts, texts[0], 32)
+    hidden_width.reconstruct(wide, small, firsts, texts[0], 32)
     assert sliced > 0.05
     assert distance(small, wide, texts[1]) < 0.05 * sliced
     # What writes to the stream stays as it was.
@@ -245,9 +247,9 @@ def test_only_visible_tokens_are_fitted_to(tiny_examples):
     model = fresh(CONFIG)
     found = []
     for pad_to in (16, 40):
-        small = narrowing.narrow(model, KEPT, POOLED)
+        small = hidden_width.narrow(model, KEPT, POOLED)
         padded = data.Batches(tiny_examples[0], batch_size=16, pad_to=pad_to)
-        narrowing.reconstruct(model, small, POOLED, padded, 48)
+        hidden_width.reconstruct(model, small, POOLED, padded, 48)
         found.append(small)
     for ours, theirs in zip(found[0].get_weights(), found[1].get_weights(),
                             strict=True):
@@ -257,7 +259,7 @@ def test_only_visible_tokens_are_fitted_to(tiny_examples):
 def test_the_pass_cuts_fits_and_tells(batches):
     before = fresh(CONFIG)
     cut, fitted = (run(before, step, train=batches) for step in (CUT, UNTRAINED))
-    expected = narrowing.narrow(before, *CUT.choose(before, batches))
+    expected = hidden_width.narrow(before, *CUT.choose(before, batches))
     for ours, theirs in zip(cut.model.get_weights(), expected.get_weights(),
                             strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -9,11 +9,12 @@ import pytest
 
 from tfopt import data
 from tfopt import model as models
-from tfopt.compress import Context, importance
-from tfopt.compress.importance import Block, kept, mask_gradients
+from tfopt.compress import Context
 from tfopt.compress.passes.low_rank import LowRank
+from tfopt.compress.structure import importance
+from tfopt.compress.structure.importance import Block, kept, mask_gradients
 
-CONFIG = models.BertConfig.uniform(
+CONFIG = models.EncoderConfig.uniform(
     hidden_size=8, num_layers=2, num_heads=2, intermediate_size=3, vocab_size=103,
     max_positions=32, num_labels=3, initializer_range=0.5)
 SHALLOW = CONFIG.replace(num_heads=(2,), intermediate_sizes=(3,))

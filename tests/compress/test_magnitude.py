@@ -126,7 +126,7 @@ def test_claimed_nonzeros_are_those_left_in_kernels_of_odd_size(sparsity):
 @pytest.fixture(scope="module")
 def pruned_bert(tiny_examples):
     """A small BERT before and after: (model, outcome)."""
-    before = models.build(models.BertConfig.uniform(
+    before = models.build(models.EncoderConfig.uniform(
         hidden_size=8, num_layers=2, num_heads=2, intermediate_size=12, vocab_size=103,
         max_positions=64, num_labels=3))
     train = tfopt.data.Batches(*tiny_examples, batch_size=16, shuffle_seed=0)
@@ -231,7 +231,7 @@ def test_ramp_left_open_is_finished_within_any_run(begin_step, frequency):
                                          settings=Settings(epochs=1)))
         assert chosen.begin_step == begin_step
         # The rest is for recovery.
-        assert chosen.settle_step() == max(round(total / 2), begin_step)
+        assert chosen.first_valid_step() == max(round(total / 2), begin_step)
         assert chosen.frequency <= frequency
 
 

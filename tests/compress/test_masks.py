@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfopt.compress import masks
-from tfopt.compress.masks import Pattern
+from tfopt.compress.pruning import masks
+from tfopt.compress.pruning.masks import Pattern
 
 RANDOM = np.random.default_rng(0)
 

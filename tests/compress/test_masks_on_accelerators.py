@@ -7,20 +7,20 @@ import pytest
 
 from tfopt import model
 from tfopt.backend import tf
-from tfopt.compress import wrapper
 from tfopt.compress.passes.fisher import Fisher
 from tfopt.compress.passes.magnitude import Magnitude
 from tfopt.compress.passes.taylor import Taylor
-from tfopt.compress.wrapper import set_masks, wrappers_of
+from tfopt.compress.pruning import masked_layer
+from tfopt.compress.pruning.masked_layer import set_masks, wrappers_of
 
-CONFIG = model.BertConfig.uniform(
+CONFIG = model.EncoderConfig.uniform(
     hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, vocab_size=50,
     max_positions=16, num_labels=2, initializer_range=0.2)
 
 
 @pytest.fixture
 def accelerator(monkeypatch):
-    monkeypatch.setattr(wrapper, "accelerated", lambda: True)
+    monkeypatch.setattr(masked_layer, "accelerated", lambda: True)
 
 
 @pytest.mark.usefixtures("accelerator")
@@ -51,7 +51,7 @@ def test_masks_are_the_hosts(kind, step, fields):
 def test_of_equal_weights_as_many_go_as_are_asked_for(zeros, expected):
     weights = np.array([[2, -2], [1, 2], [3, -4]], np.float32)
     # Of two kernels at once, each by itself.
-    found, other = wrapper._chosen([weights, -weights[::-1]], [], tf.constant(
+    found, other = masked_layer._chosen([weights, -weights[::-1]], [], tf.constant(
         [zeros, 6 - zeros]), "magnitude")
     np.testing.assert_array_equal(found.numpy().ravel(), expected)
     assert np.sum(other == 0) == 6 - zeros
@@ -61,7 +61,7 @@ def test_signed_scores_are_told_apart_and_both_zeros_are_one():
     scores = np.array([[-3.0, 0.0], [-0.0, 5.0], [-1e-30, 1e30]], np.float32)
     for zeros, expected in ((2, [0, 1, 1, 1, 0, 1]), (3, [0, 0, 1, 1, 0, 1]),
                             (4, [0, 0, 0, 1, 0, 1]), (6, [0] * 6)):
-        found, = wrapper._chosen([np.ones_like(scores)], [scores],
+        found, = masked_layer._chosen([np.ones_like(scores)], [scores],
                                  tf.constant([zeros]), "movement")
         np.testing.assert_array_equal(found.numpy().ravel(), expected)
 

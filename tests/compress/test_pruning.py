@@ -12,13 +12,13 @@ from tfopt.backend import keras, tf, tfmot
 from tfopt.compress import Context, Recipe
 from tfopt.compress.passes.magnitude import Magnitude
 from tfopt.compress.passes.movement import Movement
-from tfopt.compress.pruning import Pruning
-from tfopt.compress.wrapper import Pruned, wrappers_of
+from tfopt.compress.pruning.base import Pruning
+from tfopt.compress.pruning.masked_layer import Pruned, wrappers_of
 from tfopt.train import Settings
 
 PRUNERS = {name: kind for name, kind in compress.all_passes().items()
            if issubclass(kind, Pruning)}
-CONFIG = models.BertConfig.uniform(
+CONFIG = models.EncoderConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, vocab_size=103,
     max_positions=64, num_labels=3)
 

@@ -57,7 +57,7 @@ def test_keep_mask_through_tfmots_quantization_aware_training(pruned):
 
 
 def test_keep_mask_under_a_strategy_of_two():
-    with tfopt.train.strategy.make("mirrored").scope():
+    with tfopt.train.distribute.strategy.make("mirrored").scope():
         trained = model()
         kernel = trained.get_layer("hidden").kernel
         kernel.assign(kernel * np.tile([0.0, 1.0], [4, 4]))

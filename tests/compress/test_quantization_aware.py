@@ -12,16 +12,18 @@ from ai_edge_litert import interpreter as litert
 from tfopt import compress, data
 from tfopt import model as models
 from tfopt.backend import keras, tf
-from tfopt.compress import Context, Recipe, quantization
+from tfopt.compress import Context, Recipe
 from tfopt.compress.passes.magnitude import Magnitude
 from tfopt.compress.passes.quantization_aware import QuantizationAware
+from tfopt.compress.qat import configs
 from tfopt.export import calibrate, flatbuffer, tflite
 from tfopt.model import fake_quant
-from tfopt.train import Settings, callbacks, fit, loop, strategy
+from tfopt.train import Settings, callbacks, fit, loop
+from tfopt.train.distribute import strategy
 
 SCHEMES = QuantizationAware.schemes()
 STATIC = ("static_wi8_ai8", "integer_wi8_ai8")
-CONFIG = models.BertConfig.uniform(
+CONFIG = models.EncoderConfig.uniform(
     hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, vocab_size=103,
     max_positions=32, num_labels=3, initializer_range=0.2)
 SHORT = CONFIG.replace(num_heads=CONFIG.num_heads[:1], intermediate_sizes=[64])
@@ -180,8 +182,8 @@ class TestEachScheme:
         names = [layer.name for layer in run.given.layers]
         assert [layer.name for layer in run.wrapped.layers] == names
         assert [layer.name for layer in run.stripped.layers] == names
-        wrapped = quantization.wrappers_of(run.wrapped)
-        assert list(wrapped) == list(models.quantized_layers(run.stripped))
+        wrapped = configs.wrappers_of(run.wrapped)
+        assert list(wrapped) == list(models.quantized_layers_of(run.stripped))
         dense = {layer.name for layer in run.given.layers
                  if isinstance(layer, keras.layers.Dense)}
         assert len(dense) == 2 * 6 + 2
@@ -262,7 +264,7 @@ def test_the_file_has_the_ranges_of_every_product(scheme, run_of):
         if flatbuffer.dtype(output) == "int8" and "bert/" in name:
             found[name.split("/")[1]] = float(output.quantization.scale[0])
     expected = {}
-    for name, layer in models.quantized_layers(run.stripped).items():
+    for name, layer in models.quantized_layers_of(run.stripped).items():
         grid = layer.grids.get("output")
         if hasattr(layer, "kernel") and grid and name != "classifier":  # no name there
             # The queries are scaled by sqrt(1 / 16) before they are multiplied.
@@ -411,8 +413,8 @@ class Kill(keras.callbacks.Callback):
 @pytest.mark.parametrize("scheme", STATIC)
 def test_a_resumed_run_ends_with_the_same_bits(scheme, tiny_batches, tmp_path,
                                                monkeypatch):
-    monkeypatch.setattr(loop, "SaveProgress",
-                        functools.partial(callbacks.SaveProgress, every_s=0))
+    monkeypatch.setattr(loop, "SaveRunState",
+                        functools.partial(callbacks.SaveRunState, every_s=0))
     model = models.build(SHORT, seed=1)
     qat = QuantizationAware(scheme=scheme, begin_step=2, freeze_step=8)
 
@@ -428,7 +430,7 @@ def test_a_resumed_run_ends_with_the_same_bits(scheme, tiny_batches, tmp_path,
     resumed = run("killed")
     for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    for name, layer in models.quantized_layers(whole).items():
+    for name, layer in models.quantized_layers_of(whole).items():
         assert resumed.get_layer(name).grids == layer.grids
     assert whole.get_layer("layer_0_query").grids["output"].high > 0.1
 
@@ -505,7 +507,7 @@ def test_any_functional_model(scheme):
                          callbacks=qat.callbacks()).history["loss"]
     assert losses[-1] < 0.8 * losses[0]
     stripped = qat.strip(wrapped)
-    assert {"table", "hidden", "head"} <= set(models.quantized_layers(stripped))
+    assert {"table", "hidden", "head"} <= set(models.quantized_layers_of(stripped))
     examples = [{"words": row[None]} for row in words]
     contents = export(stripped, scheme, examples)
     assert same(kernels_of(contents), [integers(trained(wrapped, name).T, scheme)
@@ -522,7 +524,7 @@ def test_only_and_leave_name_layers(fields, expected, tiny_batches):
     outcome, = compress.run(model, Recipe(passes=(QuantizationAware(**fields),)),
                             Context(train=tiny_batches, settings=Settings(epochs=1)))
     assert set(outcome.touched) == expected
-    assert set(models.quantized_layers(outcome.model)) == expected
+    assert set(models.quantized_layers_of(outcome.model)) == expected
     assert not expected & set(outcome.skipped)
     for layer in outcome.model.layers:
         if isinstance(layer, keras.layers.Dense):
@@ -542,7 +544,7 @@ def test_fractions_of_a_run_become_steps(tiny_batches):
             ({"begin_step": 11, "freeze_fraction": 0.5}, (11, 12))]:
         found = QuantizationAware(**fields).resolve(context)
         assert (found.begin_step, found.freeze_step) == expected
-        assert found.settle_step() == expected[0]
+        assert found.first_valid_step() == expected[0]
 
 
 @pytest.mark.parametrize("fields,received", [

@@ -254,7 +254,7 @@ def test_measured_figures_replace_the_claimed_ones():
     assert measured.touched == ("only",)
 
 
-class Killer(callbacks.SaveProgress):
+class Killer(callbacks.SaveRunState):
     """Saves each step; ends the process, so to speak, right after some step."""
 
     kill_at = None
@@ -300,7 +300,7 @@ def unbroken(prune):
 ])
 def test_killed_pruning_goes_on_to_the_same_weights(
         tmp_path, monkeypatch, prune, unbroken, step):
-    monkeypatch.setattr(loop, "SaveProgress", Killer)
+    monkeypatch.setattr(loop, "SaveRunState", Killer)
     monkeypatch.setattr(Killer, "kill_at", step)
     with pytest.raises(KeyboardInterrupt):
         prune(tmp_path)

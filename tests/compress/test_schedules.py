@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfopt.backend import keras, tf, tfmot
-from tfopt.compress.schedules import KINDS, Schedule
+from tfopt.compress.pruning.schedules import KINDS, Schedule
 
 
 @pytest.mark.parametrize("fields,expected", [

@@ -10,8 +10,8 @@ from tfopt.compress.passes.fisher import Fisher
 from tfopt.compress.passes.magnitude import Magnitude
 from tfopt.compress.passes.movement import Movement
 from tfopt.compress.passes.taylor import Taylor
-from tfopt.compress.scores import SCORES
-from tfopt.compress.wrapper import wrappers_of
+from tfopt.compress.pruning.masked_layer import wrappers_of
+from tfopt.compress.pruning.scores import SCORES
 
 W = np.array([[2.0, -3.0], [0.5, 4.0]], np.float32)
 RATE = 0.1

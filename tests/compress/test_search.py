@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from tfopt import model as models
-from tfopt.compress import search
-from tfopt.compress.importance import Block, Importance
-from tfopt.compress.search import Costs, knapsack
+from tfopt.compress.costs import Costs, multiplications
+from tfopt.compress.structure import search
+from tfopt.compress.structure.importance import Block, Importance
+from tfopt.compress.structure.search import knapsack
 
-CONFIG = models.BertConfig.uniform(
+CONFIG = models.EncoderConfig.uniform(
     hidden_size=4, num_layers=2, num_heads=2, intermediate_size=4, vocab_size=9)
 
 
@@ -164,7 +165,7 @@ def test_other_layers_than_those_named_lose_all():
 def test_a_structure_of_just_the_target_is_found():
     """A target of 7 times a third of the cost is a rounding below 7 thirds."""
     third = 1.1 / 3
-    given = search.Costs(
+    given = Costs(
         heads=(third * np.arange(3),) * 2, neurons=(third * np.arange(5),) * 2,
         unit="ms", whole=lambda c: sum([third] * (sum(c.num_heads)
                                                   + sum(c.intermediate_sizes))))
@@ -224,7 +225,7 @@ def test_a_target_out_of_reach_is_refused(limits, message):
 
 def test_multiplications_are_those_of_the_kernels():
     config = CONFIG.replace(num_heads=(2, 0), intermediate_sizes=(4, 1))
-    given = search.multiplications(config)
+    given = multiplications(config)
     kernels = sum(layer.kernel.shape.num_elements() for layer in
                   models.build(config).layers if "layer_" in layer.name
                   and hasattr(layer, "kernel"))

@@ -17,7 +17,7 @@ from tfopt.export.interpreter import Interpreter
 from tfopt.sparse import Choice
 from tfopt.sparse import SparseDense as Layer
 
-CONFIG = model.BertConfig.uniform(
+CONFIG = model.EncoderConfig.uniform(
     hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, vocab_size=103,
     max_positions=64, num_labels=3, initializer_range=0.3)
 INPUTS = {"input_ids": np.array([[2, 10, 11, 12, 3]]),
@@ -225,7 +225,7 @@ def test_a_saved_model_replaces_an_older_one_or_leaves_it(pruned, tmp_path,
     ({"backend": "csr"}, 4 + 8), ({"backend": "block", "block": 16}, 4 + 8 / 256)])
 def test_files_hold_values_and_indices_alone(tmp_path, fields, bytes_each):
     """A tenth of the blocks of a BERT of 1.6 MB of kernels, by each way to save it."""
-    whole = model.build(model.BertConfig.uniform(
+    whole = model.build(model.EncoderConfig.uniform(
         hidden_size=128, num_layers=2, num_heads=2, intermediate_size=512,
         vocab_size=103, max_positions=64, num_labels=3), seed=3)
     random = np.random.default_rng(0)

@@ -10,16 +10,17 @@ import pytest
 
 from tfopt import compress, data
 from tfopt import model as models
-from tfopt.compress import Context, Recipe, importance, search
+from tfopt.compress import Context, Recipe
+from tfopt.compress.costs import Costs, multiplications
 from tfopt.compress.passes import structured
 from tfopt.compress.passes.low_rank import LowRank
 from tfopt.compress.passes.structured import Structured
-from tfopt.compress.search import Costs
-from tfopt.compress.surgery import Kept, cut
+from tfopt.compress.structure import importance, search
+from tfopt.compress.structure.slicing import Kept, cut
 from tfopt.export import interpreter, tflite
 from tfopt.train import Distillation, Settings, loop
 
-CONFIG = models.BertConfig.uniform(
+CONFIG = models.EncoderConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=4, intermediate_size=16, vocab_size=103,
     max_positions=64, num_labels=3, initializer_range=0.3)
 UNTRAINED = Structured(keep=0.5, epochs=0, neurons_multiple=4)
@@ -83,9 +84,9 @@ def run(before, step, context):
     return outcome
 
 
-def multiplications(model) -> float:
+def multiplications_of(model) -> float:
     config = models.config_of(model)
-    return search.multiplications(config).whole(config)
+    return multiplications(config).whole(config)
 
 
 def distance(model, whole, batches) -> float:
@@ -96,7 +97,7 @@ def distance(model, whole, batches) -> float:
 @pytest.mark.parametrize("keep", [0.3, 0.5, 0.8])
 def test_a_part_of_the_multiplications_is_kept(before, context, keep):
     outcome = run(before, dataclasses.replace(QUICK, keep=keep), context)
-    left = multiplications(outcome.model) / multiplications(before)
+    left = multiplications_of(outcome.model) / multiplications_of(before)
     # The smallest step, of a head or four neurons, is 256 or 128 of 3072.
     assert keep - 256 / 3072 < left <= keep
 
@@ -136,8 +137,8 @@ def test_without_training_the_model_is_the_cut_one(before, context):
     outcome = run(before, step, context)
     scores = importance.of(before, "taylor", context.train)
     kept = search.search(
-        CONFIG, scores, search.multiplications(CONFIG),
-        0.5 * multiplications(before), neurons_multiple=4)
+        CONFIG, scores, multiplications(CONFIG),
+        0.5 * multiplications_of(before), neurons_multiple=4)
     for ours, theirs in zip(outcome.model.get_weights(),
                             cut(before, kept).get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -173,7 +174,7 @@ class Log:
         result = self._fit(model, train, dev, settings, **others)
         changed = any(np.any(a != b) for a, b in
                       zip(before, model.get_weights(), strict=True))
-        self.calls.append((settings.epochs, multiplications(model), changed))
+        self.calls.append((settings.epochs, multiplications_of(model), changed))
         return result
 
 
@@ -183,9 +184,9 @@ def test_steps_shrink_by_the_same_factor_and_train_between(shallow, context,
     step = dataclasses.replace(QUICK, keep=0.25, steps=2, epochs=None)
     outcome = run(shallow, step, context)
     assert [epochs for epochs, *_ in log.calls] == [1, 2]
-    left = [part / multiplications(shallow) for _, part, _ in log.calls]
+    left = [part / multiplications_of(shallow) for _, part, _ in log.calls]
     assert 0.5 - 1 / 6 < left[0] <= 0.5 and 0.25 - 1 / 6 < left[1] <= 0.25
-    assert left[1] == multiplications(outcome.model) / multiplications(shallow)
+    assert left[1] == multiplications_of(outcome.model) / multiplications_of(shallow)
     assert all(changed for *_, changed in log.calls)
 
 
@@ -197,10 +198,10 @@ def test_each_step_is_scored_on_what_the_one_before_left(before, context, monkey
     step = dataclasses.replace(QUICK, keep=0.3, steps=3, step_epochs=0)
     outcome = run(before, step, context)
     assert log.calls == []
-    parts = [multiplications(model) / multiplications(before) for model in seen]
+    parts = [multiplications_of(model) / multiplications_of(before) for model in seen]
     assert parts[0] == 1
     assert 0.6 < parts[1] <= 0.3 ** (1 / 3) and 0.37 < parts[2] <= 0.3 ** (2 / 3)
-    assert multiplications(outcome.model) <= 0.3 * multiplications(before)
+    assert multiplications_of(outcome.model) <= 0.3 * multiplications_of(before)
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(None, [2]), (1, [1]), (0, [])])
@@ -252,7 +253,7 @@ def test_the_structure_is_written_before_anything_else_is_done(before, context,
     record = tmp_path / "a" / "0_structured" / "cut_1" / "kept.json"
     fields = json.loads(record.read_text())["kept"]
     kept = Kept(**{name: tuple(map(tuple, own)) for name, own in fields.items()})
-    assert multiplications(cut(before, kept)) <= 0.5 * multiplications(before)
+    assert multiplications_of(cut(before, kept)) <= 0.5 * multiplications_of(before)
 
 
 def test_it_says_what_it_left(before, context):
@@ -339,7 +340,7 @@ def test_of_all_depths_the_one_of_least_loss_is_taken(before, context, monkeypat
     assert models.config_of(outcome.model).num_layers == depth
     # Of one layer that stays, it is the last.
     assert (outcome.details["heads_kept"][0] == []) == (depth == 1)
-    assert multiplications(outcome.model) <= 0.4 * multiplications(before)
+    assert multiplications_of(outcome.model) <= 0.4 * multiplications_of(before)
 
 
 def test_fewer_layers_may_meet_what_all_cannot(before, context):
@@ -384,7 +385,7 @@ def test_saved_exported_and_cut_again_it_computes_the_same(before, context, tmp_
         np.testing.assert_allclose(loaded(inputs)[0], expected, atol=1e-6)
         np.testing.assert_allclose(runner.run(ids, tokens), expected, atol=1e-4)
     again = run(loaded, dataclasses.replace(UNTRAINED, keep=0.6), context)
-    assert multiplications(again.model) <= 0.6 * multiplications(loaded)
+    assert multiplications_of(again.model) <= 0.6 * multiplications_of(loaded)
 
 
 @pytest.mark.parametrize(("fields", "received"), [

@@ -11,14 +11,14 @@ from tfopt import compress, data
 from tfopt import model as models
 from tfopt.backend import keras
 from tfopt.compress import Context, Recipe
-from tfopt.compress.examples import judged
 from tfopt.compress.passes.low_rank import LowRank
 from tfopt.compress.passes.student import Student
-from tfopt.compress.surgery import shorten
+from tfopt.compress.samples import judged
+from tfopt.compress.structure.slicing import shorten
 from tfopt.model import anatomy
 from tfopt.train import Distillation, Settings, loop
 
-CONFIG = models.BertConfig.uniform(
+CONFIG = models.EncoderConfig.uniform(
     hidden_size=16, num_layers=4, num_heads=2, intermediate_size=32, vocab_size=103,
     max_positions=64, num_labels=3, initializer_range=0.3)
 
@@ -28,7 +28,7 @@ def batches(tiny_examples):
     return data.Batches(*tiny_examples, batch_size=16, shuffle_seed=0)
 
 
-def deep(layers: int) -> models.BertConfig:
+def deep(layers: int) -> models.EncoderConfig:
     return CONFIG.replace(num_heads=(2,) * layers, intermediate_sizes=(4,) * layers)
 
 

@@ -9,12 +9,14 @@ import pytest
 
 from tfopt import compress, data, model
 from tfopt.backend import keras
-from tfopt.compress import Context, Recipe, examples, importance
+from tfopt.compress import Context, Recipe, samples
 from tfopt.compress.base import Pass
+from tfopt.compress.structure import importance
 from tfopt.compress.teacher import taps
-from tfopt.train import Distillation, Settings, terms
+from tfopt.train import Distillation, Settings
+from tfopt.train.distill import losses
 
-CONFIG = model.BertConfig.uniform(
+CONFIG = model.EncoderConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, vocab_size=103,
     max_positions=64, num_labels=3, initializer_range=0.3)
 LAYERS = Distillation(hidden_weight=1.0, relations_weight=1.0, hard_weight=0.0)
@@ -34,7 +36,7 @@ def batches(tiny_examples):
 
 def divergence(student, teacher, batches) -> float:
     return float(np.mean(np.concatenate([
-        terms.soft(student(x), teacher(x), 1.0) for x, _ in batches.dataset()])))
+        losses.soft(student(x), teacher(x), 1.0) for x, _ in batches.dataset()])))
 
 
 def run(name, context):
@@ -84,7 +86,7 @@ def test_texts_for_the_teacher_alone_are_learned_but_not_measured(
     assert context.learned is more and context.lesson(teacher)[0] is more
     assert dataclasses.replace(context, teacher=None).learned is batches
     assert dataclasses.replace(context, taught=None).learned is batches
-    read, judged = [], examples.read
+    read, judged = [], samples.read
     monkeypatch.setattr(importance, "read",
                         lambda train, count: read.append(train) or judged(train, count))
     step = compress.from_fields({"pass": "structured", "keep": 0.5, "epochs": 0,

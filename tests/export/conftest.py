@@ -11,7 +11,7 @@ from tfopt import model
 from tfopt.export import calibrate, tflite
 
 # The second ffn product's input, of 48, comes in no whole blocks of 32.
-CONFIG = model.BertConfig.uniform(
+CONFIG = model.EncoderConfig.uniform(
     hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48, vocab_size=103,
     max_positions=40, num_labels=3, initializer_range=0.2)
 

@@ -9,7 +9,7 @@ from reading import operations, run, weights
 
 from tfopt.backend import keras, tf
 from tfopt.export import flatbuffer, tflite
-from tfopt.model import lean
+from tfopt.model import inference_layers
 
 
 def floats(model: keras.Model) -> bytes:
@@ -39,7 +39,7 @@ def two_products():
     x = keras.Input([4])
     y = keras.layers.Dense(5, bias_initializer="ones", name="first")(x)
     y = keras.layers.Lambda(lambda y: tf.maximum(y, -1e38))(y)
-    y = lean.KeepApart()(y)
+    y = inference_layers.KeepApart()(y)
     y = keras.layers.Dense(3, bias_initializer="ones", name="second")(y)
     return keras.Model(x, keras.layers.Lambda(lambda y: tf.maximum(y, 0.5))(y))
 
@@ -69,7 +69,7 @@ def test_names_kinds_dtypes_and_constants(two_products):
 
 def test_join_takes_the_kept_apart_alone(two_products):
     before = floats(two_products)
-    after = flatbuffer.join(before, lean.LOWEST)
+    after = flatbuffer.join(before, inference_layers.LOWEST)
     assert kinds(before).count("MAXIMUM") == 3
     assert kinds(after) == ["FULLY_CONNECTED", "MAXIMUM", "FULLY_CONNECTED", "MAXIMUM"]
     x = np.linspace(-1, 1, 4, dtype=np.float32)[None]
@@ -78,8 +78,8 @@ def test_join_takes_the_kept_apart_alone(two_products):
 
 
 def test_join_leaves_a_file_without_them_as_it_is(two_products):
-    joined = flatbuffer.join(floats(two_products), lean.LOWEST)
-    assert flatbuffer.join(joined, lean.LOWEST) == joined
+    joined = flatbuffer.join(floats(two_products), inference_layers.LOWEST)
+    assert flatbuffer.join(joined, inference_layers.LOWEST) == joined
 
 
 def test_kept_apart_are_all_gone_from_a_bert(small_bert):

@@ -16,7 +16,7 @@ from tfopt.compress.passes.magnitude import Magnitude
 from tfopt.export import ranges, tflite
 from tfopt.export.interpreter import Interpreter
 from tfopt.measure import cost
-from tfopt.model import lean
+from tfopt.model import inference_layers
 from tfopt.types import INPUT_NAMES
 
 # Logits of the tiny checkpoint are of size 0.1 to 0.6.
@@ -237,7 +237,7 @@ def test_kernels_and_tables_are_those_of_keras(scheme, quantized, small_bert):
 
 def test_without_keeping_apart_the_converter_folds(small_bert, monkeypatch):
     """Gamma and beta of a LayerNorm would go into the kernels behind it."""
-    monkeypatch.setattr(lean.KeepApart, "call", lambda self, inputs: inputs)
+    monkeypatch.setattr(inference_layers.KeepApart, "call", lambda self, inputs: inputs)
     contents = tflite.convert(small_bert)
     folded = 0
     for name in ("layer_0_key", "layer_0_value", "layer_0_intermediate", "pooler"):
@@ -511,7 +511,7 @@ def test_refuses_a_subclassed_model_and_several_outputs():
 
 @pytest.mark.parametrize("pattern", ["unstructured", "4x1"])
 def test_a_sparse_file_holds_the_nonzeros_alone(pattern, tmp_path):
-    bert = model.build(model.BertConfig.uniform(
+    bert = model.build(model.EncoderConfig.uniform(
         hidden_size=64, num_layers=2, num_heads=2, intermediate_size=256,
         vocab_size=103, max_positions=64, num_labels=3, initializer_range=0.2))
     pruned = Magnitude(final_sparsity=0.8, pattern=pattern).prune_at_once(bert)

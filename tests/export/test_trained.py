@@ -12,7 +12,7 @@ from tfopt import model as models
 from tfopt.backend import keras, tf
 from tfopt.compress.passes.quantization_aware import QuantizationAware
 from tfopt.export import flatbuffer, tflite, trained
-from tfopt.model.quantized import Grid, QuantizedAdd, QuantizedDense
+from tfopt.model.quantized_layers import Grid, QuantizedAdd, QuantizedDense
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,14 @@ def settled(small_bert, examples):
     Its ranges are those of the examples; nothing else was trained.
     """
     @functools.cache
-    def settle(scheme):
+    def finalize(scheme):
         own = QuantizationAware(scheme=scheme)
         wrapped = own.wrap(small_bert)
         for example in examples:
             wrapped(example, training=True)
         return own.strip(wrapped)
 
-    return settle
+    return finalize
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_the_file_computes_what_the_trained_model_does(scheme, settled, exported
                                     "integer_wi8_ai8", "dynamic_wi4b32_afp32",
                                     "dynamic_wi4_afp32"])
 def test_the_file_has_the_very_weights(scheme, settled, exported):
-    for name, layer in models.quantized_layers(settled(scheme)).items():
+    for name, layer in models.quantized_layers_of(settled(scheme)).items():
         if not hasattr(layer, "kernel"):
             continue
         factor = 1 / 4 if "query" in name else 1  # the scale of the scores
@@ -88,7 +88,7 @@ def scales_of(contents: bytes) -> dict[str, tuple[float, int]]:
 def test_static_products_have_the_trained_ranges(settled, exported):
     found = scales_of(exported("static_wi8_ai8"))
     checked = 0
-    for name, layer in models.quantized_layers(settled("static_wi8_ai8")).items():
+    for name, layer in models.quantized_layers_of(settled("static_wi8_ai8")).items():
         grid = layer.grids.get("output")
         if grid is None:
             continue
@@ -105,7 +105,7 @@ def test_static_products_have_the_trained_ranges(settled, exported):
 
 def test_integer_points_have_the_trained_ranges(settled, exported):
     found = scales_of(exported("integer_wi8_ai8"))
-    layers = models.quantized_layers(settled("integer_wi8_ai8"))
+    layers = models.quantized_layers_of(settled("integer_wi8_ai8"))
     for name, point, part in [
             ("layer_0_attention", "output", "layer_0_attention/Reshape_3"),
             ("layer_0_attention_sum", "output", "layer_0_attention_sum/add"),

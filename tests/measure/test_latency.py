@@ -19,7 +19,7 @@ FIRST = [len(example) for example in IDS]
 def artifacts(tmp_path_factory):
     """A small BERT as a Keras directory and as a `.tflite`."""
     place = tmp_path_factory.mktemp("artifacts")
-    bert = model.build(model.BertConfig.uniform(
+    bert = model.build(model.EncoderConfig.uniform(
         hidden_size=16, num_layers=1, num_heads=2, intermediate_size=24,
         vocab_size=103, max_positions=64))
     model.save(bert, place / "keras")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tfopt import model
-from tfopt.measure import block_times, latency, table_file
-from tfopt.measure.block_times import Sizes
+from tfopt.measure import block_benchmark, latency, table_file
+from tfopt.measure.block_benchmark import Sizes
 from tfopt.measure.latency_table import Curve, LatencyTable
 
-CONFIG = model.BertConfig.uniform(hidden_size=8, num_layers=3, num_heads=2,
+CONFIG = model.EncoderConfig.uniform(hidden_size=8, num_layers=3, num_heads=2,
                                   intermediate_size=16, vocab_size=103,
                                   max_positions=64)
 TOKENS = (2, 10)
@@ -26,7 +26,7 @@ def curve(sizes, ms):
 def table() -> LatencyTable:
     """Times that are easy to add: at 2 tokens, and ten times as much at 10."""
     return LatencyTable(
-        environment=block_times.environment(CONFIG, 1, "float32", TOKENS),
+        environment=block_benchmark.environment(CONFIG, 1, "float32", TOKENS),
         tokens=TOKENS, first_ms=(1.0, 10.0), layer_ms=(0.5, 5.0),
         attention={"inner": curve((0, 1, 2), ((0.0, 0.0), (3.0, 30.0), (4.0, 40.0))),
                    "last": curve((0, 2), ((0.0, 0.0), (1.0, 10.0)))},
@@ -137,7 +137,7 @@ def test_a_model_without_a_kind_of_block_has_no_table(tmp_path):
 
 
 class Clock:
-    """Stands in for `block_times.measure`: times by a rule; counts its calls."""
+    """Stands in for `block_benchmark.measure`: times by a rule; counts its calls."""
 
     def __init__(self):
         self.calls = 0
@@ -157,7 +157,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     made = Clock()
-    monkeypatch.setattr(block_times, "measure", made)
+    monkeypatch.setattr(block_benchmark, "measure", made)
     return made
 
 
@@ -254,18 +254,18 @@ def test_a_block_is_timed_by_layers_that_have_nothing_else():
 
 
 def test_grids_hold_every_head_and_round_neurons():
-    grids = block_times.grids(model.named("minilm_l6"))
+    grids = block_benchmark.grids(model.named("minilm_l6"))
     assert grids["heads", "inner"] == list(range(1, 13))
     assert grids["heads", "last"] == [3, 6, 9, 12]
     assert grids["neurons", "inner"] == [32, 64, 128, 192, 384, 576, 768, 960, 1152,
                                          1344, 1536]
     assert grids["neurons", "last"] == [384, 768, 1152, 1536]
-    assert block_times.grids(CONFIG)["neurons", "inner"] == [16]
+    assert block_benchmark.grids(CONFIG)["neurons", "inner"] == [16]
 
 
 def test_mixed_models_grow_by_scale_and_end_with_the_whole():
     config = model.named("minilm_l6")
-    grids = block_times.grids(config)
+    grids = block_benchmark.grids(config)
     mixed = Sizes.mixed(config)
     assert set(mixed) == {2, 6}
     for layers, scales in mixed.items():
@@ -311,8 +311,8 @@ def test_times_are_quiet_ones_times_the_usual_disturbance(disturbed, factor,
                                                           monkeypatch):
     monkeypatch.setattr(latency, "Worker", Stopwatch)
     monkeypatch.setattr(Stopwatch, "disturbed", staticmethod(disturbed))
-    monkeypatch.setattr(block_times.tflite, "convert", lambda *_: b"")
-    ms, spread = block_times.measure(
+    monkeypatch.setattr(block_benchmark.tflite, "convert", lambda *_: b"")
+    ms, spread = block_benchmark.measure(
         CONFIG, {"a": Sizes.empty(1), ("b", 1): Sizes.empty(2)}, tokens=(4, 7, 9),
         num_threads=1, scheme="float32", rounds=10)
     assert spread == pytest.approx(
@@ -353,14 +353,14 @@ PLAN = {"a": Sizes.empty(1), ("b", 1): Sizes.empty(2), "c": Sizes.empty(3)}
 def take(monkeypatch):
     """Measures for 12 rounds, or so many turns; returns times and turns."""
     monkeypatch.setattr(latency, "Worker", Takes)
-    monkeypatch.setattr(block_times.model, "build", lambda _: None)
-    monkeypatch.setattr(block_times.tflite, "convert", lambda *_: b"")
-    monkeypatch.setattr(block_times, "_SETTLE_S", 0.0)
+    monkeypatch.setattr(block_benchmark.model, "build", lambda _: None)
+    monkeypatch.setattr(block_benchmark.tflite, "convert", lambda *_: b"")
+    monkeypatch.setattr(block_benchmark, "_SETTLE_S", 0.0)
 
     def run(record, turns=10**9, plan=PLAN, tokens=(4, 7, 9)):
         Takes.turns, Takes.left = [], turns
         try:
-            ms, _ = block_times.measure(CONFIG, plan, tokens=tokens, num_threads=1,
+            ms, _ = block_benchmark.measure(CONFIG, plan, tokens=tokens, num_threads=1,
                                      scheme="float32", rounds=12, record=record)
         except Killed:
             ms = None
@@ -410,13 +410,13 @@ def test_the_record_of_a_finished_table_is_removed(clock, tmp_path, monkeypatch)
         record.touch()
         return clock(*args, **fields)
 
-    monkeypatch.setattr(block_times, "measure", measure)
+    monkeypatch.setattr(block_benchmark, "measure", measure)
     table_file.load(CONFIG, path=tmp_path / "table.json", tokens=TOKENS)
     assert [file.name for file in tmp_path.iterdir()] == ["table.json"]
 
 
 def test_a_real_table_is_built_and_grows_with_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(block_times, "REPEATS", 1)
+    monkeypatch.setattr(block_benchmark, "REPEATS", 1)
     config = CONFIG.replace(num_heads=(1, 1), intermediate_sizes=(8, 8))
     table = table_file.load(config, path=tmp_path / "table.json", num_threads=1,
                                tokens=(2, 128), rounds=4)

@@ -11,7 +11,7 @@ from tfopt import model
 from tfopt.export import calibrate, flatbuffer, tflite
 from tfopt.measure import sensitivity
 
-CONFIG = model.BertConfig.uniform(
+CONFIG = model.EncoderConfig.uniform(
     hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, vocab_size=103,
     max_positions=64, num_labels=3, initializer_range=0.2)
 SCHEME = "static_wi8_ai8"

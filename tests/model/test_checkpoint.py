@@ -230,11 +230,11 @@ def test_saved_models_come_back_equal(saved, tiny, tiny_outputs):
     config = model.config_of(tiny)
     assert model.config_of(again) == config
     fields = json.loads((saved / "bert.json").read_text())
-    assert model.BertConfig(**fields) == config
+    assert model.EncoderConfig(**fields) == config
 
 
 def test_layers_of_unequal_sizes_come_back(tmp_path):
-    config = model.BertConfig(
+    config = model.EncoderConfig(
         vocab_size=60, hidden_size=24, num_heads=(3, 1), intermediate_sizes=(40, 7),
         head_size=8, activation="gelu_tanh", num_labels=4)
     bert = model.build(config)

@@ -1,4 +1,4 @@
-"""BertConfig: the three ways to make one, and every rule's refusal."""
+"""EncoderConfig: the three ways to make one, and every rule's refusal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tfopt.model import SHAPE_NAMES, BertConfig, named
+from tfopt.model import SHAPE_NAMES, EncoderConfig, named
 
 SIZES = {"vocab_size": 100, "hidden_size": 32, "num_heads": (4, 2),
          "intermediate_sizes": (64, 48), "head_size": 8}
@@ -22,34 +22,34 @@ def refusal(make, *arguments, **keywords):
 
 
 def test_layers_may_differ_in_size():
-    config = BertConfig(**SIZES)
+    config = EncoderConfig(**SIZES)
     assert config.num_layers == 2
     assert (config.num_heads, config.intermediate_sizes) == ((4, 2), (64, 48))
 
 
 def test_lists_become_tuples():
     lists = {**SIZES, "num_heads": [4, 2], "intermediate_sizes": [64, 48]}
-    assert BertConfig(**lists) == BertConfig(**SIZES)
-    assert hash(BertConfig(**lists)) == hash(BertConfig(**SIZES))
+    assert EncoderConfig(**lists) == EncoderConfig(**SIZES)
+    assert hash(EncoderConfig(**lists)) == hash(EncoderConfig(**SIZES))
 
 
 def test_uniform_repeats_the_sizes_for_every_layer():
-    config = BertConfig.uniform(hidden_size=48, num_layers=3, num_heads=4,
+    config = EncoderConfig.uniform(hidden_size=48, num_layers=3, num_heads=4,
                                 intermediate_size=96, num_labels=5)
-    assert config == BertConfig(
+    assert config == EncoderConfig(
         vocab_size=30522, hidden_size=48, num_heads=(4,) * 3,
         intermediate_sizes=(96,) * 3, head_size=12, num_labels=5)
 
 
 @pytest.mark.parametrize("heads, width", [(5, 32), (0, 32), (-4, 32), (64, 32)])
 def test_heads_must_divide_the_width(heads, width):
-    message = refusal(BertConfig.uniform, hidden_size=width, num_layers=1,
+    message = refusal(EncoderConfig.uniform, hidden_size=width, num_layers=1,
                       num_heads=heads, intermediate_size=8)
     assert message.endswith(f"Received: num_heads={heads}, hidden_size={width}")
 
 
 def test_uniform_needs_a_layer():
-    message = refusal(BertConfig.uniform, hidden_size=8, num_layers=0, num_heads=1,
+    message = refusal(EncoderConfig.uniform, hidden_size=8, num_layers=0, num_heads=1,
                       intermediate_size=8)
     assert message.endswith("Received: num_heads=()")
 
@@ -68,20 +68,20 @@ def test_uniform_needs_a_layer():
 ], ids=str)
 def test_a_broken_rule_names_its_field(change):
     (name, value), = change.items()
-    message = refusal(BertConfig, **{**SIZES, **change})
+    message = refusal(EncoderConfig, **{**SIZES, **change})
     assert message.startswith(f"`{name}` must be ")
     assert message.endswith(f"Received: {name}={value!r}")
 
 
 @pytest.mark.parametrize("heads, ffn", [((4,), (64, 48)), ((4, 2), ()), ((4, 2), (8,))])
 def test_per_layer_sizes_must_be_equally_many(heads, ffn):
-    message = refusal(BertConfig, **{**SIZES, "num_heads": heads,
+    message = refusal(EncoderConfig, **{**SIZES, "num_heads": heads,
                                      "intermediate_sizes": ffn})
     assert message.endswith(f"Received: num_heads={heads}, intermediate_sizes={ffn}")
 
 
 def test_no_layer_at_all_is_refused():
-    message = refusal(BertConfig, **{**SIZES, "num_heads": (),
+    message = refusal(EncoderConfig, **{**SIZES, "num_heads": (),
                                      "intermediate_sizes": ()})
     assert message.endswith("Received: num_heads=()")
 
@@ -90,18 +90,18 @@ def test_no_layer_at_all_is_refused():
     ("gelu_new", "gelu_tanh"), ("gelu_pytorch_tanh", "gelu_tanh"), ("swish", "silu"),
     ("gelu", "gelu"), ("gelu_tanh", "gelu_tanh"), ("relu", "relu"), ("silu", "silu")])
 def test_other_libraries_names_of_activations_are_known(alias, activation):
-    published = BertConfig.from_published({**PUBLISHED, "hidden_act": alias}, 2)
+    published = EncoderConfig.from_published({**PUBLISHED, "hidden_act": alias}, 2)
     assert published.activation == activation
-    assert BertConfig(**SIZES, activation=alias).activation == activation
+    assert EncoderConfig(**SIZES, activation=alias).activation == activation
 
 
 def test_published_fields_are_all_read():
-    config = BertConfig.from_published({
+    config = EncoderConfig.from_published({
         **PUBLISHED, "model_type": "bert", "max_position_embeddings": 64,
         "type_vocab_size": 3, "hidden_act": "relu", "layer_norm_eps": 1e-5,
         "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3,
         "classifier_dropout": 0.4, "initializer_range": 0.5, "unknown": 1}, 7)
-    assert config == BertConfig(
+    assert config == EncoderConfig(
         vocab_size=100, hidden_size=32, num_heads=(4, 4), intermediate_sizes=(64, 64),
         head_size=8, max_positions=64, type_vocab_size=3, activation="relu",
         layer_norm_epsilon=1e-5, hidden_dropout=0.2, attention_dropout=0.3,
@@ -109,7 +109,7 @@ def test_published_fields_are_all_read():
 
 
 def test_published_fields_left_out_are_berts_own():
-    assert BertConfig.from_published(PUBLISHED, 2) == BertConfig(
+    assert EncoderConfig.from_published(PUBLISHED, 2) == EncoderConfig(
         vocab_size=100, hidden_size=32, num_heads=(4, 4), intermediate_sizes=(64, 64),
         head_size=8, max_positions=512, type_vocab_size=2, activation="gelu",
         layer_norm_epsilon=1e-12, hidden_dropout=0.1, attention_dropout=0.1,
@@ -119,7 +119,7 @@ def test_published_fields_left_out_are_berts_own():
 @pytest.mark.parametrize("value, expected", [(None, 0.3), (0.0, 0.0), (0.2, 0.2)])
 def test_classifier_dropout_is_the_hidden_dropout_unless_given(value, expected):
     fields = {**PUBLISHED, "hidden_dropout_prob": 0.3, "classifier_dropout": value}
-    assert BertConfig.from_published(fields, 2).classifier_dropout == expected
+    assert EncoderConfig.from_published(fields, 2).classifier_dropout == expected
 
 
 @pytest.mark.parametrize("change, received", [
@@ -139,14 +139,14 @@ def test_classifier_dropout_is_the_hidden_dropout_unless_given(value, expected):
     ({"layer_norm_eps": "1e-12"}, "layer_norm_epsilon='1e-12'"),
 ])
 def test_published_fields_that_are_no_berts_are_refused(change, received):
-    message = refusal(BertConfig.from_published, {**PUBLISHED, **change}, 2)
+    message = refusal(EncoderConfig.from_published, {**PUBLISHED, **change}, 2)
     assert message.endswith(f"Received: {received}")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_missing_published_field_is_named(name):
     fields = {key: value for key, value in PUBLISHED.items() if key != name}
-    message = refusal(BertConfig.from_published, fields, 2)
+    message = refusal(EncoderConfig.from_published, fields, 2)
     assert message == (f"A BERT config must give {[name]}. "
                        f"Received: {sorted(fields)}")
 
@@ -156,7 +156,7 @@ def test_a_missing_published_field_is_named(name):
     ("minilm_l6", 6, 384, 12, 1536)])
 def test_named_shapes(name, layers, width, heads, ffn):
     config = named(name, num_labels=4)
-    assert config == BertConfig.uniform(
+    assert config == EncoderConfig.uniform(
         hidden_size=width, num_layers=layers, num_heads=heads, intermediate_size=ffn,
         num_labels=4)
 
@@ -171,15 +171,15 @@ def test_an_unknown_shape_is_told_the_known_ones():
 
 
 def test_json_round_trip():
-    config = BertConfig(**SIZES, activation="silu", hidden_dropout=0.0, num_labels=3)
+    config = EncoderConfig(**SIZES, activation="silu", hidden_dropout=0.0, num_labels=3)
     text = config.to_json()
     assert text.endswith("}\n")
     assert json.loads(text)["num_heads"] == [4, 2]
-    assert BertConfig(**json.loads(text)) == config
+    assert EncoderConfig(**json.loads(text)) == config
 
 
 def test_replace_checks_anew():
-    config = BertConfig(**SIZES)
+    config = EncoderConfig(**SIZES)
     assert config.replace(num_labels=9).num_labels == 9
     assert config.num_labels == 2
     assert refusal(config.replace, num_labels=0).endswith("Received: num_labels=0")

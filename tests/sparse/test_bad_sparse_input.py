@@ -132,7 +132,7 @@ def test_csr_in_half_precision_is_refused(kernel, policy, dtype):
 
 def test_a_pass_tells_the_same_mistakes():
     """Through a recipe, as a user of the scripts meets them."""
-    config = model.BertConfig.uniform(
+    config = model.EncoderConfig.uniform(
         hidden_size=32, num_layers=1, num_heads=2, intermediate_size=80, vocab_size=103,
         max_positions=64, num_labels=3)
 

@@ -33,7 +33,7 @@ def make(kind: str, scheme: str = "dynamic_wi8_afp32"):
     from tfopt.compress.passes.quantization_aware import QuantizationAware
     from tfopt.train import Distillation
 
-    config = model.BertConfig.uniform(
+    config = model.EncoderConfig.uniform(
         hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, vocab_size=103,
         max_positions=64, num_labels=3, initializer_range=0.2, hidden_dropout=0.0,
         attention_dropout=0.0, classifier_dropout=0.0)
@@ -82,14 +82,15 @@ def main(kind: str, out: str, state_dir: str, kill_at: str = "0") -> None:
     import run_dir
 
     from tfopt.backend import keras
-    from tfopt.train import callbacks, loop, strategy
+    from tfopt.train import callbacks, loop
+    from tfopt.train.distribute import strategy
 
     class Kill(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if callbacks.steps_done(self.model) == int(kill_at):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    loop.SaveProgress = functools.partial(callbacks.SaveProgress, every_s=0)
+    loop.SaveRunState = functools.partial(callbacks.SaveRunState, every_s=0)
     placed = strategy.strategy("multi_worker", wait_s=60)
     weights, history, _ = run(
         kind, placed.strategy, None if state_dir == "none" else state_dir, dev=True,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tfopt.backend import keras, tf
-from tfopt.train import callbacks, progress
-from tfopt.train.callbacks import KeepBest, SaveProgress, StopOnNonFinite, TrainingLog
+from tfopt.train import callbacks, run_state
+from tfopt.train.callbacks import KeepBest, SaveRunState, StopOnNonFinite, TrainingLog
 
 
 class FakeModel:
@@ -43,7 +43,7 @@ def fake() -> FakeModel:
 
 def keep_best(fake, accuracies, steps_per_epoch=10, **options):
     """Runs epochs of these dev accuracies; returns (epochs run, the progress)."""
-    state = progress.Progress(fake)
+    state = run_state.RunState(fake)
     callback = KeepBest(state, **options)
     callback.set_model(fake)
     for epoch, accuracy in enumerate(accuracies):
@@ -79,19 +79,20 @@ def test_patience_ends_training(fake, patience, accuracies, epochs):
     assert keep_best(fake, accuracies, patience=patience)[0] == epochs
 
 
-@pytest.mark.parametrize("settle_step,best", [(0, 0), (10, 0), (11, 1), (21, 2)])
-def test_epochs_before_the_settle_step_do_not_count(fake, settle_step, best):
-    epochs, state = keep_best(fake, [0.9, 0.8, 0.7], settle_step=settle_step)
+@pytest.mark.parametrize("first_valid_step,best", [(0, 0), (10, 0), (11, 1), (21, 2)])
+def test_epochs_before_the_settle_step_do_not_count(fake, first_valid_step, best):
+    epochs, state = keep_best(fake, [0.9, 0.8, 0.7], first_valid_step=first_valid_step)
     assert (epochs, state.best_epoch) == (3, best)
 
 
 def test_patience_starts_at_the_settle_step(fake):
-    epochs, _ = keep_best(fake, [0.9, 0.1, 0.2, 0.3, 0.2], settle_step=25, patience=1)
+    epochs, _ = keep_best(fake, [0.9, 0.1, 0.2, 0.3, 0.2], first_valid_step=25,
+                          patience=1)
     assert epochs == 5
 
 
 def test_without_dev_nothing_is_kept(fake):
-    state = progress.Progress(fake)
+    state = run_state.RunState(fake)
     callback = KeepBest(state, patience=1)
     callback.set_model(fake)
     for epoch in range(3):
@@ -127,7 +128,7 @@ def clock(monkeypatch):
 
 def test_progress_is_saved_as_time_goes_by_and_at_the_epochs_end(fake, clock):
     state = FakeProgress()
-    callback = SaveProgress(state, every_s=60)
+    callback = SaveRunState(state, every_s=60)
     callback.set_model(fake)
     callback.set_params({"steps": 9})
     saves = []
@@ -147,7 +148,7 @@ def test_progress_is_saved_as_time_goes_by_and_at_the_epochs_end(fake, clock):
 def test_an_epochs_last_step_is_saved_with_its_evaluation_only(fake):
     """Else a run killed in between would go on without that epoch's figures."""
     state = FakeProgress()
-    callback = SaveProgress(state, every_s=0)
+    callback = SaveRunState(state, every_s=0)
     callback.set_model(fake)
     callback.set_params({"steps": 3})
     for batch in range(3):
@@ -159,7 +160,7 @@ def test_an_epochs_last_step_is_saved_with_its_evaluation_only(fake):
 def test_a_run_that_was_stopped_is_saved_as_finished(fake, stop):
     """Else, killed right then, it would train on when started again."""
     state = FakeProgress()
-    callback = SaveProgress(state)
+    callback = SaveRunState(state)
     callback.set_model(fake)
     fake.stop_training = stop
     callback.on_epoch_end(0, {})

@@ -10,14 +10,16 @@ import pytest
 from tfopt import data, model
 from tfopt.backend import keras, tf
 from tfopt.compress.teacher import taps
-from tfopt.train import Distillation, Settings, callbacks, fit, loop, strategy, terms
-from tfopt.train.distillation import RELATIONS
+from tfopt.train import Distillation, Settings, callbacks, fit, loop
+from tfopt.train.distill import losses
+from tfopt.train.distill.config import RELATIONS
+from tfopt.train.distribute import strategy
 
-TEACHER = model.BertConfig.uniform(
+TEACHER = model.EncoderConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=4, intermediate_size=32, vocab_size=103,
     max_positions=64, num_labels=3, initializer_range=0.3)
 # Another width, fewer layers, one head less than the width would give.
-STUDENT = model.BertConfig(
+STUDENT = model.EncoderConfig(
     vocab_size=103, hidden_size=8, num_heads=(1,), intermediate_sizes=(12,),
     head_size=4, max_positions=64, num_labels=3, hidden_dropout=0.0,
     attention_dropout=0.0, classifier_dropout=0.0, initializer_range=0.3)
@@ -40,7 +42,7 @@ def weights(trained) -> np.ndarray:
 
 def divergence(student, teacher, batches) -> float:
     """Mean soft loss of a student, by the definition."""
-    values = [terms.soft(student(x), teacher(x), 1.0) for x, _ in batches.dataset()]
+    values = [losses.soft(student(x), teacher(x), 1.0) for x, _ in batches.dataset()]
     return float(np.mean(np.concatenate(values)))
 
 
@@ -84,14 +86,14 @@ def test_the_loss_is_the_weighted_sum_of_the_terms(teacher, batches):
                                       "qkv": found.projections})(inputs)
 
     own, theirs = said(student), said(teacher)
-    expected = 0.1 * terms.hard(own["logits"], class_ids)
-    expected += 0.2 * terms.soft(own["logits"], theirs["logits"], 3.0)
+    expected = 0.1 * losses.hard(own["logits"], class_ids)
+    expected += 0.2 * losses.soft(own["logits"], theirs["logits"], 3.0)
     for a, b in zip(own["hidden"], theirs["hidden"], strict=True):
-        expected += 0.3 / 2 * terms.distance(a, b, visible)
+        expected += 0.3 / 2 * losses.distance(a, b, visible)
     for name in RELATIONS:
-        a, b = (terms.relation(x["qkv"][name], x["qkv"][name], 4, visible)
+        a, b = (losses.relation(x["qkv"][name], x["qkv"][name], 4, visible)
                 for x in (own, theirs))
-        expected += 0.4 / 3 * terms.relation_loss(a, b, visible)
+        expected += 0.4 / 3 * losses.relation_loss(a, b, visible)
     found = first_loss(Distillation(
         temperature=3.0, hard_weight=0.1, soft_weight=0.2, hidden_weight=0.3,
         relations_weight=0.4), student, teacher, batches)
@@ -160,7 +162,7 @@ def test_dev_judges_the_student_alone(teacher, batches):
     values, hits = [], []
     for inputs, class_ids in batches.dataset():
         logits = student(inputs)
-        values += terms.hard(logits, class_ids).numpy().tolist()
+        values += losses.hard(logits, class_ids).numpy().tolist()
         hits += (np.argmax(logits, -1) == class_ids.numpy()).tolist()
     best = max(history, key=lambda entry: entry["val_accuracy"])
     assert best["val_accuracy"] == pytest.approx(np.mean(hits))
@@ -247,8 +249,8 @@ class _Kill(keras.callbacks.Callback):
 
 def test_a_killed_run_goes_on_to_the_same_weights(teacher, batches, tmp_path,
                                                   monkeypatch):
-    monkeypatch.setattr(loop, "SaveProgress",
-                        functools.partial(callbacks.SaveProgress, every_s=0))
+    monkeypatch.setattr(loop, "SaveRunState",
+                        functools.partial(callbacks.SaveRunState, every_s=0))
     settings = Settings(epochs=2, learning_rate=1e-2)
 
     def run(**others):

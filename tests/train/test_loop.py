@@ -10,10 +10,11 @@ import pytest
 from tfopt import data, model
 from tfopt.backend import keras, tf
 from tfopt.model.layers import Dropout, LayerNorm
-from tfopt.train import Settings, callbacks, fit, loop, strategy
+from tfopt.train import Settings, callbacks, fit, loop
+from tfopt.train.distribute import strategy
 from tfopt.types import INPUT_NAMES
 
-TINY = model.BertConfig.uniform(
+TINY = model.EncoderConfig.uniform(
     hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, vocab_size=103,
     max_positions=64, num_labels=3)
 RATE = 4e-3  # of the model that `learned` is
@@ -167,7 +168,7 @@ def test_patience_stops_early(tiny_batches):
 def test_epochs_before_the_settle_step_are_not_kept(tiny_batches):
     trained, script = bag(), Script(0.9, 0.1, 0.2)
     fit(trained, tiny_batches, tiny_batches, Settings(epochs=3), callbacks=[script],
-        settle_step=7)  # an epoch has 6 steps
+        first_valid_step=7)  # an epoch has 6 steps
     np.testing.assert_array_equal(weights(trained), script.weights[2])
 
 
@@ -196,8 +197,8 @@ def test_only_kernels_and_embeddings_decay(tiny_examples):
 @pytest.fixture
 def saved_each_step(monkeypatch):
     """The state of a run is saved after each step."""
-    monkeypatch.setattr(loop, "SaveProgress",
-                        functools.partial(callbacks.SaveProgress, every_s=0))
+    monkeypatch.setattr(loop, "SaveRunState",
+                        functools.partial(callbacks.SaveRunState, every_s=0))
 
 
 def test_loss_that_is_no_number_ends_training(tiny_batches, tmp_path, saved_each_step):

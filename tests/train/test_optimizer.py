@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tfopt.backend import keras, tf
-from tfopt.train import AdamW, WarmupLinearDecay, strategy
+from tfopt.train import AdamW, WarmupLinearDecay
+from tfopt.train.distribute import strategy
 
 STEPS = 5
 RATE, DECAY = 1e-2, 0.1

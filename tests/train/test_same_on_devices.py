@@ -15,7 +15,7 @@ import pytest
 import same_run
 
 import tfopt
-from tfopt.train import strategy
+from tfopt.train.distribute import strategy
 
 STEPS = 24  # four epochs of six
 

@@ -19,7 +19,8 @@ import pytest
 import tfopt
 from tfopt import data, model
 from tfopt.backend import tf
-from tfopt.train import Settings, cluster, fit, precision, shares, strategy, workers
+from tfopt.train import Settings, fit, precision
+from tfopt.train.distribute import cluster, sharding, strategy, workers
 
 
 def tf_config(task=("worker", 0), **jobs) -> str:
@@ -181,7 +182,7 @@ def test_one_line_says_what_was_chosen_and_why(caplog):
 
 def test_the_facade_builds_in_its_scope():
     with tfopt.strategy("mirrored") as s:
-        built = model.build(model.BertConfig.uniform(
+        built = model.build(model.EncoderConfig.uniform(
             hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8,
             vocab_size=30, max_positions=8, num_labels=2))
         # Asked for within another's scope, it is still itself.
@@ -206,7 +207,7 @@ def test_a_batch_that_the_replicas_do_not_divide_is_refused(tiny_examples):
                                          "Received: batch_size=7$"):
         placed.batch_size(7)
     with placed:
-        built = model.build(model.BertConfig.uniform(
+        built = model.build(model.EncoderConfig.uniform(
             hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8,
             vocab_size=103, max_positions=16, num_labels=3))
     with pytest.raises(ValueError, match="Received: batch_size=9$"):
@@ -252,7 +253,7 @@ def numbers(size):
                                           (False, [1, 1, 1, 0])])
 def test_a_smaller_batch_is_filled_with_rows_that_weigh_nothing(mean, weights):
     one = tf.distribute.get_strategy()
-    first, last = shares.of(numbers(4), 4, one, mean).as_numpy_iterator()
+    first, last = sharding.of(numbers(4), 4, one, mean).as_numpy_iterator()
     np.testing.assert_array_equal(first[2], [1, 1, 1, 1])
     inputs, labels, given = last
     np.testing.assert_array_equal(inputs["x"], [4, 5, 6, 4])
@@ -262,14 +263,14 @@ def test_a_smaller_batch_is_filled_with_rows_that_weigh_nothing(mean, weights):
 
 def test_whole_batches_have_no_weights():
     whole = tf.data.Dataset.range(8).batch(4, drop_remainder=True)
-    found = shares.of(whole.map(lambda x: (x, x)), 4, tf.distribute.get_strategy())
+    found = sharding.of(whole.map(lambda x: (x, x)), 4, tf.distribute.get_strategy())
     assert [spec.shape for spec in found.element_spec] == [[4], [4]]
 
 
 def test_each_replica_has_its_rows_of_the_same_batch():
     both = strategy.make("mirrored")
     rows = [[element[0]["x"].numpy().tolist() for element in elements_of(both, batch)]
-            for batch in shares.of(numbers(4), 4, both)]
+            for batch in sharding.of(numbers(4), 4, both)]
     assert rows == [[[0, 1], [2, 3]], [[4, 5], [6, 4]]]
 
 
@@ -281,7 +282,7 @@ def elements_of(both, batch):
 
 def test_texts_without_labels_are_told_so():
     only = tf.data.Dataset.range(4).batch(2).map(lambda x: ({"x": x},))
-    inputs, labels, _ = next(iter(shares.of(only, 2, tf.distribute.get_strategy())))
+    inputs, labels, _ = next(iter(sharding.of(only, 2, tf.distribute.get_strategy())))
     np.testing.assert_array_equal(labels, [-1, -1])
 
 

@@ -11,7 +11,7 @@ from tfopt import data, model
 from tfopt.backend import keras, tf
 from tfopt.train import Distillation, Settings, fit, with_cached_logits
 
-CONFIG = model.BertConfig.uniform(
+CONFIG = model.EncoderConfig.uniform(
     hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, vocab_size=103,
     max_positions=64, num_labels=3, initializer_range=0.3, hidden_dropout=0.0,
     attention_dropout=0.0, classifier_dropout=0.0)

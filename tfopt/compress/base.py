@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tfopt.backend import keras
-from tfopt.compress.search import Costs
+from tfopt.compress.costs import Costs
 from tfopt.compress.teacher import check_teacher, taps
-from tfopt.model import BertConfig, for_inference
+from tfopt.model import EncoderConfig, for_inference
 from tfopt.train import loop
-from tfopt.train.distillation import Distillation
+from tfopt.train.distill.config import Distillation
+from tfopt.train.distill.teacher_cache import with_cached_logits
 from tfopt.train.objective import Objective
-from tfopt.train.teacher_cache import with_cached_logits
 from tfopt.types import BatchSource, PathLike
 
 
@@ -64,7 +64,7 @@ class Context:
     taught: BatchSource | None = None
     distillation: Distillation = Distillation()
     teacher_logits_file: PathLike | None = None
-    costs: Callable[[BertConfig], Costs] | None = None
+    costs: Callable[[EncoderConfig], Costs] | None = None
     removable_tokens: Mapping[int, int] | None = None
 
     def __post_init__(self):
@@ -215,7 +215,7 @@ class Pass:
         """Returns a plain model from a wrapped and trained one."""
         raise TypeError(f"The pass {self.name()!r} does not train. Received: strip()")
 
-    def settle_step(self) -> int:
+    def first_valid_step(self) -> int:
         """The training step from which a wrapped model is in its final form."""
         return 0
 
@@ -236,7 +236,7 @@ class Pass:
         chosen = self.resolve(context)
         wrapped = chosen.wrap(model)
         context.fit(wrapped, callbacks=chosen.callbacks(),
-                    settle_step=chosen.settle_step())
+                    first_valid_step=chosen.first_valid_step())
         return chosen.outcome(model, chosen.strip(wrapped))
 
     def to_fields(self) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from absl import logging
 from tfopt.backend import keras
 from tfopt.compress import registry
 from tfopt.compress.base import Context, Outcome, Pass, copy_model
-from tfopt.train import workers
-from tfopt.train.distillation import Distillation
+from tfopt.train.distill.config import Distillation
+from tfopt.train.distribute import workers
 from tfopt.types import PathLike
 
 Measure = Callable[[keras.Model], Mapping[str, float]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfopt.backend import keras
 from tfopt.model import anatomy
-from tfopt.train.taught import Taps
+from tfopt.train.distill.student import Taps
 
 
 def taps(model: keras.Model) -> Taps:

@@ -9,7 +9,7 @@ from tfopt.backend import keras, tf
 from tfopt.export import flatbuffer, saved_model
 from tfopt.export.densify import densified
 from tfopt.model import for_inference
-from tfopt.model.lean import LOWEST
+from tfopt.model.inference_layers import LOWEST
 
 
 def to_bytes(

@@ -13,8 +13,8 @@ from tfopt.backend import keras
 from tfopt.export import calibrate, converter, flatbuffer, trained
 from tfopt.export.calibrate import Example, Observed
 from tfopt.export.trained import Range
-from tfopt.model.anatomy import MASSIVE_OUTPUT, MASSIVE_TIMES
-from tfopt.model.quantized import Quantized
+from tfopt.model.anatomy import OUTLIER_OUTPUT, OUTLIER_RATIO
+from tfopt.model.quantized_layers import Quantized
 
 # By how much a hidden position's score lies below the lowest visible one, where scores
 # are integers: exp(-10) is 0 beside 1/256.
@@ -149,10 +149,10 @@ def _massive(contents: bytes, seen) -> dict[str, tuple[int, ...]]:
     found = {}
     for operation in flatbuffer.operations(model, "FULLY_CONNECTED"):
         name = flatbuffer.output_name(model.subgraphs[0], operation)
-        layer = re.search(MASSIVE_OUTPUT, name)
+        layer = re.search(OUTLIER_OUTPUT, name)
         if layer and name in seen:
             reach = seen[name].channels
-            channels = np.flatnonzero(reach > MASSIVE_TIMES * reach.mean())
+            channels = np.flatnonzero(reach > OUTLIER_RATIO * reach.mean())
             if len(channels):
                 found[layer[0].strip("/")] = tuple(channels.tolist())
     return found

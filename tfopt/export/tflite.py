@@ -4,7 +4,7 @@ Every scheme uses built-in operations alone, no flex ops. A BERT is wired anew f
 (`model.for_inference`): the same numbers from two thirds of the operations. The batch
 is one text; its length is open, `[1, None]`, to be resized per request, unless fixed.
 
-The converter makes a float graph; `export.quantizer` quantizes that by the rules of a
+The converter makes a float graph; `export.aeq` quantizes that by the rules of a
 scheme, with ranges that were seen on examples (`export.calibrate`) or trained.
 """
 
@@ -18,8 +18,8 @@ from absl import logging
 
 from tfopt import model as models
 from tfopt.backend import keras, tf
-from tfopt.export import calibrate, converter, flatbuffer, quantizer, ranges
-from tfopt.export.quantizer import Rule
+from tfopt.export import aeq, calibrate, converter, flatbuffer, ranges
+from tfopt.export.aeq import Rule
 from tfopt.export.ranges import Graph
 from tfopt.model.anatomy import FFN_PRODUCT
 
@@ -145,7 +145,7 @@ def convert(
     check_scheme(scheme)
     chosen = _SCHEMES[scheme]
     if not chosen.rules:
-        plain = models.plain_copy(model) if models.quantized_layers(model) else model
+        plain = models.plain_copy(model) if models.quantized_layers_of(model) else model
         return converter.to_bytes(plain, length=length, types=chosen.types,
                                   optimizations=chosen.optimizations)
     return quantize(float_graph(model, length=length), scheme,
@@ -165,7 +165,7 @@ def float_graph(model: keras.Model, *, length: int | None = None) -> Graph:
     Raises:
         ValueError: as of `convert`.
     """
-    trained = models.quantized_layers(model)
+    trained = models.quantized_layers_of(model)
     plain = models.plain_copy(model) if trained else model
     return Graph(model=plain, length=length, trained=trained,
                  contents=converter.to_bytes(plain, length=length, massive={}))
@@ -219,7 +219,7 @@ def quantize(
     if alone is not None:
         leave = [name for name in known if name not in alone]
     rules += [Rule("*", "float", _only(name)) for name in leave]
-    quantized = quantizer.quantize(contents, rules, found)
+    quantized = aeq.quantize(contents, rules, found)
     logging.info("Exported %s: %.1f MB", scheme, len(quantized) / 1e6)
     return quantized
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfopt.export import flatbuffer
-from tfopt.model.quantized import (
+from tfopt.model.quantized_layers import (
     Grid,
     Quantized,
     QuantizedAdd,

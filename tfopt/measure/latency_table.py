@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfopt.model import BertConfig
+from tfopt.model import EncoderConfig
 
 # A product's rows are computed by tiles of 16: one token more begins the next.
 TOKENS = (1, 8, 16, 17, 24, 32, 33, 48, 64, 65, 96, 128)
@@ -71,7 +71,7 @@ class LatencyTable:
     together: tuple[tuple[int, tuple[tuple[float, float], ...]], ...]
     spread: tuple[float, ...]
 
-    def predict(self, config: BertConfig, lengths: Sequence[int]) -> float:
+    def predict(self, config: EncoderConfig, lengths: Sequence[int]) -> float:
         """Foretells the median time of requests.
 
         Args:
@@ -89,7 +89,7 @@ class LatencyTable:
         return float(np.median(np.outer(self.predict_each(config, lengths),
                                         self.spread)))
 
-    def predict_each(self, config: BertConfig, lengths: Sequence[int]) -> np.ndarray:
+    def predict_each(self, config: EncoderConfig, lengths: Sequence[int]) -> np.ndarray:
         """Foretells the median time of each: ms <float>[N]; else as `predict`."""
         self.check(config, lengths)
         ms = np.interp(lengths, self.tokens, self.first_ms) + (
@@ -122,7 +122,7 @@ class LatencyTable:
         """As `attention_ms`, of an ffn by its neurons: <float>[F + 1]."""
         return self._mean_ms(self.ffn, place, lengths)
 
-    def check(self, config: BertConfig, lengths: Sequence[int]) -> None:
+    def check(self, config: EncoderConfig, lengths: Sequence[int]) -> None:
         """Checks that the table can tell the time of a model at texts of such lengths.
 
         Raises:
@@ -176,7 +176,7 @@ class LatencyTable:
             raise ValueError(f"`lengths` must be {low} to {high}, as the table's. "
                              f"Received: lengths={list(lengths)[:8]}")
 
-    def _check_sizes(self, config: BertConfig) -> None:
+    def _check_sizes(self, config: EncoderConfig) -> None:
         sizes = {"hidden_size": config.hidden_size}
         if any(config.num_heads):
             sizes["head_size"] = config.head_size
@@ -193,12 +193,12 @@ class LatencyTable:
                                  f"Received: {name}={getattr(config, name)}")
 
 
-def blocks(config: BertConfig) -> int:
+def blocks(config: EncoderConfig) -> int:
     """Blocks of which there is something."""
     return int(np.count_nonzero([config.num_heads, config.intermediate_sizes]))
 
 
-def weights(config: BertConfig) -> int:
+def weights(config: EncoderConfig) -> int:
     """Weights of all blocks."""
     return config.hidden_size * (
         4 * config.head_size * sum(config.num_heads)

@@ -1,7 +1,7 @@
 """The file of a latency table -> the table; timed on this machine if there is none.
 
-The files of single blocks and of whole models (`measure.block_times`) are timed, and
-their times taken apart into what a `measure.latency_table` has.
+The files of single blocks and of whole models (`measure.block_benchmark`) are timed,
+and their times taken apart into what a `measure.latency_table` has.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from absl import logging
 
 from tfopt.export import tflite
 from tfopt.files import write_whole
-from tfopt.measure import block_times, latency_table
-from tfopt.measure.block_times import Sizes
+from tfopt.measure import block_benchmark, latency_table
+from tfopt.measure.block_benchmark import Sizes
 from tfopt.measure.latency_table import PLACES, TOKENS, Curve, LatencyTable
-from tfopt.model import BertConfig
+from tfopt.model import EncoderConfig
 from tfopt.types import PathLike
 
 
 def load(
-    config: BertConfig,
+    config: EncoderConfig,
     *,
     path: PathLike | None = None,
     num_threads: int = 2,
@@ -68,7 +68,7 @@ def load(
     for name, value in (("num_threads", num_threads), ("rounds", rounds)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
-    wanted = block_times.environment(config, num_threads, scheme, tokens)
+    wanted = block_benchmark.environment(config, num_threads, scheme, tokens)
     if as_is:
         return _read_as_is(path, config, wanted)
     path = Path(path) if path is not None else _default_path(wanted)
@@ -95,7 +95,7 @@ def _read(path: Path) -> LatencyTable:
                          f"anew. {error}") from error
 
 
-def _read_as_is(path: PathLike | None, config: BertConfig,
+def _read_as_is(path: PathLike | None, config: EncoderConfig,
                 wanted: Mapping) -> LatencyTable:
     """Reads a table of any machine that can tell what is wanted."""
     if path is None or not Path(path).is_file():
@@ -122,22 +122,22 @@ def _differences(table: LatencyTable, wanted: Mapping) -> list[str]:
             for name, value in wanted.items() if table.environment.get(name) != value]
 
 
-def _build(config: BertConfig, environment: Mapping, rounds: int,
+def _build(config: EncoderConfig, environment: Mapping, rounds: int,
            record: Path) -> LatencyTable:
     """Times all files, and takes the table apart."""
-    grids = block_times.grids(config)
+    grids = block_benchmark.grids(config)
     mixed = Sizes.mixed(config)
-    plan = {"one": Sizes.empty(1), "empty": Sizes.empty(block_times.REPEATS + 1),
+    plan = {"one": Sizes.empty(1), "empty": Sizes.empty(block_benchmark.REPEATS + 1),
             **{(*key, size): Sizes.of_block(*key, size)
                for key, grid in grids.items() for size in grid},
             **{sizes: sizes for scales in mixed.values() for scale in scales
                for sizes in scale}}
-    ms, spread = block_times.measure(
+    ms, spread = block_benchmark.measure(
         config, plan, tokens=environment["tokens"], rounds=rounds, record=record,
         num_threads=environment["num_threads"], scheme=environment["scheme"])
 
     def curve(kind, place):
-        count = block_times.REPEATS if place == "inner" else 1
+        count = block_benchmark.REPEATS if place == "inner" else 1
         rows = [(ms[kind, place, size] - ms["empty"]) / count
                 for size in grids[kind, place]]
         return Curve(sizes=(0, *grids[kind, place]),
@@ -146,7 +146,7 @@ def _build(config: BertConfig, environment: Mapping, rounds: int,
     table = LatencyTable(
         environment=environment, tokens=tuple(environment["tokens"]),
         first_ms=tuple(ms["one"].tolist()),
-        layer_ms=tuple(((ms["empty"] - ms["one"]) / block_times.REPEATS).tolist()),
+        layer_ms=tuple(((ms["empty"] - ms["one"]) / block_benchmark.REPEATS).tolist()),
         attention={place: curve("heads", place) for place in PLACES},
         ffn={place: curve("neurons", place) for place in PLACES},
         together=((0, ((0.0, 0.0),)),), spread=tuple(spread.tolist()))

@@ -4,9 +4,8 @@ model = tfopt.model.load("minilm", num_labels=3)   # checkpoint -> keras.Model
 tfopt.model.save(model, "out/keras")               # keras.Model -> checkpoint
 """
 
-from tfopt.model import quantized
+from tfopt.model import quantized_layers
 from tfopt.model.anatomy import config_of
-from tfopt.model.bert import build, for_inference
 from tfopt.model.checkpoint import (
     KERAS_FILE,
     directory,
@@ -14,14 +13,15 @@ from tfopt.model.checkpoint import (
     published_labels,
     save,
 )
-from tfopt.model.config import SHAPE_NAMES, BertConfig, named
+from tfopt.model.config import SHAPE_NAMES, EncoderConfig, named
+from tfopt.model.encoder import build, for_inference
 from tfopt.model.layers import LowRankDense
-from tfopt.model.quantized import plain_copy, quantized_layers
+from tfopt.model.quantized_layers import plain_copy, quantized_layers_of
 
 __all__ = [
     "KERAS_FILE",
     "SHAPE_NAMES",
-    "BertConfig",
+    "EncoderConfig",
     "LowRankDense",
     "build",
     "config_of",
@@ -31,7 +31,7 @@ __all__ = [
     "named",
     "plain_copy",
     "published_labels",
-    "quantized",
     "quantized_layers",
+    "quantized_layers_of",
     "save",
 ]

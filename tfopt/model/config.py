@@ -1,4 +1,4 @@
-"""BertConfig: the sizes of a BERT, per layer, as one frozen record.
+"""EncoderConfig: the sizes of a BERT, per layer, as one frozen record.
 
 Source: Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional
 Transformers", arXiv:1810.04805. Unlike the published configurations, the number
@@ -23,7 +23,7 @@ _ACTIVATION_ALIASES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BertConfig:
+class EncoderConfig:
     """Sizes and constants of a BERT encoder with a classification head.
 
     Attributes:
@@ -101,7 +101,7 @@ class BertConfig:
     def uniform(
         cls, *, hidden_size: int, num_layers: int, num_heads: int,
         intermediate_size: int, vocab_size: int = 30522, **others: Any,
-    ) -> BertConfig:
+    ) -> EncoderConfig:
         """Builds a config whose layers are all of one size, as published BERTs are.
 
         Args:
@@ -133,7 +133,8 @@ class BertConfig:
         )
 
     @classmethod
-    def from_published(cls, fields: Mapping[str, Any], num_labels: int) -> BertConfig:
+    def from_published(cls, fields: Mapping[str, Any], num_labels: int
+                       ) -> EncoderConfig:
         """Reads the JSON of a Hugging Face `config.json` or a `bert_config.json`.
 
         Args:
@@ -188,14 +189,14 @@ class BertConfig:
         """Returns the fields as a JSON object."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
-    def without_empty_layers(self) -> BertConfig:
+    def without_empty_layers(self) -> EncoderConfig:
         """The sizes of the layers that have a block; of the last one if none has."""
         layers = [sizes for sizes in zip(self.num_heads, self.intermediate_sizes,
                                          strict=True) if any(sizes)]
         heads, neurons = zip(*layers or [(0, 0)], strict=True)
         return self.replace(num_heads=heads, intermediate_sizes=neurons)
 
-    def replace(self, **changes: Any) -> BertConfig:
+    def replace(self, **changes: Any) -> EncoderConfig:
         """Returns a copy with some fields changed, checked anew."""
         return dataclasses.replace(self, **changes)
 
@@ -215,7 +216,7 @@ _SHAPES = {  # layers, width, heads, ffn
 SHAPE_NAMES = tuple(_SHAPES)
 
 
-def named(name: str, **others: Any) -> BertConfig:
+def named(name: str, **others: Any) -> EncoderConfig:
     """Returns the config of a published shape, such as "bert_base".
 
     Args:
@@ -232,7 +233,7 @@ def named(name: str, **others: Any) -> BertConfig:
         raise ValueError(
             f"A named shape must be one of {SHAPE_NAMES}. Received: name={name!r}")
     layers, width, heads, ffn = _SHAPES[name]
-    return BertConfig.uniform(hidden_size=width, num_layers=layers, num_heads=heads,
+    return EncoderConfig.uniform(hidden_size=width, num_layers=layers, num_heads=heads,
                               intermediate_size=ffn, **others)
 
 
@@ -244,7 +245,7 @@ def _is_number(value) -> bool:
     return isinstance(value, int | float) and value >= 0
 
 
-def _require(condition, rule: str, config: BertConfig, name: str) -> None:
+def _require(condition, rule: str, config: EncoderConfig, name: str) -> None:
     if not condition:
         raise ValueError(
             f"`{name}` must be {rule}. Received: {name}={getattr(config, name)!r}")

@@ -1,13 +1,14 @@
 """Training: `fit`, its settings and callbacks, and distillation from a teacher."""
 
-from tfopt.train import callbacks, objective, strategy
-from tfopt.train.distillation import Distillation
+from tfopt.train import callbacks, objective
+from tfopt.train.distill.config import Distillation
+from tfopt.train.distill.student import Taps
+from tfopt.train.distill.teacher_cache import with_cached_logits
+from tfopt.train.distribute import strategy
+from tfopt.train.learning_rate import WarmupLinearDecay
 from tfopt.train.loop import Settings, fit, lean_step
 from tfopt.train.optimizer import AdamW
 from tfopt.train.precision import retype
-from tfopt.train.schedule import WarmupLinearDecay
-from tfopt.train.taught import Taps
-from tfopt.train.teacher_cache import with_cached_logits
 
 __all__ = ["AdamW", "Distillation", "Settings", "Taps", "WarmupLinearDecay",
            "callbacks", "fit", "lean_step", "objective", "retype", "strategy",

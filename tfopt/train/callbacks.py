@@ -133,7 +133,7 @@ class ProgressLine(keras.callbacks.Callback):
             (self.params["steps"] - steps) * per_step_s)
 
 
-class WeighRest(keras.callbacks.Callback):
+class PaddedLossCorrection(keras.callbacks.Callback):
     """Makes the dev loss a mean over examples, where batches were filled up.
 
     Keras takes the rows that weigh nothing into its mean; accuracy has them not.
@@ -167,20 +167,21 @@ class KeepBest(keras.callbacks.Callback):
         progress: where the best value so far, its epoch and weights are kept.
         patience: epochs without a better value after which training stops; None
             never stops it.
-        settle_step: epochs that end before this step are passed over: the model was
-            not yet in its final form, such as half pruned.
+        first_valid_step: epochs that end before this step are passed over: the model
+            was not yet in its final form, such as half pruned.
     """
 
-    def __init__(self, progress, patience: int | None = None, settle_step: int = 0):
+    def __init__(self, progress, patience: int | None = None,
+                 first_valid_step: int = 0):
         super().__init__()
         self._progress = progress
         self._patience = patience
-        self._settle_step = settle_step
+        self._first_valid_step = first_valid_step
 
     def on_epoch_end(self, epoch, logs=None):
         """Compares and keeps."""
         value = (logs or {}).get("val_accuracy")
-        if value is None or steps_done(self.model) < self._settle_step:
+        if value is None or steps_done(self.model) < self._first_valid_step:
             return
         if value > self._progress.best_value:
             self._progress.keep_best(value, epoch, self.model)
@@ -189,11 +190,11 @@ class KeepBest(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-class SaveProgress(keras.callbacks.Callback):
+class SaveRunState(keras.callbacks.Callback):
     """Saves the state of the run every so many seconds, and at each epoch's end.
 
     Args:
-        progress: the run's `Progress`.
+        progress: the run's `RunState`.
         every_s: seconds between two saves within an epoch.
         agree: of whether the time has come, what all workers hold, since all must save
             at the same step; None where there is one.

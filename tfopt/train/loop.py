@@ -18,19 +18,20 @@ from absl import logging
 
 from tfopt import switches, xla
 from tfopt.backend import keras, tf
-from tfopt.train import objective, precision, shares, workers
+from tfopt.train import objective, precision
 from tfopt.train.callbacks import (
     KeepBest,
+    PaddedLossCorrection,
     ProgressLine,
-    SaveProgress,
+    SaveRunState,
     StopOnNonFinite,
     TrainingLog,
-    WeighRest,
 )
-from tfopt.train.executions import Executions, SeveralSteps
+from tfopt.train.distribute import sharding, workers
+from tfopt.train.learning_rate import WarmupLinearDecay
 from tfopt.train.optimizer import AdamW, accelerated
-from tfopt.train.progress import Progress
-from tfopt.train.schedule import WarmupLinearDecay
+from tfopt.train.run_state import RunState
+from tfopt.train.steps_per_execution import MultiStepModel, StepsPerExecution
 from tfopt.types import BatchSource, PathLike, check_fields
 
 # Of BERT-Base at batch 64 an H100 makes some 50 steps a second.
@@ -113,7 +114,7 @@ def fit(
     state_dir: PathLike | None = None,
     log_dir: PathLike | None = None,
     goal: objective.Objective | None = None,
-    settle_step: int = 0,
+    first_valid_step: int = 0,
 ) -> list[dict[str, float]]:
     """Trains a model in place.
 
@@ -130,8 +131,8 @@ def fit(
             goes on where the first was killed.
         log_dir: where TensorBoard's event files go.
         goal: what to minimize, such as `Distillation.goal`; default cross-entropy.
-        settle_step: step before which no epoch counts as the best, since the model is
-            not in its final form yet (a pruning ramp still rises).
+        first_valid_step: step before which no epoch counts as the best, since the model
+            is not in its final form yet (a pruning ramp still rises).
 
     Returns:
         The figures of each epoch: loss, accuracy and, with `dev`, val_loss and
@@ -151,7 +152,7 @@ def fit(
             "the strategy 'parameter_server'")
     for source in (train, dev):
         if source is not None:
-            shares.check_divides(source.batch_size, strategy.num_replicas_in_sync)
+            sharding.check_divides(source.batch_size, strategy.num_replicas_in_sync)
     with strategy.scope():
         # Trained is a model of the same layers, so that the caller's is left without
         # an optimizer, whose moments would triple the file it is saved to.
@@ -160,11 +161,11 @@ def fit(
             working = precision.retype(working, settings.mixed_precision)
         goal = goal or objective.cross_entropy()
         working = goal.prepare(
-            SeveralSteps(working.inputs, working.outputs, name=model.name),
+            MultiStepModel(working.inputs, working.outputs, name=model.name),
             settings.mixed_precision)
         _compile(working, train, settings, goal)
     # Outside of the scope: workers cannot share the text that it notes.
-    progress = Progress(working, state_dir)
+    progress = RunState(working, state_dir)
     workers.check_same(
         strategy, repr((settings, train.steps_per_epoch, train.batch_size, _about(
             working, callbacks))),
@@ -179,15 +180,15 @@ def fit(
         agree = {} if workers.count(strategy) == 1 else {
             "agree": functools.partial(workers.chiefs_word, strategy)}
         if dev is not None and strategy.num_replicas_in_sync > 1:
-            hooks.insert(0, WeighRest(dev))
+            hooks.insert(0, PaddedLossCorrection(dev))
         if log_dir is not None and workers.is_chief(strategy):
             hooks.append(TrainingLog(Path(log_dir), train.batch_size))
         if not sys.stdout.isatty():
             hooks.append(ProgressLine(train.batch_size))
-        hooks += [KeepBest(progress, settings.patience, settle_step),
-                  SaveProgress(progress, **agree)]
+        hooks += [KeepBest(progress, settings.patience, first_valid_step),
+                  SaveRunState(progress, **agree)]
         if settings.steps_per_execution > 1:
-            hooks.append(Executions(settings.steps_per_execution, hooks))
+            hooks.append(StepsPerExecution(settings.steps_per_execution, hooks))
         with lean_step(working, settings.jit_compile, goal.reads_layers):
             _run(working, progress, train, dev, settings, hooks)
         progress.finished = True
@@ -264,9 +265,9 @@ def _run(model, progress, train, dev, settings, hooks) -> None:
         learned = train.dataset(epochs, progress.step)
         judged = None if dev is None else dev.dataset()
         if whole:
-            learned = shares.of(learned, train.batch_size, strategy)
+            learned = sharding.of(learned, train.batch_size, strategy)
         if dev is not None and strategy.num_replicas_in_sync > 1:
-            judged = shares.of(judged, dev.batch_size, strategy, mean=False)
+            judged = sharding.of(judged, dev.batch_size, strategy, mean=False)
         model.fit(
             learned, initial_epoch=first, epochs=last, steps_per_epoch=part_steps,
             validation_data=judged,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfopt.compress.pruning import Pruning
+from tfopt.compress.pruning.base import Pruning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fisher(Pruning):
     """Prunes the weights of least w^2 times the mean g^2 while training.
 
-    Attributes: those of `compress.pruning.Pruning`.
+    Attributes: those of `compress.pruning.base.Pruning`.
     """
 
     score = "fisher"

@@ -15,8 +15,8 @@ import numpy as np
 from absl import logging
 
 from tfopt.backend import keras
-from tfopt.compress import narrowing
 from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.structure import hidden_width
 from tfopt.model import anatomy
 from tfopt.types import BatchSource, check_fields
 
@@ -32,7 +32,7 @@ class HiddenWidth(Pass):
         multiple: of which the width is one. In exports of 4 bits, so many inputs of a
             kernel share a scale, and kernels of other widths keep 8 bits; the parts in
             which the runtime computes products are of 8 or 16.
-        score: one of `narrowing.SCORES`, by which the highest stay.
+        score: one of `hidden_width.SCORES`, by which the highest stay.
         examples: how many score the dimensions, and fit the kernels.
         reconstruct: whether the kernels that read the stream are fitted to the model
             before.
@@ -62,7 +62,8 @@ class HiddenWidth(Pass):
         check_fields(self, {
             "multiple": (self.multiple >= 1, "at least 1"),
             "keep": (self.keep is None or 0 < self.keep < 1, "a fraction in (0, 1)"),
-            "score": (self.score in narrowing.SCORES, f"one of {narrowing.SCORES}"),
+            "score": (self.score in hidden_width.SCORES,
+                      f"one of {hidden_width.SCORES}"),
             "examples": (self.examples >= 1, "at least 1"),
             "epochs": (self.epochs is None or self.epochs >= 0, "at least 0, or None"),
         })
@@ -81,11 +82,11 @@ class HiddenWidth(Pass):
         Raises:
             ValueError: the model is no BERT of plain layers, or not wider than asked.
         """
-        narrowing.check_plain(model)
+        hidden_width.check_plain(model)
         kept, pooled = self.choose(model, context.train)
-        small = narrowing.narrow(model, kept, pooled)
+        small = hidden_width.narrow(model, kept, pooled)
         if self.reconstruct:
-            narrowing.reconstruct(model, small, pooled, context.train, self.examples)
+            hidden_width.reconstruct(model, small, pooled, context.train, self.examples)
         note = f"{len(kept)} of {anatomy.config_of(model).hidden_size} dimensions stay"
         logging.info("Of the residual stream, %s", note)
         context.fit(small, self.epochs)
@@ -118,6 +119,6 @@ class HiddenWidth(Pass):
             raise ValueError(
                 f"A multiple of {self.multiple} must be left, below the model's width "
                 f"of {whole}. Received: width={self.width}, keep={self.keep}")
-        found = narrowing.scores(model, self.score, train, self.examples)
+        found = hidden_width.scores(model, self.score, train, self.examples)
         return tuple(tuple(sorted(np.argsort(-own, kind="stable")[:width].tolist()))
                      for own in found)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
-from tfopt.compress.select import choose_layers, skipped
+from tfopt.compress.layer_selection import choose_layers, skipped
 from tfopt.model import LowRankDense
 
 

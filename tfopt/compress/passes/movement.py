@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfopt.compress.pruning import Pruning
+from tfopt.compress.pruning.base import Pruning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Movement(Pruning):
     """Prunes the weights of least movement: the sum of -w g while training.
 
-    Attributes: those of `compress.pruning.Pruning`.
+    Attributes: those of `compress.pruning.base.Pruning`.
     """
 
     score = "movement"

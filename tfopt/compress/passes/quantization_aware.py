@@ -10,16 +10,17 @@ from __future__ import annotations
 import dataclasses
 
 from tfopt.backend import keras
-from tfopt.compress import quantization
 from tfopt.compress.base import Context, Outcome, Pass, Stage, copy_model
-from tfopt.compress.callbacks import KeepMask, QuantizationStep
-from tfopt.compress.quantization import PointsConfig
-from tfopt.compress.select import check_expressions, matches, skipped
-from tfopt.compress.wrapper import check_wrapped
-from tfopt.model import anatomy, quantized_layers
+from tfopt.compress.layer_selection import check_expressions, matches, skipped
+from tfopt.compress.pruning.callbacks import KeepMask
+from tfopt.compress.pruning.masked_layer import check_wrapped
+from tfopt.compress.qat import configs
+from tfopt.compress.qat.callbacks import QuantizationStep
+from tfopt.compress.qat.configs import PointsConfig
+from tfopt.model import anatomy, quantized_layers_of
 from tfopt.model.attention import SelfAttention
 from tfopt.model.layers import LayerNorm, PositionEmbedding
-from tfopt.model.quantized import QUANTIZED
+from tfopt.model.quantized_layers import QUANTIZED
 from tfopt.types import check_fields
 
 _BLOCK = 32
@@ -110,10 +111,10 @@ class QuantizationAware(Pass):
             ValueError: the model is quantized already, no layer can be, or an
                 expression matches none.
         """
-        if quantized_layers(model) or quantization.wrappers_of(model):
+        if quantized_layers_of(model) or configs.wrappers_of(model):
             raise ValueError("The model is quantized already; `tfopt.model.plain_copy` "
                              f"gives it without. Received: {model.name!r}")
-        return quantization.annotate(copy_model(model), self._configs(model))
+        return configs.annotate(copy_model(model), self._configs(model))
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """The one that sets the phases, and one that keeps a pruned model's zeros."""
@@ -127,22 +128,22 @@ class QuantizationAware(Pass):
             model: from `wrap`, trained.
 
         Returns:
-            The model in layers of `tfopt.model.quantized`, which compute as the file
+            The model in layers of `model.quantized_layers`, which compute as the file
             does; `tfopt.convert` gives that file the same integers.
 
         Raises:
             ValueError: the model was not wrapped.
         """
-        check_wrapped(quantization.wrappers_of(model), model, "can be stripped")
-        return quantization.settle(model)
+        check_wrapped(configs.wrappers_of(model), model, "can be stripped")
+        return configs.finalize(model)
 
-    def settle_step(self) -> int:
+    def first_valid_step(self) -> int:
         """The step at which rounding begins."""
         return self.begin_step or 0
 
     def outcome(self, before: keras.Model, after: keras.Model) -> Outcome:
         """Names the quantized layers."""
-        touched = tuple(quantized_layers(after))
+        touched = tuple(quantized_layers_of(after))
         return Outcome(model=after, touched=touched, skipped=skipped(before, touched))
 
     def _configs(self, model: keras.Model) -> dict[str, PointsConfig]:
@@ -202,7 +203,8 @@ def _integer(layer) -> PointsConfig | None:
     width = layer.get_output_shape_at(0)[-1]
     if isinstance(layer, keras.layers.Dense):
         curved = layer.activation is not keras.activations.linear
-        output = "channel_ranges" if anatomy.gives_massive(layer.name) else "range"
+        output = ("channel_ranges" if anatomy.has_outlier_channels(layer.name)
+                  else "range")
         return PointsConfig({"output": output} | ({"activation": "range"} if curved
                                                   else {}), 8, None,
                             width if output == "channel_ranges" else None)

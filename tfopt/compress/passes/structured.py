@@ -24,15 +24,15 @@ import numpy as np
 from absl import logging
 
 from tfopt.backend import keras
-from tfopt.compress import importance, search
 from tfopt.compress.base import Context, Outcome, Pass, Stage
-from tfopt.compress.examples import judged, mean_loss
-from tfopt.compress.reconstruct import reconstruct
-from tfopt.compress.search import Costs
-from tfopt.compress.surgery import Kept, cut, drop_empty_layers
+from tfopt.compress.costs import Costs, multiplications
+from tfopt.compress.samples import judged, mean_loss
+from tfopt.compress.structure import importance, search
+from tfopt.compress.structure.least_squares import reconstruct
+from tfopt.compress.structure.slicing import Kept, cut, drop_empty_layers
 from tfopt.files import write_whole
-from tfopt.model import BertConfig, anatomy
-from tfopt.train import terms
+from tfopt.model import EncoderConfig, anatomy
+from tfopt.train.distill import losses
 from tfopt.types import check_fields
 
 
@@ -132,7 +132,7 @@ class Structured(Pass):
         self.resolve(context)
         config = anatomy.config_of(model)
         costs_of = _without_empty_layers(
-            search.multiplications if self.keep else context.costs)
+            multiplications if self.keep else context.costs)
         before = costs_of(config).whole(config)
         target = self._target(before)
         if target >= before:
@@ -169,16 +169,16 @@ class Structured(Pass):
         return {name: getattr(self, name) for name in (
             "neurons_multiple", "heads_multiple", "empty_blocks")}
 
-    def _depths(self, config: BertConfig) -> list[list[int]]:
+    def _depths(self, config: EncoderConfig) -> list[list[int]]:
         """The layers that structures may be of, the most first."""
         present = [i for i, sizes in enumerate(zip(
             config.num_heads, config.intermediate_sizes, strict=True)) if any(sizes)]
         least = 1 if self.search_depth else len(present)
-        return [[present[i] for i in terms.evenly(count, len(present))]
+        return [[present[i] for i in losses.evenly(count, len(present))]
                 for count in range(len(present), least - 1, -1)] or [[]]
 
-    def _choose(self, model: keras.Model, config: BertConfig, costs: Costs, aim: float,
-                context: Context) -> _Choice:
+    def _choose(self, model: keras.Model, config: EncoderConfig, costs: Costs,
+                aim: float, context: Context) -> _Choice:
         """What stays at a cost; a resumed run finds what it chose."""
         record = context.state_dir and Path(context.state_dir) / "kept.json"
         if record and record.exists():
@@ -199,7 +199,7 @@ class Structured(Pass):
             write_whole(record, choice.to_json())
         return choice
 
-    def _least_loss(self, model: keras.Model, config: BertConfig,
+    def _least_loss(self, model: keras.Model, config: EncoderConfig,
                     structures: Sequence[Kept], context: Context) -> Kept:
         """The structure of the least loss, once the model is cut to it."""
         known = judged(model, context.train, self.examples)
@@ -211,8 +211,8 @@ class Structured(Pass):
                          left.intermediate_sizes, losses[-1])
         return structures[int(np.argmin(losses))]
 
-    def _cut(self, model: keras.Model, config: BertConfig, kept: Kept,
-             context: Context) -> tuple[keras.Model, BertConfig]:
+    def _cut(self, model: keras.Model, config: EncoderConfig, kept: Kept,
+             context: Context) -> tuple[keras.Model, EncoderConfig]:
         """The smaller model, fitted to the one before if asked for, and its sizes."""
         small = cut(model, kept)
         if self.reconstruct:
@@ -221,8 +221,8 @@ class Structured(Pass):
         return small, kept.config(config)
 
 
-def _without_empty_layers(costs_of: Callable[[BertConfig], Costs]
-                          ) -> Callable[[BertConfig], Costs]:
+def _without_empty_layers(costs_of: Callable[[EncoderConfig], Costs]
+                          ) -> Callable[[EncoderConfig], Costs]:
     """Costs where a layer of which nothing is left costs nothing."""
     def of(config):
         costs = costs_of(config)
@@ -255,7 +255,7 @@ def _rises(block: importance.Block) -> tuple[float, ...]:
     return tuple(np.diff(block.loss)[np.argsort(block.order)].tolist())
 
 
-def _details(config: BertConfig, left: BertConfig, costs: Costs,
+def _details(config: EncoderConfig, left: EncoderConfig, costs: Costs,
              choices: Sequence[_Choice]) -> dict[str, Any]:
     """See the module."""
     heads = [list(range(count)) for count in config.num_heads]

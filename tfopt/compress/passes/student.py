@@ -20,10 +20,10 @@ from absl import logging
 
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
-from tfopt.compress.examples import judged, mean_loss
-from tfopt.compress.surgery import shorten
+from tfopt.compress.samples import judged, mean_loss
+from tfopt.compress.structure.slicing import shorten
 from tfopt.model import anatomy
-from tfopt.train import terms
+from tfopt.train.distill import losses
 from tfopt.types import BatchSource, check_fields
 
 CHOICES = ("even", "first", "last", "cheapest")
@@ -113,7 +113,7 @@ class Student(Pass):
             raise ValueError(f"`layers` must be below the model's {total}. Received: "
                              f"layers={self.layers}")
         if self.which == "even":
-            return tuple(terms.evenly(self.layers, total))
+            return tuple(losses.evenly(self.layers, total))
         if self.which == "cheapest":
             return cheapest(model, self.layers, train, self.examples)
         first = 0 if self.which == "first" else total - self.layers

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfopt.compress.pruning import Pruning
+from tfopt.compress.pruning.base import Pruning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Taylor(Pruning):
     """Prunes the weights of least mean |w g| while training.
 
-    Attributes: those of `compress.pruning.Pruning`.
+    Attributes: those of `compress.pruning.base.Pruning`.
     """
 
     score = "taylor"

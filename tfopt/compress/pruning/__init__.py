@@ -1,0 +1,1 @@
+"""What the pruning passes share: schedules, scores, masks, the layer that holds one."""

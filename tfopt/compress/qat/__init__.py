@@ -1,0 +1,1 @@
+"""What quantization-aware training shares: what is rounded where, and observers."""

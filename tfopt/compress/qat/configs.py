@@ -1,0 +1,192 @@
+"""Quantization-aware training on tfmot: what is rounded, and where.
+
+Our `QuantizeConfig` for each layer of `model.quantized_layers`: tfmot's own know
+neither Embedding nor attention, and round a Dense per tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfopt.backend import (
+    QuantizeLayoutTransform,
+    QuantizeRegistry,
+    QuantizeScheme,
+    QuantizeWrapper,
+    keras,
+    tf,
+    tfmot,
+)
+from tfopt.compress.pruning.masked_layer import uncast
+from tfopt.compress.qat.observers import Fixed, Quantizer, Ranged, Table, Weights
+from tfopt.model import fake_quant
+from tfopt.model.quantized_layers import QUANTIZED, Grid, Quantized
+
+
+@keras.utils.register_keras_serializable(package="tfopt")
+class PointsConfig(tfmot.quantization.keras.QuantizeConfig):
+    """What is rounded in a layer of `model.quantized_layers`, and how.
+
+    Args:
+        points: point -> "per_token", "rows", "table" (one range for all rows), "range",
+            "channel_ranges" or "unit" (from 0 to 1, of probabilities).
+        weight_bits: of the kernel, or of the rows; None leaves it in float.
+        weight_block: weights that share a scale; None for all along the input.
+        width: size of the output's last axis; for "channel_ranges" alone.
+    """
+
+    def __init__(self, points: Mapping[str, str], weight_bits: int | None = None,
+                 weight_block: int | None = None, width: int | None = None):
+        self.points = dict(points)
+        self.weight_bits = weight_bits
+        self.weight_block = weight_block
+        self.width = width
+
+    def get_weights_and_quantizers(self, layer):
+        """The kernel; a table is rounded where its rows are looked up."""
+        if self.weight_bits is None or not hasattr(layer, "kernel"):
+            return []
+        return [(layer.kernel, Weights(self.weight_bits, self.weight_block))]
+
+    def set_quantize_weights(self, layer, quantize_weights):
+        """Puts the rounded kernel in its place, for a call."""
+        for kernel in quantize_weights:
+            layer.kernel = kernel
+
+    def get_activations_and_quantizers(self, layer):
+        """A quantizer for each point."""
+        return [(keras.activations.linear, self._quantizer(layer, point))
+                for point in self.points]
+
+    def set_quantize_activations(self, layer, quantize_activations):
+        """Puts them at their points."""
+        layer.hooks = dict(zip(self.points, quantize_activations, strict=True))
+
+    def get_output_quantizers(self, layer):
+        """None: an output is a point like others."""
+        return []
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {"points": self.points, "weight_bits": self.weight_bits,
+                "weight_block": self.weight_block, "width": self.width}
+
+    def _quantizer(self, layer, point: str) -> Quantizer:
+        kind = self.points[point]
+        if kind == "range":
+            return Ranged(point)
+        if kind == "channel_ranges":
+            return Ranged(point, self.width)
+        if kind == "table":
+            return Table(layer)
+        return Fixed({
+            "per_token": Grid("per_token"),
+            "rows": Grid("rows", bits=self.weight_bits or 8, block=self.weight_block),
+            "unit": Grid("static", 0.0, 255.0 / 256.0)}[kind])
+
+
+class AsItIs(QuantizeScheme, QuantizeLayoutTransform, QuantizeRegistry):
+    """Wraps the annotated layers, and changes nothing else."""
+
+    def get_layout_transformer(self):
+        """Itself: no layer is fused or moved."""
+        return self
+
+    def get_quantize_registry(self):
+        """Itself: no layer is quantized that is not annotated."""
+        return self
+
+    def apply(self, model, layer_quantize_map):
+        """Leaves the model."""
+        return model, layer_quantize_map
+
+    def supports(self, layer):
+        """No layer by itself."""
+        return False
+
+    def get_quantize_config(self, layer):
+        """None by itself."""
+        return None
+
+
+def annotate(model: keras.Model, configs: Mapping[str, PointsConfig]) -> keras.Model:
+    """Copies a model with wrappers that round, for training.
+
+    Args:
+        model: functional, of plain layers.
+        configs: layer -> what is rounded in it.
+
+    Returns:
+        What tfmot's `quantize_apply` makes; the wrappers have their layers' names.
+    """
+    def quantizable(layer):
+        config = layer.get_config()
+        if layer.name not in configs:
+            return type(layer).from_config(config)
+        # An exact type: of a subclass, the quantized layer would forget what is its.
+        return tfmot.quantization.keras.quantize_annotate_layer(
+            QUANTIZED[type(layer)].from_config(config), configs[layer.name])
+
+    annotated = keras.models.clone_model(model, clone_function=quantizable)
+    annotated.set_weights(model.get_weights())
+    return tfmot.quantization.keras.quantize_apply(
+        annotated, AsItIs(), quantized_layer_name_prefix="")
+
+
+def wrappers_of(model: keras.Model) -> dict[str, Any]:
+    """Tfmot's wrappers of a model in training by the names of their layers."""
+    return {layer.name: layer for layer in model.layers
+            if isinstance(layer, QuantizeWrapper)}
+
+
+def finalize(model: keras.Model) -> keras.Model:
+    """Takes the wrappers off a trained model: fixed grids, and weights on theirs."""
+    wrappers = wrappers_of(model)
+
+    def settled(layer):
+        if layer.name not in wrappers:
+            return type(layer).from_config(layer.get_config())
+        own, config = layer.layer, layer.quantize_config
+        grids = {}
+        for point, activation in zip(config.points, layer._quantize_activations,
+                                     strict=True):
+            grids[point] = activation.quantizer.grid()
+        return type(own).from_config({
+            **own.get_config(), "grids": grids, "weight_bits": config.weight_bits,
+            "weight_block": config.weight_block})
+
+    plain = keras.models.clone_model(model, clone_function=settled)
+    for layer in plain.layers:
+        if layer.name in wrappers:
+            layer.set_weights(_own_weights(wrappers[layer.name]))
+            round_weights(layer)
+        else:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    return plain
+
+
+def round_weights(layer: Quantized) -> None:
+    """Rounds a layer's kernel or table to the grid that its file will have."""
+    if layer.weight_bits is None:
+        return
+    weights = getattr(layer, layer.weights_name)
+    rows = layer.grids.get("rows")
+    if rows is not None:
+        weights.assign(rows(tf.convert_to_tensor(weights)))
+    else:
+        weights.assign(fake_quant.symmetric(tf.convert_to_tensor(weights),
+                                            layer.weight_bits, 0, layer.weight_block))
+
+
+def _own_weights(wrapper) -> Sequence[np.ndarray]:
+    """The weights of the layer in a wrapper, in its own order.
+
+    While a wrapper trains, its layer's attribute for the kernel is a rounded tensor.
+    """
+    kernels = [variable for variable, _, _ in wrapper._weight_vars]
+    others = [weight for weight in wrapper.layer.weights
+              if not any(weight is kernel for kernel in kernels)]
+    return [uncast(weight).numpy() for weight in (*kernels, *others)]

@@ -1,0 +1,1 @@
+"""Smaller structures: importance, search, slicing, and fitting what is left."""

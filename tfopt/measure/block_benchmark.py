@@ -1,0 +1,258 @@
+"""Random BERTs of given sizes -> the times of their exported files, taken in turn.
+
+The files that a latency table is made of (`measure.latency_table`): of single blocks,
+several layers with the block and nothing else; and of whole models of mixed sizes.
+Times do not depend on the values of weights, nor on the words of a vocabulary. A killed
+measurement goes on with the rounds that it had not timed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from tfopt import model
+from tfopt.export import tflite
+from tfopt.files import write_whole
+from tfopt.machine import cpu
+from tfopt.measure import latency
+from tfopt.model import EncoderConfig
+from tfopt.types import PathLike
+
+REPEATS = 4  # layers of a file that have its block
+_SCALES = (0.125, 0.25, 0.5)  # of the whole models of mixed sizes; two of each
+_SEQUENCES = 3  # of all token counts, in a turn
+_SAVE_ROUNDS = 5  # between two savings of the record
+_SETTLE_S = 0.02  # thread pools spin on when their work is done
+# Other programs only slow a request down: the least disturbed ones tell sizes apart.
+_QUIET_PERCENTILE = 15
+_PERCENTILES = range(5, 100, 10)  # of the requests of one file and length
+_VOCABULARY = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes of a model's layers.
+
+    Attributes:
+        heads: of each layer; 0 for no attention block.
+        neurons: of each layer; 0 for no ffn.
+    """
+
+    heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: EncoderConfig) -> Sizes:
+        """The sizes of a model."""
+        return cls(heads=config.num_heads, neurons=config.intermediate_sizes)
+
+    @classmethod
+    def empty(cls, layers: int) -> Sizes:
+        """Layers without blocks, but for their LayerNorms."""
+        return cls(heads=(0,) * layers, neurons=(0,) * layers)
+
+    @classmethod
+    def of_block(cls, kind: str, place: str, size: int) -> Sizes:
+        """Sizes of the file by which a block is timed.
+
+        Args:
+            kind: "heads" or "neurons", what the size is of.
+            place: "inner": the first `REPEATS` layers have it; "last": one behind them.
+            size: of the block.
+
+        Returns:
+            The sizes of `REPEATS` + 1 layers, which have no other blocks.
+        """
+        sizes = ((size,) * REPEATS + (0,) if place == "inner"
+                 else (0,) * REPEATS + (size,))
+        return dataclasses.replace(cls.empty(REPEATS + 1), **{kind: sizes})
+
+    @classmethod
+    def mixed(cls, config: EncoderConfig) -> dict[int, list[tuple[Sizes, ...]]]:
+        """Whole models of random sizes, each block of one of the `grids`.
+
+        Returns:
+            Number of layers, a third of the model's or all -> models by scale; the last
+            has the largest blocks throughout.
+        """
+        random = np.random.default_rng(0)
+        by_kind = {kind: np.array(grid) for (kind, place), grid in grids(config).items()
+                   if place == "inner"}
+
+        def some(grid, scale, layers):
+            wanted = grid[-1] * scale * random.uniform(0.2, 1.8, layers)
+            return tuple(grid[np.abs(grid - size).argmin()].item() for size in wanted)
+
+        def of(scale, layers):
+            return cls(**{kind: some(grid, scale, layers)
+                          for kind, grid in by_kind.items()})
+
+        return {layers: [*((of(scale, layers), of(scale, layers)) for scale in _SCALES),
+                         (cls(**{kind: (grid[-1].item(),) * layers
+                                 for kind, grid in by_kind.items()}),)]
+                for layers in sorted({max(1, config.num_layers // 3),
+                                      config.num_layers})}
+
+
+def environment(config: EncoderConfig, num_threads: int, scheme: str,
+                tokens: Sequence[int]) -> dict:
+    """What the times depend on, as JSON has it."""
+    return {
+        "cpu": cpu(), "cores": len(os.sched_getaffinity(0)),
+        "num_threads": num_threads, "scheme": scheme,
+        "ai_edge_litert": importlib.metadata.version("ai-edge-litert"),
+        "hidden_size": config.hidden_size, "head_size": config.head_size,
+        "activation": config.activation, "num_heads": list(config.num_heads),
+        "intermediate_sizes": list(config.intermediate_sizes),
+        "tokens": list(tokens)}
+
+
+def grids(config: EncoderConfig) -> dict[tuple[str, str], list[int]]:
+    """The sizes that are timed: (kind, place), as of `Sizes.of_block` -> ascending.
+
+    Raises:
+        ValueError: no layer has the block.
+    """
+    heads, neurons = max(config.num_heads), max(config.intermediate_sizes)
+    if not heads or not neurons:
+        raise ValueError("A table is of a model with attention and ffn. Received: "
+                         f"num_heads={config.num_heads}, "
+                         f"intermediate_sizes={config.intermediate_sizes}")
+    return {("heads", "inner"): list(range(1, heads + 1)),
+            ("heads", "last"): _fractions(heads, 4, 1),
+            ("neurons", "inner"): sorted({*(n for n in (32, 64, 128) if n < neurons),
+                                          *_fractions(neurons, 8, 32)}),
+            ("neurons", "last"): _fractions(neurons, 4, 32)}
+
+
+def measure(
+    config: EncoderConfig,
+    plan: Mapping[str, Sizes],
+    *,
+    tokens: Sequence[int],
+    num_threads: int,
+    scheme: str,
+    rounds: int,
+    record: PathLike | None = None,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Exports models, and times them in turn.
+
+    Args:
+        config: all but the sizes of the layers.
+        plan: name -> sizes.
+        tokens: N token counts, in random order; a change of length is in the times.
+        num_threads: of a request.
+        scheme: of the export.
+        rounds: turns of each file; one more warms up.
+        record: file of the rounds done so far, for a run that follows a killed one to
+            go on with; ignored if they are of anything else. Who calls removes it.
+
+    Returns:
+        name -> ms <float>[N]: of requests that nothing disturbs, times what the
+        median request of all files was disturbed; and how requests spread: how many
+        times as long as that the tenth least disturbed of them takes, the next, and so
+        on, <float>[10].
+    """
+    of = [environment(config, num_threads, scheme, tokens), _SEQUENCES,
+          [dataclasses.asdict(sizes) for sizes in plan.values()]]
+    record = _Record(record, hashlib.sha256(json.dumps(of).encode()).hexdigest())
+    with tempfile.TemporaryDirectory() as directory:
+        files = {}
+        for i, (name, sizes) in enumerate(plan.items()):
+            files[name] = Path(directory) / f"{i}.tflite"
+            write_whole(files[name], tflite.convert(model.build(config.replace(
+                num_heads=sizes.heads, intermediate_sizes=sizes.neurons,
+                vocab_size=_VOCABULARY, max_positions=max(tokens))), scheme))
+            if i % 10 == 9:
+                logging.info("Latency table: exported %d of %d", i + 1, len(plan))
+        with latency.workers({name: (file, num_threads)
+                              for name, file in files.items()}) as running:
+            seconds = _in_turn(list(running.values()), tokens, rounds, record)
+    seconds = np.concatenate(seconds, axis=1)  # [P, rounds * sequences, N]
+    quiet = np.percentile(seconds, _QUIET_PERCENTILE, axis=1)
+    median = np.median(seconds, axis=1)
+    usual = np.median(median / quiet)
+    spread = np.median(np.percentile(seconds, _PERCENTILES, axis=1) / median,
+                       axis=(1, 2))
+    logging.info("Latency table: the median request took %.2f times as long as one "
+                 "that nothing disturbs", usual)
+    return {name: 1e3 * usual * value
+            for name, value in zip(plan, quiet, strict=True)}, spread
+
+
+class _Record:
+    """The file of the rounds of an unfinished measurement; None for no file."""
+
+    def __init__(self, path: PathLike | None, of: str):
+        self._path = None if path is None else Path(path)
+        self._of = of
+
+    def read(self) -> list[list]:
+        """The rounds that were saved for the same measurement."""
+        if self._path is None or not self._path.is_file():
+            return []
+        try:
+            fields = json.loads(self._path.read_text(encoding="utf-8"))
+            same = fields["of"] == self._of
+            rounds = fields["rounds"] if same else []
+        except (ValueError, TypeError, KeyError):  # somebody else's file
+            same, rounds = False, []
+        if not same:
+            logging.warning("The rounds in %s are of another environment or plan, and "
+                            "are not used", self._path)
+        return rounds
+
+    def save(self, rounds: Sequence[list]) -> None:
+        if self._path is not None:
+            write_whole(self._path, json.dumps({"of": self._of, "rounds": rounds}))
+
+
+def _in_turn(running: Sequence[latency.Worker], tokens: Sequence[int], rounds: int,
+             record: _Record) -> list[list]:
+    """Times P files: seconds of each round, [P, sequences of all token counts, N]."""
+    done = record.read()[:rounds]
+    if done:
+        logging.info("Latency table: goes on after round %d of %d", len(done), rounds)
+    for number in (-1, *range(len(done), rounds)):  # round -1 warms up
+        # Of its own seed: a killed run goes on with the orders it would have had.
+        taken = _round(running, tokens, np.random.default_rng(number + 1))
+        if number < 0:
+            continue
+        done.append(taken.tolist())
+        if len(done) % _SAVE_ROUNDS == 0:
+            record.save(done)
+            logging.info("Latency table: timed round %d of %d", len(done), rounds)
+    return done
+
+
+def _round(running: Sequence[latency.Worker], tokens: Sequence[int],
+           random: np.random.Generator) -> np.ndarray:
+    """One turn of each of P files, in random order: seconds [P, sequences, N]."""
+    seconds = np.zeros([len(running), _SEQUENCES, len(tokens)])
+    for i in random.permutation(len(running)):
+        orders = [random.permutation(len(tokens)) for _ in range(_SEQUENCES)]
+        # The first request wakes the threads, and is not counted.
+        lengths = [max(tokens), *(tokens[k] for order in orders for k in order)]
+        time.sleep(_SETTLE_S)
+        taken = running[i].time([[1] * n for n in lengths], lengths)[1:]
+        for row, part, order in zip(seconds[i], np.split(taken, _SEQUENCES), orders,
+                                    strict=True):
+            row[order] = part
+    return seconds
+
+
+def _fractions(size: int, count: int, multiple: int) -> list[int]:
+    """The fractions 1 / count ... 1 of a size, rounded, without 0."""
+    parts = {multiple * round(size * i / count / multiple) for i in range(1, count)}
+    return sorted({part for part in parts if 0 < part < size} | {size})

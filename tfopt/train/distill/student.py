@@ -1,0 +1,286 @@
+"""A student in training: a functional model whose step listens to a teacher.
+
+(inputs, labels) -> gradient of the terms of a `Distillation`. The teacher runs once a
+batch, outside of the tape; neither it nor the matrix between the two widths is among
+the student's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from absl import logging
+
+from tfopt import switches
+from tfopt.backend import keras, tf
+from tfopt.train import precision as precisions
+from tfopt.train.distill import losses
+from tfopt.train.steps_per_execution import MultiStepModel
+from tfopt.types import INPUT_NAMES
+
+
+class Taps(NamedTuple):
+    """Where a model is listened to: symbolic tensors of it.
+
+    Attributes:
+        hidden: of each layer <float>[B, T, D].
+        projections: "query", "key" and "value" of the last layer that has attention
+            <float>[B, T, H*K]; empty where none has.
+        num_heads: H of that layer, or 0.
+    """
+
+    hidden: list
+    projections: dict[str, Any]
+    num_heads: int
+
+
+class DistillationLoss:
+    """What one student hears from a teacher, and the loss of it.
+
+    Args:
+        settings: the `Distillation`.
+        student: functional, to logits.
+        teacher: functional, to logits of the same classes; None where batches carry
+            its logits.
+        taps: finds hidden states and projections; used if the settings ask for them.
+        precision: policy by which the teacher computes.
+
+    Attributes:
+        seen: the student, from its inputs to all that is compared.
+        width: the Dense that takes the student's states to the teacher's width, or
+            None.
+        mean: the running loss; Keras would count the model's own as its weight.
+
+    Raises:
+        ValueError: the classes differ, or relation heads do not fit.
+    """
+
+    def __init__(self, settings, student: keras.Model, teacher: keras.Model | None,
+                 taps: Callable[[keras.Model], Taps] | None, precision: str):
+        self.settings = settings
+        self.width = None
+        self.mean = keras.metrics.Mean(name="loss")
+        self._teacher = None
+        self.seen = keras.Model(student.inputs, {"logits": student.outputs[0]})
+        self._classes = student.output_shape[-1]
+        if teacher is None:
+            return
+        self._check_classes(teacher.output_shape[-1])
+        # A copy in the strategy's scope, so that each device has its own; it is never
+        # part of the student.
+        teacher = precisions.retype(teacher, precision)
+        own = theirs = None
+        if settings.uses_layers:
+            own, theirs = taps(student), taps(teacher)
+        if settings.relations_weight:
+            _check_relations(own, theirs)
+        self.seen = self._listen(student, own)
+        self._teacher = self._listen(teacher, theirs)
+        if settings.hidden_weight:
+            self._follow(own.hidden, theirs.hidden)
+        if settings.relations_weight:
+            self._heads = _relation_heads(settings, own, theirs)
+
+    def hear(self, inputs, given) -> dict:
+        """What the teacher says.
+
+        Args:
+            inputs: of a batch.
+            given: its logits <float>[B, C], if the batch carries them.
+
+        Returns:
+            "logits", "hidden" and "projections" of it, in float32.
+
+        Raises:
+            ValueError: there is neither a teacher nor its logits, or these are of other
+                classes.
+        """
+        if given is not None and not self.settings.uses_layers:
+            self._check_classes(given.shape[-1])
+            return {"logits": given}
+        if self._teacher is None:
+            raise ValueError(
+                "A student needs a teacher, or batches that carry its logits "
+                "(`Batches.with_teacher_logits`). Received: neither")
+        if self.settings.uses_layers:
+            return _float32(self._teacher(inputs, training=False))
+        with switches.on(self._teacher, "first_alone"):
+            return _float32(self._teacher(inputs, training=False))
+
+    def loss(self, own, heard, inputs, class_ids):
+        """The weighted sum of the terms.
+
+        Args:
+            own: what the student says.
+            heard: what the teacher says.
+            inputs: of the batch.
+            class_ids: <int32>[B], or None where no example has a label.
+
+        Returns:
+            <float>[B].
+
+        Raises:
+            ValueError: labels have a weight and there are none.
+        """
+        settings, total = self.settings, 0.0
+        if settings.hard_weight:
+            if class_ids is None:
+                raise ValueError("Batches without labels need hard_weight=0. Received: "
+                                 f"hard_weight={settings.hard_weight}")
+            total += settings.hard_weight * losses.hard(own["logits"], class_ids)
+        if settings.soft_weight:
+            total += settings.soft_weight * losses.soft(
+                own["logits"], heard["logits"], settings.temperature)
+        if settings.uses_layers:
+            visible = tf.cast(inputs[INPUT_NAMES[1]], tf.float32)
+        if settings.hidden_weight:
+            total += settings.hidden_weight * self._hidden(own, heard, visible)
+        if settings.relations_weight:
+            total += settings.relations_weight * self._relations(own, heard, visible)
+        return total
+
+    def _check_classes(self, classes: int) -> None:
+        if classes != self._classes:
+            raise ValueError(
+                "A teacher must have the classes of its student. Received: a teacher "
+                f"of {classes} and a student of {self._classes} classes")
+
+    def _listen(self, model, found: Taps | None) -> keras.Model:
+        """A model of the same layers, to all that the settings compare."""
+        outputs = {"logits": model.outputs[0]}
+        if self.settings.hidden_weight:
+            outputs["hidden"] = found.hidden
+        if self.settings.relations_weight:
+            outputs["projections"] = found.projections
+        return keras.Model(model.inputs, outputs)
+
+    def _follow(self, own, theirs) -> None:
+        """Pairs the layers, and makes the matrix between the widths."""
+        self._followed = losses.evenly(len(own), len(theirs))
+        width, teacher_width = own[0].shape[-1], theirs[0].shape[-1]
+        if width != teacher_width:
+            self.width = keras.layers.Dense(
+                teacher_width, use_bias=False, dtype="float32", name="to_teacher_width",
+                kernel_initializer=keras.initializers.GlorotUniform(seed=0))
+            self.width.build([None, None, width])
+
+    def _hidden(self, own, heard, visible):
+        states = [state if self.width is None else self.width(state)
+                  for state in own["hidden"]]
+        teacher_states = [heard["hidden"][layer] for layer in self._followed]
+        if self.settings.layers == "nearest":
+            found = losses.nearest(states, teacher_states, visible)
+        else:
+            found = [losses.distance(*pair, visible)
+                     for pair in zip(states, teacher_states, strict=True)]
+        return tf.add_n(found) / len(found)
+
+    def _relations(self, own, heard, visible):
+        def relation(said, pair):
+            first, second = (said["projections"][name] for name in pair)
+            return losses.relation(first, second, self._heads, visible)
+
+        pairs = self.settings.relations
+        return tf.add_n([losses.relation_loss(
+            relation(own, pair), relation(heard, pair), visible) for pair in pairs]
+            ) / len(pairs)
+
+
+class StudentModel(MultiStepModel):
+    """A student that learns from a teacher when it is fitted; functional.
+
+    Evaluation, saving and weights are those of the student alone.
+
+    Args:
+        model: the student; its layers are shared.
+        lesson: what it hears; of this very model.
+    """
+
+    def __init__(self, model: keras.Model, lesson: DistillationLoss):
+        super().__init__(model.inputs, model.outputs, name=model.name)
+        # No Keras object of its own: what it holds is not tracked as the student's.
+        self._lesson = lesson
+        # Tracked for checkpoints, from which a killed run goes on; no weight.
+        self.beside = tf.train.Checkpoint(
+            **({} if lesson.width is None else {"width": lesson.width}))
+
+    @property
+    def learned(self) -> list[tf.Variable]:
+        """What the optimizer moves."""
+        width = self._lesson.width
+        return self.trainable_variables + (
+            [] if width is None else width.trainable_variables)
+
+    @property
+    def metrics(self):
+        """The running loss, and the metrics of `compile`."""
+        return [self._lesson.mean,
+                *(metric for metric in super().metrics if metric.name != "loss")]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        """The compiled loss, by which evaluation judges the student alone."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight)
+        # Of a replica's share, divided by the replicas, which are summed.
+        self._lesson.mean.update_state(
+            loss * self.distribute_strategy.num_replicas_in_sync, tf.shape(y_pred)[0])
+        return loss
+
+    def train_step(self, data):
+        """One step.
+
+        Args:
+            data: inputs; or (inputs, class ids <int>[B]), below 0 for examples without
+                a label; or (inputs, (class ids, the teacher's logits <float>[B, C])).
+
+        Returns:
+            The running loss and, where there are labels, accuracy.
+        """
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        class_ids, given = labels if isinstance(labels, tuple | list) else (
+            labels, None)
+        if class_ids is not None:
+            class_ids = tf.reshape(tf.cast(class_ids, tf.int32), [-1])
+        heard = self._lesson.hear(inputs, given)
+        with tf.GradientTape() as tape:
+            own = _float32(self._lesson.seen(inputs, training=True))
+            values = self._lesson.loss(own, heard, inputs, class_ids)
+            if weights is not None:
+                values *= weights
+            # Losses of the layers themselves, such as of a regularizer.
+            loss = tf.add_n([tf.reduce_mean(values), *self.losses])
+            # The optimizer sums over replicas.
+            loss /= self.distribute_strategy.num_replicas_in_sync
+        self.optimizer.minimize(loss, self.learned, tape=tape)
+        self._lesson.mean.update_state(values)
+        if class_ids is None:
+            return self.get_metrics_result()
+        labelled = tf.cast(class_ids >= 0, tf.float32)
+        return self.compute_metrics(
+            inputs, class_ids, own["logits"],
+            labelled if weights is None else labelled * weights)
+
+
+def _check_relations(own: Taps, theirs: Taps) -> None:
+    for whose, found in (("student", own), ("teacher", theirs)):
+        if not found.projections:
+            raise ValueError("Relations between tokens need a layer with attention in "
+                             f"both models. Received: a {whose} that has none")
+
+
+def _relation_heads(settings, own: Taps, theirs: Taps) -> int:
+    widths = {x.shape[-1] for taps in (own, theirs) for x in taps.projections.values()}
+    heads = settings.relation_heads
+    if heads is None:
+        heads = next(n for n in range(theirs.num_heads, 0, -1)
+                     if not any(width % n for width in widths))
+        logging.info("Relations are compared in %d heads", heads)
+    if any(width % heads for width in widths):
+        raise ValueError("`relation_heads` must divide the widths of both models' "
+                         f"queries, keys and values, {sorted(widths)}. Received: "
+                         f"relation_heads={heads}")
+    return heads
+
+
+def _float32(outputs):
+    return tf.nest.map_structure(lambda x: tf.cast(x, tf.float32), outputs)

@@ -1,0 +1,1 @@
+"""Where training runs: strategies, workers, and how a batch is shared out."""

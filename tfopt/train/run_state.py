@@ -1,0 +1,133 @@
+"""The state of a training run on disk, from which a killed run goes on.
+
+Held are the weights, the optimizer, the random states of dropout, the step, and the
+best weights so far. The order of the batches needs no state: it is a function of the
+step (`data.batches.plan`). Of several workers the first alone writes; all read that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tfopt.backend import keras, tf
+from tfopt.train.callbacks import steps_done
+from tfopt.train.distribute import workers
+from tfopt.types import PathLike
+
+_BEST_FILE = "best.npz"
+
+
+class RunState:
+    """The state of one run; in memory only where no directory is given.
+
+    Args:
+        model: compiled, with its optimizer built.
+        directory: where the state is kept between two processes, or None; of several
+            workers, one that all of them see.
+
+    Attributes:
+        best_value: best dev accuracy so far, or -inf.
+        best_epoch: its epoch, from 0, or -1.
+        history: the figures of each finished epoch.
+        finished: whether the run came to its end.
+    """
+
+    def __init__(self, model: keras.Model, directory: PathLike | None = None):
+        self._model = model
+        self._directory = None if directory is None else Path(directory)
+        self._best_weights = None
+        self.best_value = -math.inf
+        self.best_epoch = -1
+        self.history: list[dict[str, float]] = []
+        self.finished = False
+        self._manager = None
+        self._strategy = model.distribute_strategy
+        if self._directory is not None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._note = tf.Variable("", trainable=False, dtype=tf.string)
+            checkpoint = tf.train.Checkpoint(
+                model=model, optimizer=model.optimizer, note=self._note)
+            checkpoint.save_counter  # noqa: B018  made here: all workers must make it
+            self._manager = tf.train.CheckpointManager(
+                checkpoint, str(self._directory), max_to_keep=1)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return steps_done(self._model)
+
+    def restore(self) -> bool:
+        """Goes back to the last saved state, if there is one.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            ValueError: it is of another model, or workers see different ones.
+        """
+        if self._manager is None:
+            return False
+        latest = self._manager.latest_checkpoint
+        workers.check_same(
+            self._strategy, str(latest and Path(latest).name),
+            "All workers must see the same saved state: give a directory on a disk "
+            "that they share.", str(latest))
+        if latest is None:
+            return False
+        try:
+            self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
+        except (AssertionError, ValueError) as error:  # another structure, or shape
+            raise ValueError("The saved state must be of the same model. Received: "
+                             f"{latest}") from error
+        note = json.loads(self._note.numpy())
+        self.best_value = note["best_value"]
+        self.best_epoch = note["best_epoch"]
+        self.history = note["history"]
+        self.finished = note["finished"]
+        return True
+
+    def save(self) -> None:
+        """Saves the state, if there is a directory; whole or not at all."""
+        if self._manager is None:
+            return
+        # The note travels inside the checkpoint, so that both are of one moment.
+        self._note.assign(json.dumps({
+            "best_value": self.best_value, "best_epoch": self.best_epoch,
+            "history": self.history, "finished": self.finished}))
+        if workers.is_chief(self._strategy):
+            self._manager.save(checkpoint_number=self.step)
+            return
+        # All must take part, since some variables are summed up to be saved.
+        with tempfile.TemporaryDirectory() as place:
+            self._manager.checkpoint.write(str(Path(place) / "state"))
+
+    def keep_best(self, value: float, epoch: int, model: keras.Model) -> None:
+        """Keeps the model's present weights as the best."""
+        self.best_value, self.best_epoch = float(value), epoch
+        weights = model.get_weights()
+        if self._directory is None:
+            self._best_weights = weights
+            return
+        if not workers.is_chief(self._strategy):
+            return
+        partial = self._directory / f"partial.{_BEST_FILE}"
+        np.savez(partial, *weights)
+        os.replace(partial, self._directory / _BEST_FILE)
+
+    def load_best(self) -> None:
+        """Puts the best weights back into the model, if any were kept."""
+        if self.best_epoch < 0:
+            return
+        workers.wait(self._strategy)  # for the file of the first
+        weights = self._best_weights
+        if self._directory is not None:
+            with np.load(self._directory / _BEST_FILE) as arrays:
+                weights = [arrays[name] for name in arrays.files]
+        self._model.set_weights(weights)
+        workers.wait(self._strategy)  # before the first takes it away
