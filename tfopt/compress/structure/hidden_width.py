@@ -17,7 +17,7 @@ import numpy as np
 from tfopt.backend import keras, tf
 from tfopt.compress.samples import read, summed_loss
 from tfopt.compress.structure.least_squares import damped
-from tfopt.model import anatomy, encoder, layers
+from tfopt.model import anatomy, encoder, heads, layers
 from tfopt.model.anatomy import layer_name
 from tfopt.types import INPUT_NAMES, BatchSource
 
@@ -123,7 +123,8 @@ def narrow(model: keras.Model, kept: Sequence[int], pooled: Sequence[int]
         ValueError: `check_plain` refuses the model.
     """
     check_plain(model)
-    small = encoder.build(anatomy.config_of(model).replace(hidden_size=len(kept)))
+    small = encoder.build(anatomy.config_of(model).replace(hidden_size=len(kept)),
+                          heads.head_of(model))
     for layer in small.layers:
         sliced = []
         for weight, narrower in zip(model.get_layer(layer.name).get_weights(),
