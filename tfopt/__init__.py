@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from tfopt.train.distill.config import Distillation
     from tfopt.train.distribute.strategy import strategy
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Distillation",
