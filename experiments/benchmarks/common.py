@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from tfopt import report
+from tfopt import inputs, report
 from tfopt.files import write_whole
 from tfopt.measure import latency
 from tfopt.measure.process import Worker
@@ -167,13 +167,12 @@ def random_batch(keras_model) -> tuple[dict[str, np.ndarray], np.ndarray]:
         Its inputs by name <int32>[B, T], and class ids <int32>[B].
     """
     from tfopt.model import config_of
-    from tfopt.types import INPUT_NAMES
 
     random = np.random.default_rng(0)
     shape = [FLAGS.batch_size, FLAGS.tokens]
     words = random.integers(config_of(keras_model).vocab_size, size=shape)
-    inputs = zip(INPUT_NAMES, (words, np.ones(shape), np.zeros(shape)), strict=True)
-    return ({name: value.astype(np.int32) for name, value in inputs},
+    return (inputs.build(words, [FLAGS.tokens] * FLAGS.batch_size,
+                         keras_model.input_names),
             random.integers(2, size=FLAGS.batch_size).astype(np.int32))
 
 

@@ -119,7 +119,7 @@ def main() -> None:
         published = common.write_hugging_face(baseline, out / "hugging_face")
         logging.info("Exporting to ONNX")
         exporter = Worker([FLAGS.reference_python, common.HERE / "onnx_export.py",
-                           published, out])
+                           published, out], latency.environment(FLAGS.num_threads))
         exporter.close()
         made = exporter.ready
 

@@ -6,7 +6,7 @@
         channel.say(seconds=...)
 
 The other end is `tfopt.measure.process.Worker`. This one needs the standard library
-alone: the references run in an interpreter that has no tfopt.
+alone: the references run in an interpreter that lacks what tfopt needs.
 """
 
 from __future__ import annotations
