@@ -22,7 +22,7 @@ from absl import flags, logging
 from tfopt import inputs, report
 from tfopt.files import write_whole
 from tfopt.measure import latency
-from tfopt.measure.process import Worker
+from tfopt.measure.process import TimedProcess
 
 HERE = Path(__file__).parent
 # The scripts beside this directory (flags, task) are shared with the benchmarks.
@@ -57,15 +57,15 @@ class Turns:
         num_threads: the most of each.
 
     Attributes:
-        workers: name -> `Worker`.
+        workers: name -> `TimedProcess`.
     """
 
     def __init__(self, commands: Mapping[str, Sequence], num_threads: int):
         environment = latency.environment(num_threads)
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[str, TimedProcess] = {}
         try:
             for name, command in commands.items():
-                self.workers[name] = Worker(command, environment)
+                self.workers[name] = TimedProcess(command, environment)
         except BaseException:
             self.__exit__()
             raise
@@ -81,7 +81,7 @@ class Turns:
         for worker in self.workers.values():
             worker.close()
 
-    def round(self, number: int, ask: Callable[[Worker], dict],
+    def round(self, number: int, ask: Callable[[TimedProcess], dict],
               names: Sequence[str] | None = None) -> dict[str, dict]:
         """Lets each process work once.
 
@@ -126,7 +126,7 @@ def seconds_in_turn(files: Mapping[str, Path], num_threads: int, rounds: int,
         files: name -> path.
         num_threads: of a request.
         rounds: turns of each file; one more warms up.
-        request: what `latency.Worker` asks.
+        request: what `latency.TimedArtifact` asks.
 
     Returns:
         name -> seconds [rounds, N].
