@@ -88,7 +88,7 @@ def test_a_worker_times_each_example_of_a_pair(artifacts):
 
 
 class Stopwatch:
-    """Stands in for `TimedArtifact`: a time for each example, by a plan; notes its turns."""
+    """Stands in for `TimedArtifact`: a time an example, by a plan; notes its turns."""
 
     turns: list[tuple[str, int]] = []
 

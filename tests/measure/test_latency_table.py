@@ -327,7 +327,7 @@ class Killed(Exception):
 
 
 class Takes:
-    """Stands in for `TimedArtifact`: what is asked tells what it takes; notes all turns."""
+    """Stands in for `TimedArtifact`: what is asked says what it takes; notes turns."""
 
     turns: list[tuple] = []
     left = 10**9

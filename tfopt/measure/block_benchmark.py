@@ -218,8 +218,8 @@ class _Record:
             write_whole(self._path, json.dumps({"of": self._of, "rounds": rounds}))
 
 
-def _in_turn(running: Sequence[latency.TimedArtifact], tokens: Sequence[int], rounds: int,
-             record: _Record) -> list[list]:
+def _in_turn(running: Sequence[latency.TimedArtifact], tokens: Sequence[int],
+             rounds: int, record: _Record) -> list[list]:
     """Times P files: seconds of each round, [P, sequences of all token counts, N]."""
     done = record.read()[:rounds]
     if done:
