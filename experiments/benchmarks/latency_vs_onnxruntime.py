@@ -27,7 +27,7 @@ from absl import flags, logging
 from tfopt import data, model
 from tfopt.files import write_whole
 from tfopt.measure import latency, quality, runners
-from tfopt.measure.process import Worker
+from tfopt.measure.process import TimedProcess
 
 FLAGS = flags.FLAGS
 OURS, BY_HAND = "tfopt_dynamic_wi8_afp32", "by_hand_dynamic_wi8_afp32"
@@ -118,8 +118,8 @@ def main() -> None:
         write_whole(by_hand, convert_by_hand(baseline))
         published = common.write_hugging_face(baseline, out / "hugging_face")
         logging.info("Exporting to ONNX")
-        exporter = Worker([FLAGS.reference_python, common.HERE / "onnx_export.py",
-                           published, out])
+        exporter = TimedProcess([FLAGS.reference_python, common.HERE / "onnx_export.py",
+                           published, out], latency.environment(FLAGS.num_threads))
         exporter.close()
         made = exporter.ready
 

@@ -7,7 +7,7 @@ import pytest
 from ai_edge_litert import interpreter as litert
 
 from tfopt import model
-from tfopt.backend import keras
+from tfopt.backend import keras, tf
 from tfopt.data import WordPiece
 from tfopt.export import calibrate, tflite
 from tfopt.export import interpreter as interpreters
@@ -250,6 +250,21 @@ def test_refuses_a_model_with_other_inputs(tmp_path):
     path.write_bytes(tflite.convert(own, "float32"))
     with pytest.raises(ValueError, match="input_ids.*Received: .*features"):
         Interpreter(path)
+
+
+@pytest.mark.parametrize("names", [("input_ids",), ("input_ids", "attention_mask")])
+@pytest.mark.parametrize(("length", "pad_id"), [(None, 0), (5, 0), (5, 1)])
+def test_a_model_may_have_fewer_inputs(names, length, pad_id, tmp_path):
+    """Its logits are the sums of what it reads, so that padding shows in them."""
+    read = {name: keras.Input([None], dtype="int32", name=name) for name in names}
+    sums = [tf.reduce_sum(tf.cast(value, tf.float32), axis=1, keepdims=True)
+            for value in read.values()]
+    path = tmp_path / "own.tflite"
+    path.write_bytes(tflite.convert(keras.Model(read, tf.concat(sums, axis=1)),
+                                    length=length))
+    logits = Interpreter(path, pad_id=pad_id).run([7, 8, 9], first_length=2)
+    padding = pad_id * (length - 3) if length else 0
+    assert logits.tolist() == [24.0 + padding, 3.0][:len(names)]
 
 
 def test_predict_without_an_encoder_says_what_to_pass(files):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tfopt import inputs as model_inputs
 from tfopt.backend import tf
 from tfopt.data.wordpiece import Encoded
 
@@ -203,11 +204,12 @@ class Batches:
         tokens = self.pad_to or (
             -(-tf.reduce_max(lengths) // self.pad_multiple) * self.pad_multiple)
         ids = ids.to_tensor(shape=tf.cast(tf.stack([-1, tokens]), tf.int64))
-        positions = tf.range(tokens)[tf.newaxis]
-        first = tf.gather(self._first_lengths, index)[:, tf.newaxis]
-        visible = positions < lengths[:, tf.newaxis]
+        first_lengths = tf.gather(self._first_lengths, index)
+        visible, second = model_inputs.visible_and_segments(
+            tf.range(tokens)[tf.newaxis], lengths[:, tf.newaxis],
+            first_lengths[:, tf.newaxis])
         return {
             "input_ids": tf.ensure_shape(ids, [index.shape[0], self.pad_to]),
             "attention_mask": tf.cast(visible, tf.int32),
-            "token_type_ids": tf.cast(visible & (positions >= first), tf.int32),
+            "token_type_ids": tf.cast(second, tf.int32),
         }

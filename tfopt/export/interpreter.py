@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tfopt import inputs
 from tfopt.types import INPUT_NAMES, PathLike
 
 # How numbers of threads are tried: requests of so many tokens, in turns of several.
@@ -40,13 +41,15 @@ class Interpreter:
             every core the process may use (`fewest_threads`).
         encoder: turns texts to ids; needed for `predict` alone.
         max_length: tokens to which `predict` cuts texts.
+        pad_id: fills a model of a fixed length; None takes the encoder's, or 0.
 
     Raises:
-        ValueError: the file is missing, damaged, or no BERT of tfopt's.
+        ValueError: the file is missing, damaged, or no text model of tfopt's.
     """
 
     def __init__(self, path: PathLike, *, num_threads: int | None = None,
-                 encoder: TextEncoder | None = None, max_length: int = 128):
+                 encoder: TextEncoder | None = None, max_length: int = 128,
+                 pad_id: int | None = None):
         from ai_edge_litert import interpreter as litert
 
         path = Path(path)
@@ -64,12 +67,14 @@ class Interpreter:
         except (ValueError, RuntimeError, KeyError) as error:
             raise ValueError("The file must be a .tflite with the signature "
                              f"'serving_default'. Received: {path}: {error}") from error
-        if sorted(signature["inputs"]) != sorted(INPUT_NAMES):
-            raise ValueError(f"The model's inputs must be {INPUT_NAMES}. Received: "
-                             f"{path} with {signature['inputs']}")
+        self._names = [name for name in INPUT_NAMES if name in signature["inputs"]]
+        if (INPUT_NAMES[0] not in self._names
+                or len(self._names) < len(signature["inputs"])):
+            raise ValueError(f"The model's inputs must be of {INPUT_NAMES}, the first "
+                             f"among them. Received: {path} with {signature['inputs']}")
         runner = self._interpreter.get_signature_runner("serving_default")
         details = runner.get_input_details()
-        self._inputs = [details[name]["index"] for name in INPUT_NAMES]
+        self._inputs = [details[name]["index"] for name in self._names]
         output = runner.get_output_details()["logits"]
         self._output = output["index"]
         self._quantization = output["quantization"]
@@ -77,6 +82,7 @@ class Interpreter:
         self.fixed_length = None if shape[1] < 0 else int(shape[1])
         self._length: int | None = None
         self._encoder = encoder
+        self._pad_id = getattr(encoder, "pad_id", 0) if pad_id is None else pad_id
         self._max_length = min(max_length, self.fixed_length or max_length)
 
     def run(self, ids: Sequence[int], first_length: int | None = None) -> np.ndarray:
@@ -94,30 +100,25 @@ class Interpreter:
                 its vocabulary, or the first segment is longer than the ids.
         """
         count = len(ids)
+        first = count if first_length is None else first_length
         length = self.fixed_length or count
         if not 0 < count <= length:
             raise ValueError("The model takes at least 1 token, and at most its fixed "
                              f"length if it has one ({self.fixed_length}). "
                              f"Received: {count} tokens")
-        first = count if first_length is None else first_length
-        if not 0 <= first <= count:
-            raise ValueError("The first segment must be a part of the ids. Received: "
-                             f"first_length={first_length} of {count} tokens")
+        values = inputs.build([ids], [first], self._names, length=length,
+                              pad_id=self._pad_id)
         try:
-            values = np.zeros([3, 1, length], np.int32)
-            values[0, 0, :count] = ids
-            values[1, 0, :count] = 1
-            values[2, 0, first:count] = 1
             if length != self._length:
                 self._length = None
                 for index in self._inputs:
                     self._interpreter.resize_tensor_input(index, [1, length])
                 self._interpreter.allocate_tensors()
                 self._length = length
-            for index, value in zip(self._inputs, values, strict=True):
+            for index, value in zip(self._inputs, values.values(), strict=True):
                 self._interpreter.set_tensor(index, value)
             self._interpreter.invoke()
-        except (RuntimeError, ValueError, OverflowError) as error:
+        except (RuntimeError, ValueError) as error:
             raise ValueError(
                 "The model refuses the input; it may be longer than its positions, or "
                 f"hold ids outside of its vocabulary. Received: {count} tokens, ids "
