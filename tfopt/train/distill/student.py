@@ -59,7 +59,7 @@ class DistillationLoss:
     def __init__(self, settings, student: keras.Model, teacher: keras.Model | None,
                  taps: Callable[[keras.Model], Taps] | None, precision: str):
         self.settings = settings
-        self.width = None
+        self.width: keras.layers.Layer | None = None
         self.mean = keras.metrics.Mean(name="loss")
         self._teacher = None
         self.seen = keras.Model(student.inputs, {"logits": student.outputs[0]})
@@ -71,16 +71,15 @@ class DistillationLoss:
         # part of the student.
         teacher = precisions.retype(teacher, precision)
         own = theirs = None
-        if settings.uses_layers:
+        if taps is not None and settings.uses_layers:
             own, theirs = taps(student), taps(teacher)
-        if settings.relations_weight:
-            _check_relations(own, theirs)
+            if settings.relations_weight:
+                _check_relations(own, theirs)
+                self._heads = _relation_heads(settings, own, theirs)
+            if settings.hidden_weight:
+                self._follow(own.hidden, theirs.hidden)
         self.seen = self._listen(student, own)
         self._teacher = self._listen(teacher, theirs)
-        if settings.hidden_weight:
-            self._follow(own.hidden, theirs.hidden)
-        if settings.relations_weight:
-            self._heads = _relation_heads(settings, own, theirs)
 
     def hear(self, inputs, given) -> dict:
         """What the teacher says.
@@ -149,9 +148,9 @@ class DistillationLoss:
     def _listen(self, model, found: Taps | None) -> keras.Model:
         """A model of the same layers, to all that the settings compare."""
         outputs = {"logits": model.outputs[0]}
-        if self.settings.hidden_weight:
+        if found is not None and self.settings.hidden_weight:
             outputs["hidden"] = found.hidden
-        if self.settings.relations_weight:
+        if found is not None and self.settings.relations_weight:
             outputs["projections"] = found.projections
         return keras.Model(model.inputs, outputs)
 
