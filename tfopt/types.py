@@ -22,13 +22,11 @@ INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class BatchSource(Protocol):
-    """What training needs of a set of examples (`data.Batches` is one).
+    """What training needs of a set of examples (`data.Batches` is one)."""
 
-    Attributes:
-        batch_size: B, examples of a step.
-    """
-
-    batch_size: int
+    @property
+    def batch_size(self) -> int:
+        """B, examples of a step."""
 
     @property
     def steps_per_epoch(self) -> int:

@@ -88,9 +88,16 @@ class Context:
                 f"teacher_logits_file={self.teacher_logits_file}")
 
     @property
-    def learned(self) -> BatchSource | None:
-        """The batches that passes train on."""
-        return self.train if None in (self.teacher, self.taught) else self.taught
+    def learned(self) -> BatchSource:
+        """The batches that passes train on.
+
+        Raises:
+            ValueError: there are none.
+        """
+        batches = self.train if None in (self.teacher, self.taught) else self.taught
+        if batches is None:
+            raise ValueError("Training needs batches. Received: train=None")
+        return batches
 
     def lesson(self, model: keras.Model) -> tuple[BatchSource, Objective | None]:
         """What a model is to be trained on, and for.
@@ -106,7 +113,7 @@ class Context:
             ValueError: the teacher does not fit the student.
         """
         if self.teacher is None:
-            return self.train, None
+            return self.learned, None
         check_teacher(self.teacher, model)
         if self.distillation.uses_layers:
             return self.learned, self.distillation.goal(self.teacher, taps)
@@ -138,9 +145,9 @@ class Context:
 
     def within(self, label: str) -> Context:
         """The context with directories of a pass's own, or of a part of one."""
-        places = {name: Path(getattr(self, name)) / label
-                  for name in ("state_dir", "log_dir") if getattr(self, name)}
-        return dataclasses.replace(self, **places)
+        return dataclasses.replace(
+            self, state_dir=self.state_dir and Path(self.state_dir) / label,
+            log_dir=self.log_dir and Path(self.log_dir) / label)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
