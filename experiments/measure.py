@@ -33,7 +33,7 @@ def main() -> None:
     if FLAGS.smoke:
         corpus = corpus.take(range(min(32, len(corpus))))
     labels = data.read_labels(beside / data.LABELS_FILE)
-    part = tasks.encode(corpus, data.WordPiece.from_directory(beside), labels)
+    part = tasks.encode(corpus, data.tokenizer_from(beside), labels)
     runner = runners.open_artifact(artifact, FLAGS.num_threads)
     logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
     artifacts.check_labels(labels, logits.shape[1], beside)

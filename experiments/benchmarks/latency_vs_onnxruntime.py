@@ -109,7 +109,7 @@ def main() -> None:
     if FLAGS.smoke:
         corpus = corpus.take(range(min(32, len(corpus))))
     beside = model.directory(FLAGS.baseline_dir)
-    part = tasks.encode(corpus, data.WordPiece.from_directory(beside),
+    part = tasks.encode(corpus, data.tokenizer_from(beside),
                         data.read_labels(beside / data.LABELS_FILE))
     every = request(part, range(len(corpus)))
     with tempfile.TemporaryDirectory() as directory:
