@@ -118,7 +118,7 @@ def compress_model(recipe, task, context, before: keras.Model, out: Path) -> lis
 
 def as_read_by(compressed: Path, task: tasks.Task) -> tasks.Task:
     """The task by the tokenizer of a compressed model, which may be a smaller one."""
-    wordpiece = data.WordPiece.from_directory(compressed)
+    wordpiece = data.tokenizer_from(compressed)
     if wordpiece.words == task.wordpiece.words:
         return task
     found = tasks.load(wordpiece=wordpiece)

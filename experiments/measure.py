@@ -34,7 +34,7 @@ def main() -> None:
         corpus = corpus.take(range(min(32, len(corpus))))
     kind = tasks.kinds.named("classification")(
         labels=tuple(data.read_labels(beside / data.LABELS_FILE)))
-    part = tasks.encode(corpus, data.WordPiece.from_directory(beside), kind)
+    part = tasks.encode(corpus, data.tokenizer_from(beside), kind)
     runner = runners.open_artifact(artifact, FLAGS.num_threads)
     logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
     artifacts.check_labels(kind.labels, logits.shape[1], beside)

@@ -134,7 +134,7 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
                      "on dev is a little optimistic (--holdout_fraction or "
                      "--keep_epoch=last avoid it).")
 
-    wordpiece = wordpiece or data.WordPiece.from_directory(
+    wordpiece = wordpiece or data.tokenizer_from(
         model.directory(FLAGS.model_dir))
     if distils and FLAGS.teacher_dir is not None:
         _check_teacher(Path(FLAGS.teacher_dir), kind, wordpiece)
@@ -236,7 +236,7 @@ def _check_teacher(path: Path, kind: kinds.Task, wordpiece: data.WordPiece) -> N
         raise ValueError("--teacher_dir must be trained for the labels of the train "
                          f"file, in their order: {list(kind.labels)}. Received: {path} "
                          f"with {own}")
-    words = data.WordPiece.from_directory(path).words
+    words = data.tokenizer_from(path).words
     if words != wordpiece.words:
         raise ValueError("--teacher_dir must have the vocabulary of the model, whose "
                          f"token ids it reads: {wordpiece.vocab_size} entries. "

@@ -111,7 +111,7 @@ def main() -> None:
     beside = model.directory(FLAGS.baseline_dir)
     kind = tasks.kinds.named("classification")(
         labels=tuple(data.read_labels(beside / data.LABELS_FILE)))
-    part = tasks.encode(corpus, data.WordPiece.from_directory(beside), kind)
+    part = tasks.encode(corpus, data.tokenizer_from(beside), kind)
     every = request(part, range(len(corpus)))
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)

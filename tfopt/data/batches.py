@@ -16,7 +16,7 @@ import numpy as np
 
 from tfopt import inputs as model_inputs
 from tfopt.backend import tf
-from tfopt.data.wordpiece import Encoded
+from tfopt.data.tokenizer_json import Encoded
 
 
 def plan(lengths: np.ndarray, batch_size: int, seed: int, epoch: int,

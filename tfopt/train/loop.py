@@ -13,6 +13,7 @@ import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -177,7 +178,7 @@ def fit(
         seed_dropout(working, settings.seed)
     if not progress.finished:
         hooks = [StopOnNonFinite(), *callbacks]
-        agree = {} if workers.count(strategy) == 1 else {
+        agree: dict[str, Any] = {} if workers.count(strategy) == 1 else {
             "agree": functools.partial(workers.chiefs_word, strategy)}
         if dev is not None and strategy.num_replicas_in_sync > 1:
             hooks.insert(0, PaddedLossCorrection(dev))
@@ -188,9 +189,10 @@ def fit(
         hooks += [KeepBest(progress, settings.patience, first_valid_step,
                            goal.monitor),
                   SaveRunState(progress, **agree)]
-        if settings.steps_per_execution > 1:
-            hooks.append(StepsPerExecution(settings.steps_per_execution, hooks))
-        with lean_step(working, settings.jit_compile, goal.reads_layers):
+        steps = settings.steps_per_execution or 1
+        if steps > 1:
+            hooks.append(StepsPerExecution(steps, hooks))
+        with lean_step(working, bool(settings.jit_compile), goal.reads_layers):
             _run(working, progress, train, dev, settings, hooks)
         progress.finished = True
         progress.save()

@@ -56,7 +56,7 @@ class DistillationLoss:
     def __init__(self, goal, student: keras.Model, precision: str):
         self.settings = settings = goal.settings
         self._hard_loss, self._soft_loss = goal.hard_loss, goal.soft_loss
-        self.width = None
+        self.width: keras.layers.Layer | None = None
         self.mean = keras.metrics.Mean(name="loss")
         self._teacher = None
         self.seen = keras.Model(student.inputs, {"logits": student.outputs[0]})
@@ -70,14 +70,13 @@ class DistillationLoss:
         own = theirs = None
         if settings.uses_layers:
             own, theirs = goal.taps(student), goal.taps(teacher)
-        if settings.relations_weight:
-            _check_relations(own, theirs)
+            if settings.relations_weight:
+                _check_relations(own, theirs)
+                self._heads = _relation_heads(settings, own, theirs)
+            if settings.hidden_weight:
+                self._pair_layers(own.hidden, theirs.hidden)
         self.seen = self._compared(student, own)
         self._teacher = self._compared(teacher, theirs)
-        if settings.hidden_weight:
-            self._pair_layers(own.hidden, theirs.hidden)
-        if settings.relations_weight:
-            self._heads = _relation_heads(settings, own, theirs)
 
     def teacher_outputs(self, inputs, given) -> dict:
         """What the teacher computes.
@@ -146,9 +145,9 @@ class DistillationLoss:
     def _compared(self, model, found: Taps | None) -> keras.Model:
         """A model of the same layers, to all that the settings compare."""
         outputs = {"logits": model.outputs[0]}
-        if self.settings.hidden_weight:
+        if found is not None and self.settings.hidden_weight:
             outputs["hidden"] = found.hidden
-        if self.settings.relations_weight:
+        if found is not None and self.settings.relations_weight:
             outputs["projections"] = found.projections
         return keras.Model(model.inputs, outputs)
 

@@ -64,7 +64,8 @@ def with_cached_logits(batches: Examples, teacher: keras.Model,
     if logits is None:
         logits = _compute(teacher, batches)
         contents = io.BytesIO()
-        np.savez(contents, logits=logits, **keys)
+        np.savez(contents, logits=logits, teacher=keys["teacher"],
+                 examples=keys["examples"])
         write_whole(path, contents.getvalue())
     return batches.with_teacher_logits(logits)
 
@@ -73,7 +74,7 @@ def _hash_of(teacher: keras.Model) -> str:
     digest = hashlib.sha256()
     for weight in teacher.get_weights():
         digest.update(str(weight.shape).encode())
-        digest.update(np.ascontiguousarray(weight))
+        digest.update(np.ascontiguousarray(weight).data)
     return digest.hexdigest()
 
 
