@@ -17,7 +17,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 import tfopt
-from tfopt import compress, data
+from tfopt import compress, data, tasks
 from tfopt.backend import keras, tf
 from tfopt.export import tflite
 
@@ -28,7 +28,7 @@ BLOCK = re.compile(r"^```(\w*) ?(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 # Page -> blocks that are not run, each with its reason here.
 NOT_RUN: dict[str, int] = {}
 # Pages of what is still being built, and its flags.
-PENDING = {"README.md", "docs/results_directory.md"}
+PENDING = {"README.md", "docs/results_directory.md", "docs/adding_a_task.md"}
 PENDING_FLAGS = {"bundle", "task"}
 # Flags of other programs, and those that absl itself has.
 OTHERS_FLAGS = {"help", "flagfile", "logdir"}
@@ -146,6 +146,12 @@ def test_commands_that_documents_name_are_there():
     for page in PAGES:
         for script in re.findall(r"python (experiments/\S+\.py)", PAGES[page]):
             assert (ROOT / script).is_file(), f"{page} has {script}"
+
+
+@pytest.mark.parametrize("names", [tasks.all_tasks], ids=["tasks"])
+def test_every_one_has_a_row_of_the_readme(names):
+    missing = sorted(name for name in names() if f"`{name}`" not in PAGES["README.md"])
+    assert not missing, f"Give {missing} a row of a table in README.md."
 
 
 def test_every_recipe_is_in_the_readme():
