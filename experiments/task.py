@@ -68,10 +68,10 @@ class Task:
     notes: list[str]
 
 
-def columns() -> data.Columns:
-    """The columns that the flags name."""
+def columns(numbers: bool = False) -> data.Columns:
+    """The columns that the flags name; their labels may be numbers."""
     return data.Columns(text=FLAGS.text_column, pair=FLAGS.text_pair_column,
-                        label=FLAGS.label_column)
+                        label=FLAGS.label_column, numbers=numbers)
 
 
 def settings() -> train.Settings:
@@ -99,6 +99,7 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
     # First: workers must be there before TensorFlow computes anything.
     placed = shared.placement()
     batch_size = placed.batch_size(FLAGS.batch_size)
+    named = columns(kinds.named(FLAGS.task).number_labels)
     notes = []
     if FLAGS.train_file is None:
         if FLAGS.dev_file is not None:
@@ -108,14 +109,14 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
                    "dev": data.read(data.DEMO_DEV_FILE)}
         notes.append("Data: the embedded support intents.")
     else:
-        corpora = {"train": data.read(FLAGS.train_file, columns())}
+        corpora = {"train": data.read(FLAGS.train_file, named)}
         if FLAGS.dev_file is not None:
-            corpora["dev"] = data.read(FLAGS.dev_file, columns())
+            corpora["dev"] = data.read(FLAGS.dev_file, named)
         else:
             corpora["train"], corpora["dev"] = corpora["train"].split(0.1, FLAGS.seed)
             notes.append("dev is a tenth of the train file, held out by chance.")
     if FLAGS.test_file is not None:
-        corpora["test"] = data.read(FLAGS.test_file, columns())
+        corpora["test"] = data.read(FLAGS.test_file, named)
     kind = kinds.named(FLAGS.task).from_corpus(
         corpora["train"], model.published_labels(FLAGS.model_dir))
     for corpus in corpora.values():

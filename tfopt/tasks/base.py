@@ -31,6 +31,7 @@ class Task(abc.ABC):
     Class attributes:
         monitor: name of the metric by which an epoch is the best and a budget holds,
             and whether "higher" or "lower" is better.
+        number_labels: whether labels are numbers, with fractions or without.
         no_target: what stands for a missing target: -1 or NaN (`types.is_labelled`).
         metrics: what `quality` gives, in the order of a report; the monitor among them.
 
@@ -41,6 +42,7 @@ class Task(abc.ABC):
     labels: tuple[str, ...] = ()
 
     monitor: ClassVar[tuple[str, str]]
+    number_labels: ClassVar[bool] = False
     no_target: ClassVar[float]
     metrics: ClassVar[tuple[Metric, ...]]
 
