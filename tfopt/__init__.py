@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         model,
         report,
         sparse,
+        tasks,
         train,
     )
     from tfopt.api import compress_model, quantize_model
@@ -82,6 +83,7 @@ __all__ = [
     "report",
     "sparse",
     "strategy",
+    "tasks",
     "train",
 ]
 

@@ -26,7 +26,7 @@ from absl import flags, logging
 
 from tfopt import data, model
 from tfopt.files import write_whole
-from tfopt.measure import latency, quality, runners
+from tfopt.measure import latency, runners
 from tfopt.measure.process import TimedProcess
 
 FLAGS = flags.FLAGS
@@ -109,8 +109,9 @@ def main() -> None:
     if FLAGS.smoke:
         corpus = corpus.take(range(min(32, len(corpus))))
     beside = model.directory(FLAGS.baseline_dir)
-    part = tasks.encode(corpus, data.tokenizer_from(beside),
-                        data.read_labels(beside / data.LABELS_FILE))
+    kind = tasks.kinds.named("classification")(
+        labels=tuple(data.read_labels(beside / data.LABELS_FILE)))
+    part = tasks.encode(corpus, data.tokenizer_from(beside), kind)
     every = request(part, range(len(corpus)))
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
@@ -153,10 +154,10 @@ def main() -> None:
         accuracy = {}
         for name, file in tflite_files.items():
             runner = runners.open_artifact(file, FLAGS.num_threads)
-            accuracy[name] = quality.measure(runner.logits(**every), part.class_ids)
+            accuracy[name] = kind.quality(runner.logits(**every), part.targets)
         for name in (INT8, FLOAT):
-            accuracy[name] = quality.measure(onnx_logits(onnx_files[name], every),
-                                             part.class_ids)
+            accuracy[name] = kind.quality(onnx_logits(onnx_files[name], every),
+                                          part.targets)
         sizes = {name: Path(file).stat().st_size
                  for name, file in (tflite_files | onnx_files).items()}
     reference = min((INT8, INT8_NO_SPINNING), key=lambda name: np.median(seconds[name]))
