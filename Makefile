@@ -1,6 +1,7 @@
 # make demo   fine-tunes, exports, measures and reports, on data and weights that come along
 # make test   runs the tests
 # make lint   checks the style
+# make docs   makes site/, the documents and the API reference, without a warning
 # Each sets up .venv by itself; a Python of 3.10 or later is all that is needed.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV ?= .venv
 OUT ?= runs/demo
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(READY)
 	$(VENV)/bin/python experiments/compress.py --recipe=int8 --epochs=10 \
@@ -20,6 +21,13 @@ test: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 
+docs: $(VENV)/.docs
+	$(VENV)/bin/mkdocs build --strict
+
+$(VENV)/.docs: $(READY)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 $(READY): setup.py requirements-checkpoint.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
@@ -28,4 +36,4 @@ $(READY): setup.py requirements-checkpoint.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs
+	rm -rf $(VENV) build site *.egg-info runs

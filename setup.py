@@ -1,16 +1,44 @@
 """Packaging of tfopt."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+# The one place of the version is tfopt/__init__.py, which is read, not imported.
+VERSION = re.search(r'^__version__ = "(.+)"$',
+                    (HERE / "tfopt" / "__init__.py").read_text(encoding="utf-8"),
+                    re.MULTILINE).group(1)
+PLOT = ["matplotlib>=3.8,<4"]
 
 setup(
     name="tfopt",
-    version="0.1.0",
-    description="Makes BERT small and fast on the TensorFlow stack.",
+    version=VERSION,
+    description="Makes BERT and its kin small and fast on the TensorFlow stack.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="tfopt maintainers",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["BERT", "TensorFlow", "Keras", "LiteRT", "TFLite", "pruning",
+              "quantization", "distillation", "compression", "sparsity"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["tfopt", "tfopt.*"]),
-    package_data={"tfopt.data": ["support_intents/*"]},
+    package_data={"tfopt": ["py.typed", "recipes/*.json"],
+                  "tfopt.data": ["support_intents/*"]},
     python_requires=">=3.10",
-    # Bounds are what was tested; BUILD_NOTES.md says why.
+    # Bounds are what was tested; docs/notes/pins_and_hazards.md says why.
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "tf-keras>=2.21,<2.22",
@@ -25,8 +53,9 @@ setup(
         "absl-py>=1.4,<3",
     ],
     extras_require={
-        "plot": ["matplotlib>=3.8,<4"],
-        "dev": ["matplotlib>=3.8,<4", "pytest>=8,<10",
-                "pytest-xdist>=3,<4", "ruff>=0.8,<1"],
+        "plot": PLOT,
+        "dev": [*PLOT, "pytest>=8,<10", "pytest-xdist>=3,<4", "ruff>=0.8,<1",
+                "mypy>=2.4,<3"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0,<2"],
     },
 )

@@ -1,4 +1,4 @@
-"""What `measure.py` and `predict.py` share: an artifact, its vocabulary and labels."""
+"""What `measure.py` and `predict.py` share: an artifact, its tokenizer and labels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from tfopt import data
+from tfopt.data import tokenizer
 
 # The flags count as those of the script that asks for them: --help lists them.
 flags.disclaim_key_flags()
@@ -16,12 +17,12 @@ def define() -> None:
     """Which artifact, and where its vocabulary is."""
     flags.DEFINE_string("artifact", None, "A .tflite, or a directory with a Keras "
                         "model.", required=True)
-    flags.DEFINE_string("text_dir", None, "Directory with vocab.txt and labels.txt, if "
+    flags.DEFINE_string("text_dir", None, "Directory with tokenizer and labels.txt, if "
                         "they do not lie beside the artifact.")
 
 
 def text_directory(artifact: Path, given: str | None) -> Path:
-    """The directory with the artifact's vocabulary.
+    """The directory with the artifact's tokenizer.
 
     Raises:
         ValueError: neither the artifact's directory nor the one above has it.
@@ -29,9 +30,10 @@ def text_directory(artifact: Path, given: str | None) -> Path:
     near = artifact if artifact.is_dir() else artifact.parent
     places = [Path(given)] if given else [near, near.parent]
     for place in places:
-        if (place / "vocab.txt").exists():
+        if tokenizer.is_in(place):
             return place
-    raise ValueError("vocab.txt must lie beside the artifact or in --text_dir. "
+    raise ValueError(f"A tokenizer ({tokenizer.kinds()}) must lie beside the artifact "
+                     "or in --text_dir. "
                      f"Received: {', '.join(map(str, places))}")
 
 

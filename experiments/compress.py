@@ -29,7 +29,7 @@ from tfopt import compress, data, drawing, model, report
 from tfopt.backend import keras
 from tfopt.export import densify, saved_model, tflite
 from tfopt.files import write_whole
-from tfopt.measure import cost, latency, quality, runners, sensitivity
+from tfopt.measure import cost, latency, runners, sensitivity
 from tfopt.model import anatomy
 from tfopt.sparse import embedding
 
@@ -68,7 +68,7 @@ def fine_tuned(task, out: Path) -> Path:
         finetune(task, out / "baseline", out / run_dir.STATE / "baseline", out / "logs")
         return out / "baseline"
     labels = model.published_labels(FLAGS.baseline_dir)
-    if labels != task.labels:
+    if tuple(labels or ()) != task.kind.labels:
         raise ValueError("--baseline_dir must be trained for the labels of the train "
                          f"file. Received: {FLAGS.baseline_dir} with {labels}")
     return Path(FLAGS.baseline_dir)
@@ -118,7 +118,7 @@ def compress_model(recipe, task, context, before: keras.Model, out: Path) -> lis
 
 def as_read_by(compressed: Path, task: tasks.Task) -> tasks.Task:
     """The task by the tokenizer of a compressed model, which may be a smaller one."""
-    wordpiece = data.WordPiece.from_directory(compressed)
+    wordpiece = data.tokenizer_from(compressed)
     if wordpiece.words == task.wordpiece.words:
         return task
     found = tasks.load(wordpiece=wordpiece)
@@ -153,16 +153,16 @@ def export(recipe, task, compressed: keras.Model, out: Path
                 graph, scheme, calibration=task.calibration, method=FLAGS.ranges))
             continue
         found = sensitivity.within(
-            graph, scheme, task.calibration, tasks.judge_on(task.guard),
-            max_accuracy_drop=FLAGS.max_accuracy_drop, method=FLAGS.ranges)
+            graph, scheme, task.calibration, tasks.judge_on(task.kind, task.guard),
+            max_drop=FLAGS.max_accuracy_drop, method=FLAGS.ranges, task=task.kind)
         write_whole(file, found.contents)
         met = met and found.met
         notes += [f"{scheme}: {name} stayed in float: {why}."
                   for name, why in found.left.items()]
         if not found.met:
-            notes.append(f"{scheme}: the budget of {FLAGS.max_accuracy_drop:g} points "
-                         f"was not met; the best file has accuracy "
-                         f"{found.accuracy:.4f}.")
+            notes.append(f"{scheme}: the budget of {FLAGS.max_accuracy_drop:g} "
+                         f"{task.kind.drop_unit} was not met; the best file has "
+                         f"{task.kind.monitor[0]} {found.value:.4f}.")
     write_whole(out / "model.tflite", files[recipe.exports[-1]].read_bytes())
     return files, notes, met
 
@@ -240,7 +240,8 @@ def measure(task, own: tasks.Task, baseline: Path, before: keras.Model,
         reader = own if name in served | files else task
         for split, part in reader.report.items():
             logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
-            rows += report.rows(name, quality.measure(logits, part.class_ids), split)
+            rows += report.rows(name, task.kind.quality(logits, part.targets), split,
+                                task.kind.metrics)
 
     counts = {report.BASELINE: cost.of_model(before)} | {
         name: count(model.load(path)) for name, path in served.items()} | {
@@ -273,16 +274,16 @@ def on_sparse_core(tpu, task, baseline: Path) -> list[report.Row]:
     rows = []
     for split, part in task.report.items():
         (order, inputs), = data.Batches(
-            part.encoded, batch_size=len(part.class_ids), pad_to=FLAGS.max_length
+            part.encoded, batch_size=len(part.targets), pad_to=FLAGS.max_length
             ).each_once()
-        rows += report.rows("keras_sparse_core", quality.measure(
-            run(inputs), np.asarray(part.class_ids)[order]), split)
+        rows += report.rows("keras_sparse_core", task.kind.quality(
+            run(inputs), np.asarray(part.targets)[order]), split, task.kind.metrics)
     return rows
 
 
-def draw(out: Path, rows: list[report.Row]) -> None:
+def draw(out: Path, rows: list[report.Row], monitor: str) -> None:
     """Draws the figures, and what is left of the layers where a pass told it."""
-    pictures = {"report.png": report.to_png(rows)}
+    pictures = {"report.png": report.to_png(rows, monitor=monitor)}
     structure = out / "keras" / _STRUCTURE
     if structure.exists():
         pictures["structure.png"] = drawing.structure(
@@ -303,7 +304,7 @@ def main() -> int:
     recipe = dataclasses.replace(
         recipe, distillation=tasks.distillation(recipe.distillation))
     task = tasks.load(distils=True)
-    context = compress.Context(train=task.train, dev=task.choose,
+    context = compress.Context(task=task.kind, train=task.train, dev=task.choose,
                                settings=tasks.settings(),
                                removable_tokens=task.wordpiece.removable(),
                                costs=targets.costs(task.report["dev"].lengths))
@@ -336,7 +337,7 @@ def main() -> int:
                               command=shared.command())
     write_whole(out / "report.json", report.to_json(here, rows))
     write_whole(out / "report.md", report.to_markdown(here, rows, own.notes + notes))
-    draw(out, rows)
+    draw(out, rows, task.kind.monitor[0])
     run_dir.finish(out)
     print()
     print(report.table(rows))
@@ -370,8 +371,9 @@ def define_flags() -> None:
                         "experiments/recipes.")
     flags.DEFINE_string("baseline_dir", None, "A fine-tuned model, as finetune.py "
                         "leaves it. Left out: it is fine-tuned first.")
-    flags.DEFINE_float("max_accuracy_drop", None, "Points of accuracy that a quantized "
-                       "export may lose against the same model in float; the most "
+    flags.DEFINE_float("max_accuracy_drop", None, "Points (or the unit) of the task's "
+                       "metric, such as accuracy, that a quantized export may lose "
+                       "against the same model in float; the most "
                        "harmful operations stay in float until it holds. Judged on the "
                        "part that --holdout_fraction holds out of train, or on dev.",
                        lower_bound=0.0)

@@ -20,7 +20,7 @@ from absl import flags, logging
 
 from tfopt import compress, model, report
 from tfopt.files import write_whole
-from tfopt.measure import quality, runners
+from tfopt.measure import runners
 
 FLAGS = flags.FLAGS
 
@@ -50,8 +50,8 @@ def main() -> None:
     task = tasks.load(distils=True)
     with run_dir.claim(FLAGS.out_dir, "finetune") as path:
         state = path / run_dir.STATE
-        context = tasks.with_teacher(compress.Context(train=task.train), task,
-                                     settings, state)
+        context = tasks.with_teacher(
+            compress.Context(task=task.kind, train=task.train), task, settings, state)
         finetune(task, path, state, path / "logs", context)
     if run_dir.is_helper():
         return
@@ -60,7 +60,8 @@ def main() -> None:
     for split, examples in task.report.items():
         logits = runner.logits(examples.encoded.ids, examples.encoded.first_lengths)
         rows += report.rows(report.BASELINE,
-                            quality.measure(logits, examples.class_ids), split)
+                            task.kind.quality(logits, examples.targets), split,
+                            task.kind.metrics)
     here = report.environment(command=shared.command())
     write_whole(path / "report.json", report.to_json(here, rows))
     run_dir.finish(path)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from tfopt import report
+from tfopt import report, tasks
 from tfopt.files import write_whole
 
 FLAGS = flags.FLAGS
@@ -45,6 +45,8 @@ def define_data() -> None:
         "Left out: the embedded support intents, train and dev.")
     flags.DEFINE_string("dev_file", None, "Labelled examples to report on. Left out: "
                         "a tenth of the train file.")
+    flags.DEFINE_enum("task", "classification", sorted(tasks.all_tasks()),
+                      "What is learned from the texts.")
     flags.DEFINE_string("test_file", None, "More labelled examples to report on.")
     flags.DEFINE_enum(
         "keep_epoch", "best", ["best", "last"], "Keep the weights of the epoch with "

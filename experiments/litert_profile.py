@@ -25,6 +25,7 @@ import numpy as np
 from absl import flags
 from ai_edge_litert import interpreter as litert
 
+from tfopt import inputs as model_inputs
 from tfopt.measure import latency
 from tfopt.types import INPUT_NAMES
 
@@ -87,10 +88,15 @@ def start(path: str, tokens: int, num_threads: int, *, xnnpack: bool = True):
     values = {}
     for name, detail in inputs.items():
         shape = detail["shape"].tolist()
-        if name in INPUT_NAMES and -1 in detail["shape_signature"]:
-            shape = [1, tokens]
-            interpreter.resize_tensor_input(detail["index"], shape)
-        values[name] = np.full(shape, name == "attention_mask", detail["dtype"])
+        if name in INPUT_NAMES:
+            if -1 in detail["shape_signature"]:
+                shape = [1, tokens]
+                interpreter.resize_tensor_input(detail["index"], shape)
+            made = model_inputs.build(np.zeros(shape, np.int32), shape[-1:] * shape[0],
+                                      [name])
+            values[name] = made[name].astype(detail["dtype"])
+        else:
+            values[name] = np.zeros(shape, detail["dtype"])
     interpreter.allocate_tensors()
     for name, value in values.items():
         interpreter.set_tensor(inputs[name]["index"], value)

@@ -18,7 +18,7 @@ from absl import flags
 
 from tfopt import data, report
 from tfopt.files import write_whole
-from tfopt.measure import cost, latency, quality, runners
+from tfopt.measure import cost, latency, runners
 
 FLAGS = flags.FLAGS
 
@@ -32,14 +32,15 @@ def main() -> None:
     corpus = data.read(FLAGS.eval_file, tasks.columns())
     if FLAGS.smoke:
         corpus = corpus.take(range(min(32, len(corpus))))
-    labels = data.read_labels(beside / data.LABELS_FILE)
-    part = tasks.encode(corpus, data.WordPiece.from_directory(beside), labels)
+    kind = tasks.kinds.named("classification")(
+        labels=tuple(data.read_labels(beside / data.LABELS_FILE)))
+    part = tasks.encode(corpus, data.tokenizer_from(beside), kind)
     runner = runners.open_artifact(artifact, FLAGS.num_threads)
     logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
-    artifacts.check_labels(labels, logits.shape[1], beside)
+    artifacts.check_labels(kind.labels, logits.shape[1], beside)
     name = artifact.stem
-    rows = report.rows(name, quality.measure(logits, part.class_ids),
-                       Path(FLAGS.eval_file).stem)
+    rows = report.rows(name, kind.quality(logits, part.targets),
+                       Path(FLAGS.eval_file).stem, kind.metrics)
     if artifact.suffix == runners.TFLITE:
         rows += report.rows(name, cost.of_file(artifact) | cost.of_tflite(artifact))
     else:

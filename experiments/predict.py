@@ -52,7 +52,7 @@ def main() -> None:
     """Predicts each text as it comes."""
     artifact = Path(FLAGS.artifact)
     beside = artifacts.text_directory(artifact, FLAGS.text_dir)
-    wordpiece = data.WordPiece.from_directory(beside)
+    wordpiece = data.tokenizer_from(beside)
     labels = data.read_labels(beside / data.LABELS_FILE)
     runner = runners.open_artifact(artifact, FLAGS.num_threads)
     for text in texts():

@@ -56,7 +56,7 @@ def run_cell(task, baseline, step: compress.Pass) -> dict[str, float]:
     if FLAGS.pruning_epochs == 0:
         pruned = step.prune_at_once(baseline)
     else:
-        context = compress.Context(train=task.train, dev=task.choose,
+        context = compress.Context(task=task.kind, train=task.train, dev=task.choose,
                                    settings=settings())
         outcome, = compress.run(baseline, compress.Recipe(passes=(step,)), context)
         pruned = outcome.model

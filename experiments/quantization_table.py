@@ -26,7 +26,7 @@ from absl import flags
 from tfopt import compress
 from tfopt.export import tflite
 from tfopt.files import write_whole
-from tfopt.measure import cost, quality
+from tfopt.measure import cost
 
 FLAGS = flags.FLAGS
 FLOAT = "float32"
@@ -46,7 +46,8 @@ def quantized(task, baseline, scheme: str):
     settings = dataclasses.replace(tasks.settings(), **({} if FLAGS.smoke else own))
     step = compress.from_fields({"pass": "quantization_aware", "scheme": scheme,
                                  "freeze_fraction": FLAGS.freeze_fraction})
-    context = compress.Context(train=task.train, dev=task.choose, settings=settings)
+    context = compress.Context(task=task.kind, train=task.train, dev=task.choose,
+                               settings=settings)
     outcome, = compress.run(baseline, compress.Recipe(passes=(step,)), context)
     return outcome.model
 
@@ -78,9 +79,13 @@ def run_cell(task, baseline, graphs, scheme: str, how: str) -> dict[str, float]:
     if FLAGS.files_dir is not None:
         write_whole(Path(FLAGS.files_dir) / f"{scheme}_{how}_{FLAGS.seed}.tflite",
                     contents)
+
+    def value(outputs):
+        return task.kind.value(task.kind.quality(outputs, part.targets))
+
     return {
-        "accuracy": quality.measure(found, part.class_ids)["accuracy"],
-        "keras_accuracy": quality.measure(expected, part.class_ids)["accuracy"],
+        "accuracy": value(found),
+        "keras_accuracy": value(expected),
         "agreement": float(np.mean(found.argmax(1) == expected.argmax(1))),
         "logit_difference": float(np.abs(found - expected).mean() / expected.std()),
         "file_bytes": float(len(contents)),
@@ -104,7 +109,7 @@ def begin(task, baseline):
     graphs = tflite.float_graph(baseline), tasks.logits_of(baseline, part)
 
     def judge():
-        return {"accuracy": quality.measure(graphs[1], part.class_ids)["accuracy"],
+        return {"accuracy": task.kind.value(task.kind.quality(graphs[1], part.targets)),
                 "parameters": cost.of_model(baseline)["parameters"]}
 
     return judge, lambda cell: run_cell(task, baseline, graphs, *cell.split())

@@ -23,7 +23,7 @@ from absl import flags, logging
 from tfopt import model, report
 from tfopt.export import tflite
 from tfopt.files import write_whole
-from tfopt.measure import quality, runners
+from tfopt.measure import runners
 
 FLAGS = flags.FLAGS
 
@@ -35,8 +35,10 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
     keras_model, history = tasks.finetune(task)
     found = accuracies(keras_model, task)
     if task.choose is not None and FLAGS.holdout_fraction:
-        found[report.BASELINE]["holdout"] = max(
-            epoch["val_accuracy"] for epoch in history)
+        metric, better = task.kind.monitor
+        best = max if better == "higher" else min
+        found[report.BASELINE]["holdout"] = best(
+            epoch[f"val_{metric}"] for epoch in history)
     logging.info("Seed %d: %s", seed, found)
     return found
 
@@ -54,8 +56,8 @@ def accuracies(keras_model, task: tasks.Task) -> dict[str, dict[str, float]]:
             runner = runners.open_artifact(path, FLAGS.num_threads)
             for split, part in task.report.items():
                 logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
-                found.setdefault(name, {})[split] = quality.measure(
-                    logits, part.class_ids)["accuracy"]
+                found.setdefault(name, {})[split] = task.kind.value(
+                    task.kind.quality(logits, part.targets))
     return found
 
 

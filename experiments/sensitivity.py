@@ -33,15 +33,17 @@ def short(name: str) -> str:
     return parts[0].removeprefix("bert/") if parts else name
 
 
-def table(reference: float, found: list[sensitivity.Loss]) -> str:
+def table(task, reference: float, found: list[sensitivity.Loss]) -> str:
     """The losses as Markdown, the greatest first."""
-    rows = sorted(found, key=lambda loss: (loss.accuracy, loss.logits_sqnr_db))
-    lines = [f"Accuracy in float: {reference:.4f}. Export: {FLAGS.export}, each "
-             f"operation {FLAGS.mode.replace('_', ' ')}.", "",
-             "| operation | kind | points lost | SQNR of its output, dB | of logits |",
+    rows = sorted(found, key=lambda loss: (-task.drop(reference, loss.value),
+                                        loss.logits_sqnr_db))
+    lines = [f"In float, {task.monitor[0]}: {reference:.4f}. Export: {FLAGS.export}, "
+             f"each operation {FLAGS.mode.replace('_', ' ')}.", "",
+             f"| operation | kind | {task.drop_unit} lost | SQNR of its output, dB | "
+             "of logits |",
              "|---|---|---:|---:|---:|"]
     lines += [f"| {short(loss.name)} | {loss.kind} | "
-              f"{100 * (reference - loss.accuracy):.2f} | {loss.output_sqnr_db:.1f} | "
+              f"{task.drop(reference, loss.value):.2f} | {loss.output_sqnr_db:.1f} | "
               f"{loss.logits_sqnr_db:.1f} |" for loss in rows]
     return "\n".join(lines) + "\n"
 
@@ -71,25 +73,25 @@ def main() -> None:
     out = Path(FLAGS.out_dir)
     task = tasks.load()
     fine_tuned = model.load(FLAGS.model_dir)
-    if model.published_labels(FLAGS.model_dir) != task.labels:
+    if tuple(model.published_labels(FLAGS.model_dir) or ()) != task.kind.labels:
         raise ValueError("--model_dir must be trained for the labels of the train "
                          f"file. Received: {FLAGS.model_dir} with "
                          f"{model.published_labels(FLAGS.model_dir)}")
     graph = tflite.float_graph(fine_tuned)
-    judge = tasks.judge_on(task.guard)
+    judge = tasks.judge_on(task.kind, task.guard)
     reference = judge(graph.contents)
     found: list[sensitivity.Loss] = []
     for loss in sensitivity.losses(graph, FLAGS.export, task.calibration, judge,
                                    mode=FLAGS.mode, method=FLAGS.ranges):
         found.append(loss)
         logging.info("%s: %.2f points lost, %.1f dB", short(loss.name),
-                     100 * (reference - loss.accuracy), loss.logits_sqnr_db)
+                     task.kind.drop(reference, loss.value), loss.logits_sqnr_db)
         shared.write_figures(str(out / "sensitivity.json"), {
-            "accuracy_float32": reference,
+            "float32": reference,
             "operations": [dataclasses.asdict(one) for one in found]})
-    write_whole(out / "sensitivity.md", table(reference, found))
+    write_whole(out / "sensitivity.md", table(task.kind, reference, found))
     plot(found, out / "sensitivity.png")
-    print(table(reference, found))
+    print(table(task.kind, reference, found))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from absl import flags
 
 from tfopt import compress, model
 from tfopt.export import tflite
-from tfopt.measure import cost, quality
+from tfopt.measure import cost
 
 FLAGS = flags.FLAGS
 BASELINE = "unpruned"
@@ -96,29 +96,31 @@ def run_cell(task, baseline, cell: str) -> dict:
     costs_of = targets.costs(task.report["dev"].lengths)
     costs = costs_of(config)
     context = compress.Context(
-        train=task.train, dev=task.choose, costs=costs_of,
+        task=task.kind, train=task.train, dev=task.choose, costs=costs_of,
         settings=dataclasses.replace(tasks.settings(),
                                      learning_rate=FLAGS.shrunk_learning_rate))
     if way not in ("post_training", "cross_entropy"):
-        context = dataclasses.replace(context, taught=task.taught, teacher=baseline,
-                                      distillation=tasks.distillation())
+        context = dataclasses.replace(
+            context, transfer_set=task.transfer_set, teacher=baseline,
+            distillation=tasks.distillation())
     recipe = compress.Recipe(passes=passes(float(point[:-1]), way, config, costs))
     begun = time.monotonic()
     outcome = compress.run(baseline, recipe, context)[-1]
     seconds = time.monotonic() - begun
     left = model.config_of(outcome.model)
-    return {**judged(outcome.model, task.report["dev"]), "seconds": seconds,
+    return {**judged(task, outcome.model), "seconds": seconds,
             "predicted_ms": costs.whole(left),
             "predicted_speedup": costs.whole(config) / costs.whole(left),
             "num_heads": list(left.num_heads),
             "intermediate_sizes": list(left.intermediate_sizes)}
 
 
-def judged(keras_model, part: tasks.Split) -> dict[str, float]:
+def judged(task, keras_model) -> dict[str, float]:
     """Accuracy of a model and of its export, and their sizes."""
     contents = tflite.convert(keras_model, FLAGS.exports[-1])
-    accuracies = {name: quality.measure(tasks.logits_of(artifact, part),
-                                        part.class_ids)["accuracy"]
+    part = task.report["dev"]
+    accuracies = {name: task.kind.value(task.kind.quality(
+                      tasks.logits_of(artifact, part), part.targets))
                   for name, artifact in (("accuracy", contents),
                                          ("keras_accuracy", keras_model))}
     return {**accuracies, "parameters": cost.of_model(keras_model)["parameters"],
@@ -132,7 +134,7 @@ def summary(runs: tables.Runs) -> dict:
 
 def begin(task, baseline):
     """What judges a seed's model before, and what fills its cells."""
-    return (functools.partial(judged, baseline, task.report["dev"]),
+    return (functools.partial(judged, task, baseline),
             functools.partial(run_cell, task, baseline))
 
 

@@ -12,10 +12,11 @@ import numpy as np
 from absl import flags, logging
 
 from tfopt import compress, data, model, train
+from tfopt import tasks as kinds
 from tfopt.backend import keras
 from tfopt.export import calibrate
 from tfopt.files import write_whole
-from tfopt.measure import quality, runners
+from tfopt.measure import runners
 
 FLAGS = flags.FLAGS
 _SMOKE_EXAMPLES = {"train": 64, "dev": 32, "test": 32}
@@ -27,11 +28,11 @@ class Split:
 
     Attributes:
         encoded: token ids.
-        class_ids: class numbers.
+        targets: what the model is to give for each.
     """
 
     encoded: data.Encoded
-    class_ids: list[int]
+    targets: list
 
     @property
     def lengths(self) -> list[int]:
@@ -45,10 +46,10 @@ class Task:
 
     Attributes:
         wordpiece: the checkpoint's tokenizer.
-        labels: label words by class number.
+        kind: what is to be learned.
         train: batches to learn from.
-        taught: batches to learn from where there is a teacher: those of train, and
-            texts without labels.
+        transfer_set: batches to learn from where there is a teacher: those of train,
+            and texts without labels.
         choose: batches that choose the best epoch; None keeps the last.
         guard: the part held out of train, or dev where none is; budgets are held on it.
         calibration: texts to learn from as inputs of a model, for ranges.
@@ -57,9 +58,9 @@ class Task:
     """
 
     wordpiece: data.WordPiece
-    labels: list[str]
+    kind: kinds.Task
     train: data.Batches
-    taught: data.Batches
+    transfer_set: data.Batches
     choose: data.Batches | None
     guard: Split
     calibration: list[calibrate.Example]
@@ -67,10 +68,10 @@ class Task:
     notes: list[str]
 
 
-def columns() -> data.Columns:
-    """The columns that the flags name."""
+def columns(numbers: bool = False) -> data.Columns:
+    """The columns that the flags name; their labels may be numbers."""
     return data.Columns(text=FLAGS.text_column, pair=FLAGS.text_pair_column,
-                        label=FLAGS.label_column)
+                        label=FLAGS.label_column, numbers=numbers)
 
 
 def settings() -> train.Settings:
@@ -98,6 +99,7 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
     # First: workers must be there before TensorFlow computes anything.
     placed = shared.placement()
     batch_size = placed.batch_size(FLAGS.batch_size)
+    named = columns(kinds.named(FLAGS.task).number_labels)
     notes = []
     if FLAGS.train_file is None:
         if FLAGS.dev_file is not None:
@@ -107,17 +109,18 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
                    "dev": data.read(data.DEMO_DEV_FILE)}
         notes.append("Data: the embedded support intents.")
     else:
-        corpora = {"train": data.read(FLAGS.train_file, columns())}
+        corpora = {"train": data.read(FLAGS.train_file, named)}
         if FLAGS.dev_file is not None:
-            corpora["dev"] = data.read(FLAGS.dev_file, columns())
+            corpora["dev"] = data.read(FLAGS.dev_file, named)
         else:
             corpora["train"], corpora["dev"] = corpora["train"].split(0.1, FLAGS.seed)
             notes.append("dev is a tenth of the train file, held out by chance.")
     if FLAGS.test_file is not None:
-        corpora["test"] = data.read(FLAGS.test_file, columns())
-    labels = _labels(corpora["train"])
+        corpora["test"] = data.read(FLAGS.test_file, named)
+    kind = kinds.named(FLAGS.task).from_corpus(
+        corpora["train"], model.published_labels(FLAGS.model_dir))
     for corpus in corpora.values():
-        corpus.class_ids(labels)  # a label that train lacks is found before any work
+        kind.targets(corpus)  # a label that train lacks is found before any work
     if FLAGS.smoke:
         corpora = {name: corpus.take(range(min(len(corpus), _SMOKE_EXAMPLES[name])))
                    for name, corpus in corpora.items()}
@@ -132,11 +135,11 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
                      "on dev is a little optimistic (--holdout_fraction or "
                      "--keep_epoch=last avoid it).")
 
-    wordpiece = wordpiece or data.WordPiece.from_directory(
+    wordpiece = wordpiece or data.tokenizer_from(
         model.directory(FLAGS.model_dir))
     if distils and FLAGS.teacher_dir is not None:
-        _check_teacher(Path(FLAGS.teacher_dir), labels, wordpiece)
-    splits = {name: encode(corpus, wordpiece, labels)
+        _check_teacher(Path(FLAGS.teacher_dir), kind, wordpiece)
+    splits = {name: encode(corpus, wordpiece, kind)
               for name, corpus in corpora.items()}
     # A TPU knows fixed shapes alone, and XLA is to compile few.
     fixed = FLAGS.pad_to_max_length or placed.name == "tpu"
@@ -148,20 +151,20 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
 
     def learning(split: Split) -> data.Batches:
         return data.Batches(
-            split.encoded, split.class_ids, shuffle_seed=FLAGS.seed,
+            split.encoded, split.targets, shuffle_seed=FLAGS.seed,
             batch_size=batch_size, sort_window=FLAGS.sort_window, **pad)
 
     train_batches = learning(learn)
     return Task(
-        wordpiece=wordpiece, labels=labels, report=splits, notes=notes,
+        wordpiece=wordpiece, kind=kind, report=splits, notes=notes,
         train=train_batches,
-        taught=train_batches if more is None else learning(Split(
+        transfer_set=train_batches if more is None else learning(Split(
             encoded=data.join([learn.encoded, more]),
-            class_ids=[*learn.class_ids, *[-1] * len(more.ids)])),
+            targets=[*learn.targets, *[kind.no_target] * len(more.ids)])),
         guard=choose,
         calibration=_calibration(learn.encoded),
         choose=None if FLAGS.keep_epoch == "last" else data.Batches(
-            choose.encoded, choose.class_ids, batch_size=batch_size, **pad))
+            choose.encoded, choose.targets, batch_size=batch_size, **pad))
 
 
 def with_teacher(context: compress.Context, task: Task,
@@ -185,7 +188,7 @@ def with_teacher(context: compress.Context, task: Task,
         raise ValueError("--teacher_dir must name the teacher of a fine-tuning. "
                          "Received: none")
     return dataclasses.replace(
-        context, taught=task.taught, distillation=settings,
+        context, transfer_set=task.transfer_set, distillation=settings,
         teacher=default if FLAGS.teacher_dir is None else model.load(FLAGS.teacher_dir),
         teacher_logits_file=state / "teacher_logits.npz"
         if FLAGS.cache_teacher_logits else None)
@@ -223,17 +226,18 @@ def distillation(recipes: train.Distillation | None = None
     return found
 
 
-def _check_teacher(path: Path, labels: list[str], wordpiece: data.WordPiece) -> None:
+def _check_teacher(path: Path, kind: kinds.Task, wordpiece: data.WordPiece) -> None:
     """Checks, before any work, that a teacher was trained for this very task.
 
     Raises:
         ValueError: its labels or its vocabulary are others.
     """
     own = model.published_labels(path)
-    if own != labels:
+    if tuple(own or ()) != kind.labels:
         raise ValueError("--teacher_dir must be trained for the labels of the train "
-                         f"file, in their order: {labels}. Received: {path} with {own}")
-    words = data.WordPiece.from_directory(path).words
+                         f"file, in their order: {list(kind.labels)}. Received: {path} "
+                         f"with {own}")
+    words = data.tokenizer_from(path).words
     if words != wordpiece.words:
         raise ValueError("--teacher_dir must have the vocabulary of the model, whose "
                          f"token ids it reads: {wordpiece.vocab_size} entries. "
@@ -284,19 +288,19 @@ def logits_of(artifact, part: Split) -> np.ndarray:
         return runner.logits(part.encoded.ids, part.encoded.first_lengths)
 
 
-def judge_on(part: Split) -> Callable[[bytes], float]:
-    """What tells the accuracy of a `.tflite`'s bytes on a split."""
-    return lambda contents: quality.measure(
-        logits_of(contents, part), part.class_ids)["accuracy"]
+def judge_on(kind: kinds.Task, part: Split) -> Callable[[bytes], float]:
+    """What tells the monitored value of a `.tflite`'s bytes on a split."""
+    return lambda contents: kind.value(kind.quality(
+        logits_of(contents, part), part.targets))
 
 
-def encode(corpus: data.Corpus, wordpiece: data.WordPiece, labels: list[str]) -> Split:
+def encode(corpus: data.Corpus, wordpiece: data.WordPiece, kind: kinds.Task) -> Split:
     """Encodes a corpus, and says how many texts were cut."""
     encoded = wordpiece.encode(corpus.texts, corpus.pairs, max_length=FLAGS.max_length)
     if encoded.truncated:
         logging.warning("%s: %d of %d texts are cut to %d tokens", corpus.path,
                         encoded.truncated, len(corpus), FLAGS.max_length)
-    return Split(encoded=encoded, class_ids=corpus.class_ids(labels))
+    return Split(encoded=encoded, targets=kind.targets(corpus))
 
 
 def check_length(keras_model) -> None:
@@ -331,11 +335,11 @@ def finetune(task: Task, context: compress.Context | None = None, **places):
         The model, and the figures of each epoch.
     """
     with shared.placement().strategy.scope():
-        keras_model = model.load(FLAGS.model_dir, num_labels=len(task.labels),
+        keras_model = model.load(FLAGS.model_dir, num_labels=task.kind.outputs,
                                  seed=FLAGS.seed)
     check_length(keras_model)
-    context = context or compress.Context(train=task.train)
-    batches, goal = context.lesson(keras_model)
+    context = context or compress.Context(task=task.kind, train=task.train)
+    batches, goal = context.training_inputs(keras_model)
     return keras_model, train.fit(keras_model, batches, task.choose, settings(),
                                   goal=goal, **places)
 
@@ -343,11 +347,5 @@ def finetune(task: Task, context: compress.Context | None = None, **places):
 def save_text_side(task: Task, directory: Path) -> None:
     """Writes vocabulary, tokenizer settings and labels beside a model."""
     task.wordpiece.save(directory)
-    write_whole(directory / data.LABELS_FILE, data.labels_text(task.labels))
-
-
-def _labels(corpus: data.Corpus) -> list[str]:
-    """The checkpoint's own label order where it fits the data, else a sorted one."""
-    found = corpus.label_list()
-    own = model.published_labels(FLAGS.model_dir)
-    return own if own and set(found) <= set(own) else found
+    if task.kind.labels:
+        write_whole(directory / data.LABELS_FILE, data.labels_text(task.kind.labels))

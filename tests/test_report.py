@@ -12,6 +12,9 @@ import sys
 import pytest
 
 from tfopt import report
+from tfopt.tasks.classification import Classification
+
+QUALITY = Classification.metrics
 
 EVERY_METRIC = (
     "accuracy macro_f1 latency_p50_ms latency_p90_ms latency_t16_ms latency_t32_ms "
@@ -23,10 +26,11 @@ EVERY_METRIC = (
 def rows():
     """A baseline and an export, with figures on two splits."""
     return [
-        *report.rows("keras_float32", {"accuracy": 0.9, "macro_f1": 0.89}, "dev"),
-        *report.rows("keras_float32", {"accuracy": 0.88}, "test"),
+        *report.rows("keras_float32", {"accuracy": 0.9, "macro_f1": 0.89}, "dev",
+                     QUALITY),
+        *report.rows("keras_float32", {"accuracy": 0.88}, "test", QUALITY),
         *report.rows("keras_float32", {"latency_p50_ms": 33.0, "file_bytes": 91e6}),
-        *report.rows("dynamic_wi8_afp32", {"accuracy": 0.895}, "dev"),
+        *report.rows("dynamic_wi8_afp32", {"accuracy": 0.895}, "dev", QUALITY),
         *report.rows("dynamic_wi8_afp32", {
             "latency_p50_ms": 1.75, "file_bytes": 23_456_789, "speedup": 18.857,
             "parameters": 22_700_000, "gamma": 0.25}),
@@ -46,20 +50,20 @@ def rows():
     ("gamma", "", "lower"),
 ])
 def test_rows_know_unit_and_better(metric, unit, better):
-    assert report.rows("a", {metric: 2}, "dev") == [
+    assert report.rows("a", {metric: 2}, "dev", QUALITY) == [
         report.Row("a", metric, 2.0, unit, better, "dev")]
 
 
 @pytest.mark.parametrize("metric", EVERY_METRIC)
 def test_every_promised_metric_is_known(metric):
-    row, = report.rows("a", {metric: 1.0})
+    row, = report.rows("a", {metric: 1.0}, "", QUALITY)
     assert row.better in ("higher", "lower")
     assert row.split == ""
 
 
 def test_refuses_an_unknown_metric():
     with pytest.raises(ValueError, match=r"accuracy.*Received: \['fluency'\]"):
-        report.rows("a", {"accuracy": 1.0, "fluency": 1.0})
+        report.rows("a", {"accuracy": 1.0, "fluency": 1.0}, "dev", QUALITY)
 
 
 def test_json_round_trip(rows):
@@ -104,7 +108,7 @@ def test_several_splits_make_a_column_each(rows):
 
 
 def test_one_split_needs_no_name():
-    head = cells(report.table(report.rows("a", {"accuracy": 1.0}, "dev"))
+    head = cells(report.table(report.rows("a", {"accuracy": 1.0}, "dev", QUALITY))
                  .splitlines()[0])
     assert head == ["artifact", "accuracy"]
 
@@ -127,7 +131,8 @@ def test_png_is_a_picture(rows):
 
 
 def test_png_needs_no_figures_that_were_not_taken():
-    assert report.to_png(report.rows("a", {"accuracy": 1.0}, "dev"))[:4] == b"\x89PNG"
+    rows = report.rows("a", {"accuracy": 1.0}, "dev", QUALITY)
+    assert report.to_png(rows)[:4] == b"\x89PNG"
 
 
 def test_no_picture_without_matplotlib(rows, monkeypatch):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         model,
         report,
         sparse,
+        tasks,
         train,
     )
     from tfopt.api import compress_model, quantize_model
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from tfopt.train.distill.config import Distillation
     from tfopt.train.distribute.strategy import strategy
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Distillation",
@@ -82,6 +83,7 @@ __all__ = [
     "report",
     "sparse",
     "strategy",
+    "tasks",
     "train",
 ]
 

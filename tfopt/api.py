@@ -86,7 +86,7 @@ def quantize_model(
     Args:
         model: a BERT, or any functional model, to logits <float>[B, C]; left as it is.
         scheme: an export, one of `export.tflite.SCHEMES`.
-        calibration: examples, a batch of 1 each (`export.calibrate.examples_of`); for
+        calibration: examples, a batch of 1 each (`tfopt.inputs.examples`); for
             the schemes with static ranges, and for "integer_wi8_ai8" in any case.
         train: labelled batches to train on with quantization.
         dev: labelled batches that choose the best epoch.

@@ -45,8 +45,6 @@ _MB = (1e-6, "{:.2f} MB")
 _MS = (1.0, "{:.2f}")
 _COUNT = (1.0, "{:,.0f}")
 _METRICS = {metric.name: metric for metric in (
-    Metric("accuracy", "fraction", "higher", (1.0, "{:.4f}")),
-    Metric("macro_f1", "fraction", "higher", (1.0, "{:.4f}")),
     Metric("latency_p50_ms", "ms", "lower", _MS),
     Metric("latency_p90_ms", "ms", "lower", _MS),
     *(Metric(f"latency_t{count}_ms", "ms", "lower", _MS)
@@ -64,8 +62,8 @@ _METRICS = {metric.name: metric for metric in (
     Metric("beta", "", "lower", (1.0, "{:.4f}")),
     Metric("gamma", "", "lower", (1.0, "{:.4f}")),
 )}
-# What a person looks at first; the rest stands in a second table.
-_HEADLINE = ("accuracy", "macro_f1", "latency_p50_ms", "speedup", "throughput_per_s",
+# What a person looks at first, behind the quality; the rest stands in a second table.
+_HEADLINE = ("latency_p50_ms", "speedup", "throughput_per_s",
              "file_bytes", "gzip_bytes", "peak_rss_bytes")
 
 
@@ -90,13 +88,15 @@ class Row:
     split: str = ""
 
 
-def rows(artifact: str, figures: Mapping[str, float], split: str = "") -> list[Row]:
+def rows(artifact: str, figures: Mapping[str, float], split: str = "",
+         metrics: Sequence[Metric] = ()) -> list[Row]:
     """Makes the rows of one artifact.
 
     Args:
         artifact: its name.
         figures: metric name -> value.
         split: the data they were taken on.
+        metrics: those of a task (`Task.metrics`), beside sizes and times.
 
     Returns:
         A row each.
@@ -104,12 +104,13 @@ def rows(artifact: str, figures: Mapping[str, float], split: str = "") -> list[R
     Raises:
         ValueError: a metric is unknown.
     """
-    unknown = sorted(set(figures) - set(_METRICS))
+    known = _METRICS | {metric.name: metric for metric in metrics}
+    unknown = sorted(set(figures) - set(known))
     if unknown:
-        raise ValueError(f"A metric must be one of {sorted(_METRICS)}. "
+        raise ValueError(f"A metric must be one of {sorted(known)}. "
                          f"Received: {unknown}")
-    return [Row(artifact, name, float(value), _METRICS[name].unit,
-                _METRICS[name].better, split) for name, value in figures.items()]
+    return [Row(artifact, name, float(value), known[name].unit, known[name].better,
+                split) for name, value in figures.items()]
 
 
 def environment(**more: object) -> dict[str, object]:
@@ -154,17 +155,24 @@ def from_json(text: str) -> tuple[dict, list[Row]]:
     return fields["environment"], [Row(**row) for row in fields["rows"]]
 
 
-def table(rows: Sequence[Row], metrics: Sequence[str] = _HEADLINE) -> str:
+def qualities(rows: Sequence[Row]) -> list[str]:
+    """Names of the metrics that were taken on a split: of the task, in their order."""
+    return list(dict.fromkeys(row.metric for row in rows if row.split))
+
+
+def table(rows: Sequence[Row], metrics: Sequence[str] | None = None) -> str:
     """A Markdown table, an artifact a line.
 
     Args:
         rows: the figures.
         metrics: the columns; those without a figure are left out. Figures on several
-            splits make a column each.
+            splits make a column each. None for the quality and what a person looks at
+            first beside it.
 
     Returns:
         The table, aligned for a terminal too.
     """
+    metrics = [*qualities(rows), *_HEADLINE] if metrics is None else metrics
     columns = list(dict.fromkeys(
         (metric, row.split) for metric in metrics for row in rows
         if row.metric == metric))
@@ -172,8 +180,8 @@ def table(rows: Sequence[Row], metrics: Sequence[str] = _HEADLINE) -> str:
     values = {(row.artifact, row.metric, row.split): row.value for row in rows}
     head = ["artifact", *(f"{metric} ({split})" if split and len(splits) > 1 else metric
                           for metric, split in columns)]
-    body = [[artifact, *(_show(values.get((artifact, *column)), column[0])
-                         for column in columns)]
+    body = [[artifact, *(_show(values.get((artifact, metric, split)), metric,
+                               quality=bool(split)) for metric, split in columns)]
             for artifact in dict.fromkeys(row.artifact for row in rows)]
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
 
@@ -203,12 +211,14 @@ def to_markdown(environment: Mapping, rows: Sequence[Row],
     return "\n".join(lines) + "\n"
 
 
-def to_png(rows: Sequence[Row], split: str = "dev") -> bytes | None:
-    """Draws accuracy against latency, and the file sizes.
+def to_png(rows: Sequence[Row], split: str = "dev", monitor: str | None = None
+           ) -> bytes | None:
+    """Draws the quality against latency, and the file sizes.
 
     Args:
         rows: the figures.
-        split: whose accuracy is drawn.
+        split: whose quality is drawn.
+        monitor: the metric that is drawn; None for the first of the quality.
 
     Returns:
         A PNG; None where matplotlib (the extra `plot`) is not installed.
@@ -221,16 +231,18 @@ def to_png(rows: Sequence[Row], split: str = "dev") -> bytes | None:
     value = {(row.artifact, row.metric): row.value for row in rows
              if row.split in ("", split)}
     names = list(dict.fromkeys(row.artifact for row in rows))
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    monitor = monitor or next(iter(qualities(rows)), "quality")
+    figure = Figure(figsize=(12, 4), layout="constrained")
     quality, size = figure.subplots(1, 2)
     for name in names:
-        if (name, "latency_p50_ms") in value and (name, "accuracy") in value:
-            quality.scatter([value[name, "latency_p50_ms"]], [value[name, "accuracy"]],
+        if (name, "latency_p50_ms") in value and (name, monitor) in value:
+            quality.scatter([value[name, "latency_p50_ms"]], [value[name, monitor]],
                             s=60, label=name)
-    quality.set(xlabel="latency p50, ms a text", ylabel=f"accuracy, {split}",
-                title="Accuracy against latency", xlim=(0, None))
+    quality.set(xlabel="latency p50, ms a text", ylabel=f"{monitor}, {split}",
+                title=f"{monitor} against latency", xlim=(0, None))
     if quality.collections:
-        quality.legend()
+        # Beside the axes, where it covers no point.
+        quality.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small")
     quality.margins(y=0.3)
     sized = [name for name in names if (name, "file_bytes") in value]
     bars = size.barh(sized, [value[name, "file_bytes"] / 1e6 for name in sized])
@@ -243,10 +255,10 @@ def to_png(rows: Sequence[Row], split: str = "dev") -> bytes | None:
     return buffer.getvalue()
 
 
-def _show(value: float | None, metric: str) -> str:
+def _show(value: float | None, metric: str, quality: bool) -> str:
     if value is None:
         return ""
-    factor, form = _METRICS[metric].show
+    factor, form = (1.0, "{:.4f}") if quality else _METRICS[metric].show
     return form.format(value * factor)
 
 

@@ -14,6 +14,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
+
 PathLike = str | os.PathLike[str]
 Json = Mapping[str, Any]
 
@@ -22,20 +24,31 @@ INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class BatchSource(Protocol):
-    """What training needs of a set of examples (`data.Batches` is one).
+    """What training needs of a set of examples (`data.Batches` is one)."""
 
-    Attributes:
-        batch_size: B, examples of a step.
-    """
-
-    batch_size: int
+    @property
+    def batch_size(self) -> int:
+        """B, examples of a step."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches in one epoch."""
 
     def dataset(self, epochs: int = 1, first_step: int = 0) -> Any:
-        """A `tf.data.Dataset` of (inputs, class ids) over whole epochs."""
+        """A `tf.data.Dataset` of (inputs, targets) over whole epochs."""
+
+
+def is_labelled(targets: Any) -> Any:
+    """Which examples have a target: class numbers from 0, numbers that are not NaN.
+
+    Args:
+        targets: <int>[B] or <float>[B], NumPy's or TensorFlow's.
+
+    Returns:
+        <bool>[B].
+    """
+    dtype = getattr(targets.dtype, "as_numpy_dtype", targets.dtype)
+    return targets >= 0 if np.issubdtype(dtype, np.integer) else targets == targets
 
 
 def check_fields(record: Any, rules: Mapping[str, tuple[bool, str]]) -> None:

@@ -65,7 +65,8 @@ def together(products: Sequence) -> list:
         The same numbers. Those stay what they were that are not, as `written_for` has
         told, of a plain Dense, in a wrapper or not, or whose x no other has.
     """
-    made, same = list(products), {}
+    made = list(products)
+    same: dict[int, tuple[tf.Tensor, list]] = {}
     for place, product in enumerate(products):
         x, *weights = getattr(product, "_tfopt_product", (None,))
         if x is not None:

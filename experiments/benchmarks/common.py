@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from tfopt import report
+from tfopt import inputs, report
 from tfopt.files import write_whole
 from tfopt.measure import latency
-from tfopt.measure.process import Worker
+from tfopt.measure.process import TimedProcess
 
 HERE = Path(__file__).parent
 # The scripts beside this directory (flags, task) are shared with the benchmarks.
@@ -57,15 +57,15 @@ class Turns:
         num_threads: the most of each.
 
     Attributes:
-        workers: name -> `Worker`.
+        workers: name -> `TimedProcess`.
     """
 
     def __init__(self, commands: Mapping[str, Sequence], num_threads: int):
         environment = latency.environment(num_threads)
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[str, TimedProcess] = {}
         try:
             for name, command in commands.items():
-                self.workers[name] = Worker(command, environment)
+                self.workers[name] = TimedProcess(command, environment)
         except BaseException:
             self.__exit__()
             raise
@@ -81,7 +81,7 @@ class Turns:
         for worker in self.workers.values():
             worker.close()
 
-    def round(self, number: int, ask: Callable[[Worker], dict],
+    def round(self, number: int, ask: Callable[[TimedProcess], dict],
               names: Sequence[str] | None = None) -> dict[str, dict]:
         """Lets each process work once.
 
@@ -126,7 +126,7 @@ def seconds_in_turn(files: Mapping[str, Path], num_threads: int, rounds: int,
         files: name -> path.
         num_threads: of a request.
         rounds: turns of each file; one more warms up.
-        request: what `latency.Worker` asks.
+        request: what `latency.TimedArtifact` asks.
 
     Returns:
         name -> seconds [rounds, N].
@@ -167,13 +167,12 @@ def random_batch(keras_model) -> tuple[dict[str, np.ndarray], np.ndarray]:
         Its inputs by name <int32>[B, T], and class ids <int32>[B].
     """
     from tfopt.model import config_of
-    from tfopt.types import INPUT_NAMES
 
     random = np.random.default_rng(0)
     shape = [FLAGS.batch_size, FLAGS.tokens]
     words = random.integers(config_of(keras_model).vocab_size, size=shape)
-    inputs = zip(INPUT_NAMES, (words, np.ones(shape), np.zeros(shape)), strict=True)
-    return ({name: value.astype(np.int32) for name, value in inputs},
+    return (inputs.build(words, [FLAGS.tokens] * FLAGS.batch_size,
+                         keras_model.input_names),
             random.integers(2, size=FLAGS.batch_size).astype(np.int32))
 
 

@@ -33,7 +33,7 @@ def contestants(student: keras.Model, class_ids, logits) -> Iterator[tuple]:
         context = compress.Context(teacher=student,
                                    distillation=train.Distillation(**weights))
         copy = compress.copy_model(student)
-        _, goal = context.lesson(copy)
+        _, goal = context.training_inputs(copy)
         yield name, goal.prepare(copy), class_ids
     goal = train.Distillation().goal()
     yield ("cached_logits", goal.prepare(compress.copy_model(student)),

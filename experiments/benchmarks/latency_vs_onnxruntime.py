@@ -26,8 +26,8 @@ from absl import flags, logging
 
 from tfopt import data, model
 from tfopt.files import write_whole
-from tfopt.measure import latency, quality, runners
-from tfopt.measure.process import Worker
+from tfopt.measure import latency, runners
+from tfopt.measure.process import TimedProcess
 
 FLAGS = flags.FLAGS
 OURS, BY_HAND = "tfopt_dynamic_wi8_afp32", "by_hand_dynamic_wi8_afp32"
@@ -109,8 +109,9 @@ def main() -> None:
     if FLAGS.smoke:
         corpus = corpus.take(range(min(32, len(corpus))))
     beside = model.directory(FLAGS.baseline_dir)
-    part = tasks.encode(corpus, data.WordPiece.from_directory(beside),
-                        data.read_labels(beside / data.LABELS_FILE))
+    kind = tasks.kinds.named("classification")(
+        labels=tuple(data.read_labels(beside / data.LABELS_FILE)))
+    part = tasks.encode(corpus, data.tokenizer_from(beside), kind)
     every = request(part, range(len(corpus)))
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
@@ -118,8 +119,8 @@ def main() -> None:
         write_whole(by_hand, convert_by_hand(baseline))
         published = common.write_hugging_face(baseline, out / "hugging_face")
         logging.info("Exporting to ONNX")
-        exporter = Worker([FLAGS.reference_python, common.HERE / "onnx_export.py",
-                           published, out])
+        exporter = TimedProcess([FLAGS.reference_python, common.HERE / "onnx_export.py",
+                           published, out], latency.environment(FLAGS.num_threads))
         exporter.close()
         made = exporter.ready
 
@@ -153,10 +154,10 @@ def main() -> None:
         accuracy = {}
         for name, file in tflite_files.items():
             runner = runners.open_artifact(file, FLAGS.num_threads)
-            accuracy[name] = quality.measure(runner.logits(**every), part.class_ids)
+            accuracy[name] = kind.quality(runner.logits(**every), part.targets)
         for name in (INT8, FLOAT):
-            accuracy[name] = quality.measure(onnx_logits(onnx_files[name], every),
-                                             part.class_ids)
+            accuracy[name] = kind.quality(onnx_logits(onnx_files[name], every),
+                                          part.targets)
         sizes = {name: Path(file).stat().st_size
                  for name, file in (tflite_files | onnx_files).items()}
     reference = min((INT8, INT8_NO_SPINNING), key=lambda name: np.median(seconds[name]))

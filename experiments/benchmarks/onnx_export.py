@@ -20,19 +20,19 @@ import transformers
 from onnxruntime import quantization
 from onnxruntime.transformers import optimizer
 
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+from tfopt.types import INPUT_NAMES  # found by PYTHONPATH; needs no package
 
 
-def export(directory: str, file: Path) -> transformers.EncoderConfig:
+def export(directory: str, file: Path) -> transformers.BertConfig:
     """Writes the float32 graph of batch 1 and any length; returns the config."""
     # ONNX Runtime's fusions know this attention; fused, both kinds come out alike.
     model = transformers.BertForSequenceClassification.from_pretrained(
         directory, attn_implementation="eager").eval()
     ids = torch.ones([1, 16], dtype=torch.int64)
     torch.onnx.export(
-        model, (ids, ids, torch.zeros_like(ids)), file, input_names=list(_INPUTS),
+        model, (ids, ids, torch.zeros_like(ids)), file, input_names=list(INPUT_NAMES),
         output_names=["logits"], opset_version=17, dynamo=False,
-        dynamic_axes={name: {1: "tokens"} for name in _INPUTS})
+        dynamic_axes={name: {1: "tokens"} for name in INPUT_NAMES})
     return model.config
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import onnxruntime
 import protocol
 
+from tfopt import inputs  # found by PYTHONPATH; needs NumPy alone
+
 
 class Runner:
     """An ONNX BERT for one text at a time, at its own length.
@@ -38,13 +40,8 @@ class Runner:
 
     def run(self, ids, first_length: int) -> np.ndarray:
         """Computes one example: logits <float32>[C]."""
-        count = len(ids)
-        values = {
-            "input_ids": ids,
-            "attention_mask": [1] * count,
-            "token_type_ids": [0] * first_length + [1] * (count - first_length),
-        }
-        feed = {name: np.array([values[name]], dtype)
+        built = inputs.build([ids], [first_length], list(self._dtypes))
+        feed = {name: built[name].astype(dtype)
                 for name, dtype in self._dtypes.items()}
         return self._session.run(["logits"], feed)[0][0]
 

@@ -5,8 +5,8 @@
     for request in channel.requests():
         channel.say(seconds=...)
 
-The other end is `tfopt.measure.process.Worker`. This one needs the standard library
-alone: the references run in an interpreter that has no tfopt.
+The other end is `tfopt.measure.process.TimedProcess`. This one needs the standard
+library alone: the references run in an interpreter that lacks what tfopt needs.
 """
 
 from __future__ import annotations

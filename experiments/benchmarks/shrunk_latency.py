@@ -96,7 +96,7 @@ def texts(config: model.EncoderConfig) -> dict[str, list]:
     else:
         read = data.read_texts(FLAGS.dev_file or data.DEMO_DEV_FILE, tasks.columns())
         rows = np.unique(np.linspace(0, len(read) - 1, FLAGS.texts).astype(int))
-        encoded = data.WordPiece.from_directory(model.directory(
+        encoded = data.tokenizer_from(model.directory(
             FLAGS.model_dir)).encode(read.texts, read.pairs,
                                      max_length=FLAGS.max_length)
         request = {"ids": [encoded.ids[row] for row in rows],

@@ -28,7 +28,7 @@ import flags as shared
 import numpy as np
 from absl import flags, logging
 
-from tfopt import compress, model
+from tfopt import compress, inputs, model
 from tfopt.backend import keras, tf
 from tfopt.compress.passes.sparse_dense import SparseDense
 from tfopt.files import write_whole
@@ -55,13 +55,13 @@ def pruned(config: model.EncoderConfig) -> keras.Model:
     return made
 
 
-def graph(call: Callable, inputs: Sequence, times: int = 1) -> Callable[[], float]:
+def graph(call: Callable, arrays: Sequence, times: int = 1) -> Callable[[], float]:
     """One graph of a call on inputs, so many times one after another.
 
     Returns:
         A function that runs it, and tells the seconds of one.
     """
-    @tf.function(input_signature=[tf.TensorSpec(x.shape, x.dtype) for x in inputs],
+    @tf.function(input_signature=[tf.TensorSpec(x.shape, x.dtype) for x in arrays],
                  autograph=False)
     def repeated(*x):
         done = []
@@ -75,7 +75,7 @@ def graph(call: Callable, inputs: Sequence, times: int = 1) -> Callable[[], floa
 
     def run() -> float:
         start = time.perf_counter()
-        compiled(*inputs).numpy()
+        compiled(*arrays).numpy()
         return (time.perf_counter() - start) / times
 
     return run
@@ -110,11 +110,11 @@ def by_kind(models: Mapping[str, keras.Model]) -> dict[str, dict[str, float]]:
             counts[kind] = counts.get(kind, 0) + 1
             if counts[kind] == 1:
                 given = layer.input if isinstance(layer.input, list) else [layer.input]
-                inputs = [
+                arrays = [
                     tf.ones([1, FLAGS.tokens], tf.int32) if x.dtype == tf.int32 else
                     tf.constant(random.standard_normal([1, FLAGS.tokens, x.shape[-1]]),
                                 x.dtype) for x in given]
-                calls[f"{name} {kind}"] = graph(layer, inputs, times=8)
+                calls[f"{name} {kind}"] = graph(layer, arrays, times=8)
     seconds = in_turn(calls, 3 if FLAGS.smoke else FLAGS.rounds)
     return {kind: {f"{name}_ms": 1e3 * count * float(np.median(
         seconds[f"{name} {kind}"])) for name in models}
@@ -129,15 +129,15 @@ def time_models() -> dict:
                         ).apply(compress.copy_model(dense), compress.Context())
     models = {"dense": dense, "sparse": found.model}
     ids = np.random.default_rng(0).integers(config.vocab_size, size=[1, FLAGS.tokens])
-    inputs = [tf.constant(values, tf.int32) for values in (
-        ids, np.ones_like(ids), np.zeros_like(ids))]  # as INPUT_NAMES are
+    values = [tf.constant(value)
+              for value in inputs.build(ids, [FLAGS.tokens]).values()]
 
     def forward(whole):
         return lambda x: whole(dict(zip(INPUT_NAMES, x, strict=True)), training=False)
 
     difference = common.check_agreement(
-        *(forward(whole)(inputs) for whole in models.values()), 1e-3, "Logits")
-    seconds = in_turn({name: graph(forward(whole), inputs)
+        *(forward(whole)(values) for whole in models.values()), 1e-3, "Logits")
+    seconds = in_turn({name: graph(forward(whole), values)
                        for name, whole in models.items()},
                       3 if FLAGS.smoke else FLAGS.rounds)
     return {

@@ -43,7 +43,7 @@ def write_batches(path: Path) -> dict[str, float]:
     corpus = data.read(FLAGS.train_file, tasks.columns())
     labels = corpus.label_list()
     part = tasks.encode(
-        corpus, data.WordPiece.from_directory(model.directory(FLAGS.model_dir)), labels)
+        corpus, data.tokenizer_from(model.directory(FLAGS.model_dir)), labels)
     batches = data.Batches(part.encoded, part.class_ids, batch_size=FLAGS.batch_size,
                            shuffle_seed=0, drop_remainder=True)
     count = 4 if FLAGS.smoke else FLAGS.batches

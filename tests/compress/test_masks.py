@@ -136,3 +136,8 @@ def test_a_kernel_that_it_does_not_divide_is_named(pattern, shape):
     with pytest.raises(ValueError, match=r"Received: layer 'odd' with a kernel of "
                                          rf"shape \({shape[0]},"):
         Pattern(pattern).check("odd", shape)
+
+
+def test_n_of_m_is_chosen_by_an_n_of_m_pattern_alone():
+    with pytest.raises(ValueError, match=r"must be N:M\. Received: pattern='2x2'"):
+        masks.keep_n_of_m(np.ones([4, 4]), Pattern("2x2"), 0.5)

@@ -13,7 +13,7 @@ from tfopt.backend import keras
 from tfopt.compress import Context, Recipe
 from tfopt.compress.passes.low_rank import LowRank
 from tfopt.compress.passes.student import Student
-from tfopt.compress.samples import judged
+from tfopt.compress.samples import with_targets
 from tfopt.compress.structure.slicing import shorten
 from tfopt.model import anatomy
 from tfopt.train import Distillation, Settings, loop
@@ -123,7 +123,7 @@ def test_examples_without_a_label_count_as_the_model_judges_them(tiny_examples):
     half = data.Batches(tiny_examples[0], [0] * 24 + [-1] * 24, batch_size=16)
     found = {}
     for given in (half, half.with_teacher_logits(np.zeros([48, 3]))):
-        read = judged(before, given, 48)
+        read = with_targets(before, given, 48)
         for (inputs, labels), (_, class_ids) in zip(read, given.dataset(), strict=True):
             own = class_ids[0] if isinstance(class_ids, tuple) else class_ids
             guesses = np.argmax(before(inputs), axis=1)
@@ -134,7 +134,7 @@ def test_examples_without_a_label_count_as_the_model_judges_them(tiny_examples):
 
 @pytest.mark.parametrize(("examples", "read"), [(1, 1), (16, 1), (17, 2), (99, 3)])
 def test_no_more_batches_are_read_than_asked_for(batches, examples, read):
-    assert len(judged(models.build(CONFIG, HEAD), batches, examples)) == read
+    assert len(with_targets(models.build(CONFIG, HEAD), batches, examples)) == read
 
 
 @pytest.mark.parametrize("which", ["even", "first", "last"])

@@ -82,11 +82,11 @@ def test_logits_are_kept_in_a_file_and_used(teacher, batches, tmp_path):
 def test_texts_for_the_teacher_alone_are_learned_but_not_measured(
         teacher, batches, tiny_examples, monkeypatch):
     more = data.Batches(*tiny_examples, batch_size=6, shuffle_seed=0)
-    context = Context(train=batches, taught=more, teacher=teacher,
+    context = Context(train=batches, transfer_set=more, teacher=teacher,
                       settings=Settings(epochs=1))
-    assert context.learned is more and context.lesson(teacher)[0] is more
-    assert dataclasses.replace(context, teacher=None).learned is batches
-    assert dataclasses.replace(context, taught=None).learned is batches
+    assert context.training_set is more and context.training_inputs(teacher)[0] is more
+    assert dataclasses.replace(context, teacher=None).training_set is batches
+    assert dataclasses.replace(context, transfer_set=None).training_set is batches
     read, judged = [], samples.read
     monkeypatch.setattr(importance, "read",
                         lambda train, count: read.append(train) or judged(train, count))
@@ -112,7 +112,7 @@ def test_a_student_may_lack_blocks(teacher, batches):
     student = model.build(CONFIG.replace(num_heads=(2, 0), intermediate_sizes=(0, 8)),
                           HEAD)
     context = Context(train=batches, teacher=teacher, distillation=LAYERS)
-    _, goal = context.lesson(student)
+    _, goal = context.training_inputs(student)
     taught = goal.prepare(student)
     taught.compile("sgd", goal.loss())
     assert np.isfinite(taught.train_on_batch(*next(iter(batches.dataset()))))
@@ -128,7 +128,7 @@ def test_a_student_learns_hidden_states_whatever_blocks_it_lacks(
         teacher, batches, sizes):
     student = model.build(CONFIG.replace(**sizes), HEAD, seed=2)
     _, goal = Context(train=batches, teacher=teacher, distillation=Distillation(
-        soft_weight=0.0, hard_weight=0.0, hidden_weight=1.0)).lesson(student)
+        soft_weight=0.0, hard_weight=0.0, hidden_weight=1.0)).training_inputs(student)
     taught = goal.prepare(student)
     taught.compile(keras.optimizers.legacy.Adam(1e-2), goal.loss())
     inputs, class_ids = next(iter(batches.dataset()))
@@ -142,7 +142,7 @@ def test_relations_need_attention_in_both(teacher, batches, whose):
     models = {"student": model.build(CONFIG, HEAD), "teacher": teacher,
               whose: model.build(CONFIG.replace(num_heads=(0, 0)), HEAD)}
     _, goal = Context(train=batches, teacher=models["teacher"],
-                      distillation=LAYERS).lesson(models["student"])
+                      distillation=LAYERS).training_inputs(models["student"])
     with pytest.raises(ValueError, match=f"Received: a {whose} that has none$"):
         goal.prepare(models["student"])
 
@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_refused(teacher, batches, tmp_path):
         Context(teacher=teacher, distillation=LAYERS, teacher_logits_file="logits.npz")
     context = Context(train=batches, teacher=teacher)
     with pytest.raises(ValueError, match="teacher of 103 and a student of 99 entries"):
-        context.lesson(model.build(CONFIG.replace(vocab_size=99), HEAD))
-    _, goal = context.lesson(model.build(CONFIG))
+        context.training_inputs(model.build(CONFIG.replace(vocab_size=99), HEAD))
+    _, goal = context.training_inputs(model.build(CONFIG))
     with pytest.raises(ValueError, match="a teacher of 3 and a student of 2 classes"):
         goal.prepare(model.build(CONFIG))

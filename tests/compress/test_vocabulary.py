@@ -160,7 +160,7 @@ def test_what_the_context_is_left_with(tiny_model, context, wordpiece):
 def test_words_of_texts_that_the_teacher_alone_judges_stay(tiny_model, context,
                                                            wordpiece):
     more = dataclasses.replace(context, teacher=tiny_model,
-                               taught=batches(wordpiece, [*TEXTS, "a good film"]))
+                               transfer_set=batches(wordpiece, [*TEXTS, "a good film"]))
     (alone,), (outcome,) = run(tiny_model, context), run(tiny_model, more)
     good, = wordpiece.encode(["good"]).ids[0][1:-1]
     assert good in outcome.kept_tokens and good not in alone.kept_tokens

@@ -197,7 +197,7 @@ def test_batches_that_cannot_be_made_are_refused(lengths, arguments, received):
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_class_numbers_of_another_count_are_refused(count):
     with pytest.raises(ValueError,
-                       match=f"Received: {count} class numbers, 2 examples$"):
+                       match=f"Received: {count} targets, 2 examples$"):
         data.Batches(encoded_of([3, 4]), [0] * count)
 
 

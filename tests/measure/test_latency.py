@@ -81,14 +81,14 @@ def test_a_request_that_ends_a_worker_is_told_and_all_end(artifacts, monkeypatch
 
 
 def test_a_worker_times_each_example_of_a_pair(artifacts):
-    with latency.workers({"tflite": (artifacts["tflite"], 1)}) as running:
+    with latency.started({"tflite": (artifacts["tflite"], 1)}) as running:
         seconds = running["tflite"].time([[2, 10, 3, 11, 3]] * 3, [3, 3, 5])
     assert seconds.shape == (3,)
     assert (seconds > 0).all()
 
 
 class Stopwatch:
-    """Stands in for `Worker`: a time for each example, by a plan; notes its turns."""
+    """Stands in for `TimedArtifact`: a time an example, by a plan; notes its turns."""
 
     turns: list[tuple[str, int]] = []
 
@@ -114,7 +114,7 @@ class Stopwatch:
 
 @pytest.fixture
 def stopwatch(monkeypatch):
-    monkeypatch.setattr(latency, "Worker", Stopwatch)
+    monkeypatch.setattr(latency, "TimedArtifact", Stopwatch)
     monkeypatch.setattr(Stopwatch, "turns", [])
     return Stopwatch
 

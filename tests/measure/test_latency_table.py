@@ -284,7 +284,7 @@ def test_mixed_models_grow_by_scale_and_end_with_the_whole():
 
 
 class Stopwatch:
-    """Stands in for `Worker`: a millisecond a token, more when disturbed."""
+    """Stands in for `TimedArtifact`: a millisecond a token, more when disturbed."""
 
     disturbed = staticmethod(lambda request: 1.0)
 
@@ -309,7 +309,7 @@ class Stopwatch:
     (lambda request: 1.5 if request % 10 < 8 else 1.0, 1.5)])  # most of the time
 def test_times_are_quiet_ones_times_the_usual_disturbance(disturbed, factor,
                                                           monkeypatch):
-    monkeypatch.setattr(latency, "Worker", Stopwatch)
+    monkeypatch.setattr(latency, "TimedArtifact", Stopwatch)
     monkeypatch.setattr(Stopwatch, "disturbed", staticmethod(disturbed))
     monkeypatch.setattr(block_benchmark.tflite, "convert", lambda *_: b"")
     ms, spread = block_benchmark.measure(
@@ -327,7 +327,7 @@ class Killed(Exception):
 
 
 class Takes:
-    """Stands in for `Worker`: what is asked tells what it takes; notes all turns."""
+    """Stands in for `TimedArtifact`: what is asked says what it takes; notes turns."""
 
     turns: list[tuple] = []
     left = 10**9
@@ -352,7 +352,7 @@ PLAN = {"a": Sizes.empty(1), ("b", 1): Sizes.empty(2), "c": Sizes.empty(3)}
 @pytest.fixture
 def take(monkeypatch):
     """Measures for 12 rounds, or so many turns; returns times and turns."""
-    monkeypatch.setattr(latency, "Worker", Takes)
+    monkeypatch.setattr(latency, "TimedArtifact", Takes)
     monkeypatch.setattr(block_benchmark.model, "build", lambda _: None)
     monkeypatch.setattr(block_benchmark.tflite, "convert", lambda *_: b"")
     monkeypatch.setattr(block_benchmark, "_SETTLE_S", 0.0)

@@ -88,8 +88,8 @@ def test_the_harmed_products_are_the_most_sensitive(found):
     ranked = sorted(found.values(), key=lambda loss: loss.logits_sqnr_db)
     assert [is_harmed(loss.name) for loss in ranked[:3]] == [True, True, False]
     assert ranked[1].logits_sqnr_db < ranked[2].logits_sqnr_db - 3
-    assert max(ranked[:2], key=lambda loss: loss.accuracy).accuracy < min(
-        loss.accuracy for loss in ranked[2:])
+    assert max(ranked[:2], key=lambda loss: loss.value).value < min(
+        loss.value for loss in ranked[2:])
 
 
 def test_eight_bits_have_some_forty_decibels(found):
@@ -115,8 +115,8 @@ def test_the_budget_is_held_by_leaving_the_most_harmful_in_float(graph, examples
     all_quantized = judge(tflite.quantize(graph, SCHEME, calibration=examples))
     budget = 100 * (1 - all_quantized) / 2
     guarded = sensitivity.within(graph, SCHEME, examples, judge,
-                                 max_accuracy_drop=budget)
-    assert guarded.met and guarded.accuracy >= 1 - budget / 100
+                                 max_drop=budget)
+    assert guarded.met and guarded.value >= 1 - budget / 100
     assert sum(map(is_harmed, guarded.left)) == 2
     assert all("points" in why for why in guarded.left.values())
     # What is left stays in float, and the rest does not.
@@ -130,7 +130,7 @@ def test_the_budget_is_held_by_leaving_the_most_harmful_in_float(graph, examples
 
 
 def test_an_ample_budget_leaves_nothing_in_float(graph, examples, judge):
-    guarded = sensitivity.within(graph, SCHEME, examples, judge, max_accuracy_drop=100)
+    guarded = sensitivity.within(graph, SCHEME, examples, judge, max_drop=100)
     assert guarded.met and not guarded.left
 
 
@@ -142,10 +142,10 @@ def test_a_budget_that_cannot_be_met_keeps_the_best(graph, examples, judge):
         return 1.0 if contents == graph.contents else judge(contents) - 0.5
 
     guarded = sensitivity.within(graph, SCHEME, examples, lower_when_quantized,
-                                 max_accuracy_drop=1)
+                                 max_drop=1)
     assert not guarded.met
     tried = [judge(one) - 0.5 for one in calls if one != graph.contents]
-    assert guarded.accuracy == max(tried)
+    assert guarded.value == max(tried)
 
 
 @pytest.mark.parametrize(("options", "words"), [
@@ -157,5 +157,5 @@ def test_an_unknown_mode_or_scheme_is_refused(options, words, graph, examples, j
 
 
 def test_a_negative_budget_is_refused(graph, examples, judge):
-    with pytest.raises(ValueError, match="Received: max_accuracy_drop=-1"):
-        sensitivity.within(graph, SCHEME, examples, judge, max_accuracy_drop=-1)
+    with pytest.raises(ValueError, match="Received: max_drop=-1"):
+        sensitivity.within(graph, SCHEME, examples, judge, max_drop=-1)

@@ -139,21 +139,22 @@ def test_the_optimizer_holds_the_student_and_the_matrix_alone(teacher):
     student = model.build(STUDENT, HEAD)
     goal = EVERYTHING.goal(teacher, taps)
     taught = goal.prepare(student)
-    learned = goal.learned(taught)
+    learned = goal.trained_variables(taught)
     assert len(learned) == len(student.trainable_variables) + 1
     assert tuple(learned[-1].shape) == (8, 16)
     assert len(taught.weights) == len(student.weights)
     same_width = goal.prepare(model.build(TEACHER, HEAD))
-    assert len(goal.learned(same_width)) == len(same_width.trainable_variables)
+    trained = goal.trained_variables(same_width)
+    assert len(trained) == len(same_width.trainable_variables)
 
 
 def test_the_matrix_between_the_widths_learns(teacher, batches):
     goal = EVERYTHING.goal(teacher, taps)
     taught = goal.prepare(model.build(STUDENT, HEAD))
     taught.compile(keras.optimizers.SGD(0.1), goal.loss())
-    before = goal.learned(taught)[-1].numpy()
+    before = goal.trained_variables(taught)[-1].numpy()
     taught.train_on_batch(*next(iter(batches.dataset())))
-    assert np.abs(goal.learned(taught)[-1].numpy() - before).max() > 1e-4
+    assert np.abs(goal.trained_variables(taught)[-1].numpy() - before).max() > 1e-4
 
 
 def test_dev_judges_the_student_alone(teacher, batches):

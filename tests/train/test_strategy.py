@@ -288,7 +288,7 @@ def test_texts_without_labels_are_told_so():
 
 SCRIPT = """
 import sys
-from tfopt.train import strategy, workers
+from tfopt.train.distribute import strategy, workers
 try:
     placed = strategy.strategy("multi_worker", wait_s=60)
     workers.check_same(placed.strategy, sys.argv[1], "All must do the same.")

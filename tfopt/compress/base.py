@@ -18,6 +18,8 @@ from tfopt.backend import keras
 from tfopt.compress.costs import Costs
 from tfopt.compress.teacher import check_teacher, taps
 from tfopt.model import EncoderConfig, for_inference
+from tfopt.tasks.base import Task
+from tfopt.tasks.classification import Classification
 from tfopt.train import loop
 from tfopt.train.distill.config import Distillation
 from tfopt.train.distill.teacher_cache import with_cached_logits
@@ -38,6 +40,7 @@ class Context:
     """What a recipe's passes may use beside the model; data reaches them only so.
 
     Attributes:
+        task: what the model is for; its objective trains, its losses tell what matters.
         train: labelled batches to learn from, or None.
         dev: labelled batches that choose the best epoch, or None.
         settings: how the passes that train do it.
@@ -45,8 +48,8 @@ class Context:
         log_dir: where TensorBoard's files go, or None.
         teacher: a trained model; every pass that trains then distils from it. None
             learns from the labels alone.
-        taught: what is learned from the teacher, if not `train` alone: it may hold
-            texts without labels, by which nothing is measured; or None.
+        transfer_set: what is learned from the teacher, if not `train` alone: it may
+            hold texts without labels, by which nothing is measured; or None.
         distillation: how it is.
         teacher_logits_file: where the teacher's logits of those are kept, computed
             once; None runs it on every batch.
@@ -55,13 +58,14 @@ class Context:
             place of each, which stays; or None (`data.WordPiece.removable` tells).
     """
 
+    task: Task = Classification()
     train: BatchSource | None = None
     dev: BatchSource | None = None
     settings: loop.Settings = loop.Settings()
     state_dir: PathLike | None = None
     log_dir: PathLike | None = None
     teacher: keras.Model | None = None
-    taught: BatchSource | None = None
+    transfer_set: BatchSource | None = None
     distillation: Distillation = Distillation()
     teacher_logits_file: PathLike | None = None
     costs: Callable[[EncoderConfig], Costs] | None = None
@@ -88,34 +92,41 @@ class Context:
                 f"teacher_logits_file={self.teacher_logits_file}")
 
     @property
-    def learned(self) -> BatchSource | None:
-        """The batches that passes train on."""
-        return self.train if None in (self.teacher, self.taught) else self.taught
+    def training_set(self) -> BatchSource:
+        """The batches that passes train on.
 
-    def lesson(self, model: keras.Model) -> tuple[BatchSource, Objective | None]:
+        Raises:
+            ValueError: there are none.
+        """
+        alone = None in (self.teacher, self.transfer_set)
+        batches = self.train if alone else self.transfer_set
+        if batches is None:
+            raise ValueError("Training needs batches. Received: train=None")
+        return batches
+
+    def training_inputs(self, model: keras.Model) -> tuple[BatchSource, Objective]:
         """What a model is to be trained on, and for.
 
         Args:
             model: the student.
 
         Returns:
-            `learned`, maybe with the teacher's logits, and the objective; None for
-            plain cross-entropy.
+            `training_set`, maybe with the teacher's logits, and the objective.
 
         Raises:
             ValueError: the teacher does not fit the student.
         """
+        plain = self.task.objective()
         if self.teacher is None:
-            return self.train, None
+            return self.training_set, plain
         check_teacher(self.teacher, model)
         if self.distillation.uses_layers:
-            return self.learned, self.distillation.goal(self.teacher, taps)
+            return self.training_set, self.distillation.goal(self.teacher, taps, plain)
         quick = for_inference(self.teacher)
         if self.teacher_logits_file is None:
-            return self.learned, self.distillation.goal(quick)
-        return (with_cached_logits(self.learned, quick, self.teacher_logits_file),
-                self.distillation.goal())
-
+            return self.training_set, self.distillation.goal(quick, of=plain)
+        return (with_cached_logits(self.training_set, quick, self.teacher_logits_file),
+                self.distillation.goal(of=plain))
 
     def fit(self, model: keras.Model, epochs: int | None = None, **options) -> None:
         """Trains a model in place, as the context says.
@@ -132,15 +143,15 @@ class Context:
             return
         settings = self.settings if epochs is None else dataclasses.replace(
             self.settings, epochs=epochs)
-        train, goal = self.lesson(model)
+        train, goal = self.training_inputs(model)
         loop.fit(model, train, self.dev, settings, goal=goal, state_dir=self.state_dir,
                  log_dir=self.log_dir, **options)
 
     def within(self, label: str) -> Context:
         """The context with directories of a pass's own, or of a part of one."""
-        places = {name: Path(getattr(self, name)) / label
-                  for name in ("state_dir", "log_dir") if getattr(self, name)}
-        return dataclasses.replace(self, **places)
+        return dataclasses.replace(
+            self, state_dir=self.state_dir and Path(self.state_dir) / label,
+            log_dir=self.log_dir and Path(self.log_dir) / label)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

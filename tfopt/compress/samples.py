@@ -5,61 +5,62 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tfopt.backend import keras, tf
-from tfopt.types import INPUT_NAMES, BatchSource
+from tfopt.tasks.base import Task
+from tfopt.tasks.classification import Classification
+from tfopt.types import INPUT_NAMES, BatchSource, is_labelled
 
 
-def read(train: BatchSource, examples: int) -> Iterator[tuple[dict, tf.Tensor]]:
-    """Reads so many examples, rounded up to whole batches.
+def read(train: BatchSource, samples: int) -> Iterator[tuple[dict, tf.Tensor]]:
+    """Reads samples, rounded up to whole batches.
 
     Args:
-        train: batches of inputs; with class ids, a teacher's logits beside them, or
+        train: batches of inputs; with targets, a teacher's logits beside them, or
             without either.
-        examples: how many.
+        samples: how many.
 
     Yields:
-        The inputs of a batch, and class ids <int32>[B], -1 where there is none.
+        The inputs of a batch, and targets <int32>[B] or <float32>[B], -1 or NaN where
+        there is none.
     """
     count = 0
     for batch in train.dataset():
-        inputs, labels = batch if isinstance(batch, tuple) else (batch, None)
-        if isinstance(labels, tuple):  # beside the labels, a teacher's logits
-            labels = labels[0]
+        inputs, targets = batch if isinstance(batch, tuple) else (batch, None)
+        if isinstance(targets, tuple):  # beside the targets, a teacher's logits
+            targets = targets[0]
         size = len(inputs[INPUT_NAMES[0]])
-        yield inputs, tf.cast(tf.fill([size], -1) if labels is None else labels,
-                              tf.int32)
+        if targets is None:
+            targets = tf.fill([size], -1)
+        yield inputs, (tf.cast(targets, tf.int32) if targets.dtype.is_integer
+                       else targets)
         count += size
-        if count >= examples:
+        if count >= samples:
             return
 
 
-def judged(model: keras.Model, train: BatchSource, examples: int) -> list:
-    """Reads examples for `mean_loss`.
+def with_targets(model: keras.Model, train: BatchSource, samples: int,
+                 task: Task = Classification()) -> list:  # noqa: B008
+    """Reads samples for `mean_loss`.
 
     Args:
-        model: tells the class of those without a label.
+        model: tells the target of those without one.
         train: as of `read`.
-        examples: how many, rounded up to whole batches.
+        samples: how many, rounded up to whole batches.
+        task: of the model.
 
     Returns:
-        Batches of (inputs, class ids <int32>[B]).
+        Batches of (inputs, targets).
     """
     found = []
-    for inputs, class_ids in read(train, examples):
-        guesses = tf.argmax(model(inputs, training=False), 1, tf.int32)
-        found.append((inputs, tf.where(class_ids < 0, guesses, class_ids)))
+    for inputs, targets in read(train, samples):
+        guesses = tf.cast(task.guess(model(inputs, training=False)), targets.dtype)
+        found.append((inputs, tf.where(is_labelled(targets), targets, guesses)))
     return found
 
 
-def mean_loss(model: keras.Model, examples: list) -> float:
-    """The mean cross-entropy of what `judged` read."""
+def mean_loss(model: keras.Model, samples: list,
+              task: Task = Classification()) -> float:  # noqa: B008
+    """The mean loss on what `with_targets` read."""
     # Not as a tf.function: to trace each of so many models would take longer.
-    losses = [tf.nn.sparse_softmax_cross_entropy_with_logits(
-        class_ids, model(inputs, training=False)) for inputs, class_ids in examples]
+    losses = [task.example_loss(model(inputs, training=False), targets)
+              for inputs, targets in samples]
     return float(tf.reduce_mean(tf.concat(losses, axis=0)))
-
-
-def summed_loss(logits: tf.Tensor, class_ids: tf.Tensor) -> tf.Tensor:
-    """The cross-entropy summed over a batch; without a label, of the class it gives."""
-    labels = tf.where(class_ids < 0, tf.argmax(logits, 1, tf.int32), class_ids)
-    return tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels, tf.cast(logits, tf.float32)))

@@ -1,8 +1,8 @@
 """Text files -> examples -> token ids -> tf.data.
 
     corpus = tfopt.data.read("train.tsv")
-    wordpiece = tfopt.data.WordPiece.from_directory("checkpoint/")
-    encoded = wordpiece.encode(corpus.texts, max_length=128)
+    tokenizer = tfopt.data.tokenizer_from("checkpoint/")
+    encoded = tokenizer.encode(corpus.texts, max_length=128)
     batches = tfopt.data.Batches(encoded, corpus.class_ids(corpus.label_list()))
 
 Only `Batches` needs TensorFlow, which is imported when it is first asked for: a
@@ -22,8 +22,9 @@ from tfopt.data.corpus import (
     read,
     read_labels,
 )
+from tfopt.data.tokenizer import Encoded, Tokenizer, WordPiece
+from tfopt.data.tokenizer import from_directory as tokenizer_from
 from tfopt.data.unlabelled import Texts, join, read_texts
-from tfopt.data.wordpiece import Encoded, WordPiece
 
 __all__ = [
     "DEMO_DEV_FILE",
@@ -35,12 +36,14 @@ __all__ = [
     "Corpus",
     "Encoded",
     "Texts",
+    "Tokenizer",
     "WordPiece",
     "join",
     "labels_text",
     "read",
     "read_labels",
     "read_texts",
+    "tokenizer_from",
 ]
 
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tfopt import inputs as model_inputs
 from tfopt.backend import tf
-from tfopt.data.wordpiece import Encoded
+from tfopt.data.tokenizer_json import Encoded
 
 
 def plan(lengths: np.ndarray, batch_size: int, seed: int, epoch: int,
@@ -55,8 +56,8 @@ class Batches:
 
     Args:
         encoded: token ids of N examples.
-        class_ids: N class numbers, below 0 for texts without a label; None if all are
-            without.
+        targets: N class numbers, below 0 for texts without a label, or N floats, NaN
+            for those without; None if all are without.
         batch_size: B.
         shuffle_seed: of the order; None keeps like lengths together in one fixed
             order, for evaluation.
@@ -70,10 +71,10 @@ class Batches:
 
     Raises:
         ValueError: nothing to batch, a size, window or multiple below 1, examples
-            longer than `pad_to`, or not as many class numbers as examples.
+            longer than `pad_to`, or not as many targets as examples.
     """
 
-    def __init__(self, encoded: Encoded, class_ids=None, *, batch_size: int = 32,
+    def __init__(self, encoded: Encoded, targets=None, *, batch_size: int = 32,
                  shuffle_seed: int | None = None, pad_to: int | None = None,
                  pad_multiple: int = 8, drop_remainder: bool = False,
                  sort_window: int = 64):
@@ -89,11 +90,11 @@ class Batches:
         if pad_to is not None and self.lengths.max() > pad_to:
             raise ValueError("No example may be longer than `pad_to`. Received: "
                              f"{self.lengths.max()} tokens, pad_to={pad_to}")
-        self.class_ids = None if class_ids is None else np.array(class_ids, np.int32)
-        if class_ids is not None and len(self.class_ids) != len(self.lengths):
-            raise ValueError("There must be one class number an example. Received: "
-                             f"{len(self.class_ids)} class numbers, "
-                             f"{len(self.lengths)} examples")
+        self.targets = None if targets is None else _as_targets(targets)
+        if targets is not None and len(self.targets) != len(self.lengths):
+            raise ValueError("There must be one target an example. Received: "
+                             f"{len(self.targets)} targets, {len(self.lengths)} "
+                             "examples")
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
         self.pad_to = pad_to
@@ -135,10 +136,10 @@ class Batches:
             first_step: batches of the run to leave out at its beginning.
 
         Returns:
-            A dataset of ({input_ids, attention_mask, token_type_ids}, class id), of
-            shapes <int32>[B, T] and <int32>[B], or of the inputs alone where there
-            are no labels; prefetched. From `with_teacher_logits` on, in the class
-            id's place there is (class id, logits <float32>[B, C]).
+            A dataset of ({input_ids, attention_mask, token_type_ids}, targets), of
+            shapes <int32>[B, T] and <int32>[B] or <float32>[B], or of the inputs alone
+            where there are no targets; prefetched. From `with_teacher_logits` on, in
+            the targets' place there is (targets, logits <float32>[B, C]).
         """
         batches = [b for epoch in range(epochs) for b in self.epoch_plan(epoch)]
         batches = batches[first_step:]
@@ -188,13 +189,13 @@ class Batches:
 
     def _batch(self, index):
         inputs = self._inputs(index)
-        if self.class_ids is None and self._teacher_logits is None:
+        if self.targets is None and self._teacher_logits is None:
             return inputs
-        class_ids = (tf.fill(tf.shape(index), -1) if self.class_ids is None
-                     else tf.gather(self.class_ids, index))
+        targets = (tf.fill(tf.shape(index), -1) if self.targets is None
+                   else tf.gather(self.targets, index))
         if self._teacher_logits is None:
-            return inputs, class_ids
-        return inputs, (class_ids, tf.gather(self._teacher_logits, index))
+            return inputs, targets
+        return inputs, (targets, tf.gather(self._teacher_logits, index))
 
     def _inputs(self, index):
         ids = tf.gather(self._ids, index)
@@ -203,11 +204,19 @@ class Batches:
         tokens = self.pad_to or (
             -(-tf.reduce_max(lengths) // self.pad_multiple) * self.pad_multiple)
         ids = ids.to_tensor(shape=tf.cast(tf.stack([-1, tokens]), tf.int64))
-        positions = tf.range(tokens)[tf.newaxis]
-        first = tf.gather(self._first_lengths, index)[:, tf.newaxis]
-        visible = positions < lengths[:, tf.newaxis]
+        first_lengths = tf.gather(self._first_lengths, index)
+        visible, second = model_inputs.visible_and_segments(
+            tf.range(tokens)[tf.newaxis], lengths[:, tf.newaxis],
+            first_lengths[:, tf.newaxis])
         return {
             "input_ids": tf.ensure_shape(ids, [index.shape[0], self.pad_to]),
             "attention_mask": tf.cast(visible, tf.int32),
-            "token_type_ids": tf.cast(visible & (positions >= first), tf.int32),
+            "token_type_ids": tf.cast(second, tf.int32),
         }
+
+
+def _as_targets(targets) -> np.ndarray:
+    """Whole numbers as <int32>[N], others as <float32>[N]."""
+    values = np.asarray(targets)
+    whole = np.issubdtype(values.dtype, np.integer)
+    return values.astype(np.int32 if whole else np.float32)

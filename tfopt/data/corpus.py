@@ -31,11 +31,14 @@ class Columns:
         text: the text, or the first of a pair.
         pair: the second text, or None.
         label: the label.
+        numbers: whether labels are numbers to be learned (`Task.number_labels`), and a
+            JSON number with a fraction is one; else it is refused, being no class.
     """
 
     text: str = "text"
     pair: str | None = None
     label: str = "label"
+    numbers: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,7 +141,9 @@ def read(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
                          f"Received: {path}")
     wanted = [name for name in (columns.text, columns.pair, columns.label) if name]
     texts, pairs, labels, lines = [], [], [], []
-    for line, row in READERS[path.suffix.lower()](path, decode(path), wanted):
+    fractions = [columns.label] if columns.numbers else []
+    for line, row in READERS[path.suffix.lower()](path, decode(path), wanted,
+                                                  fractions):
         label = row[columns.label].strip()
         if not label or "\n" in label or "\r" in label:  # label lists have lines
             raise ValueError(f"{path}:{line}: a label must be one line, not empty. "
@@ -202,14 +207,14 @@ def decode(path: Path) -> str:
                          f"0x{raw[error.start]:02x}") from error
 
 
-def _tsv(path: Path, text: str, wanted: Sequence[str]):
+def _tsv(path: Path, text: str, wanted: Sequence[str], _: Sequence[str] = ()):
     # Not splitlines(): a text may hold U+2028 and its like.
     lines = enumerate(text.split("\n"), start=1)
     return _table(path, ((n, line.rstrip("\r").split("\t")) for n, line in lines
                          if line.rstrip("\r")), wanted)
 
 
-def _csv(path: Path, text: str, wanted: Sequence[str]):
+def _csv(path: Path, text: str, wanted: Sequence[str], _: Sequence[str] = ()):
     def rows():
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         while True:
@@ -243,7 +248,8 @@ def _table(path: Path, rows: Iterator, wanted: Sequence[str],
         yield line, dict(zip(header, row, strict=True))
 
 
-def _jsonl(path: Path, text: str, wanted: Sequence[str]):
+def _jsonl(path: Path, text: str, wanted: Sequence[str],
+           fractions: Sequence[str] = ()):
     for line, source in enumerate(text.split("\n"), start=1):
         if not source.strip():
             continue
@@ -256,11 +262,12 @@ def _jsonl(path: Path, text: str, wanted: Sequence[str]):
             raise ValueError(f"{path}:{line}: a line must be a JSON object. Received: "
                              f"{source[:80]!r}")
         for name in wanted:
-            if isinstance(row.get(name), bool) or not isinstance(
-                    row.get(name), str | int):
+            value = row.get(name)
+            fits = isinstance(value, str | int) and not isinstance(value, bool)
+            if not fits and not (name in fractions and isinstance(value, float)):
                 raise ValueError(
                     f"{path}:{line}: the key {name!r} must hold a text or a whole "
-                    f"number. Received: {row.get(name)!r} among {_few(row)}")
+                    f"number. Received: {value!r} among {_few(row)}")
         yield line, {name: str(row[name]) for name in wanted}
 
 
@@ -274,5 +281,6 @@ def _few(items) -> str:
     return ", ".join(items[:8]) + more
 
 
-# By a file's ending: (path, its text, wanted columns) -> line and fields of each row.
+# By a file's ending: (path, its text, wanted columns, those that may hold fractions) ->
+# line and fields of each row.
 READERS = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl}

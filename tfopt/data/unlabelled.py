@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tfopt.data.corpus import READERS, Columns, decode
-from tfopt.data.wordpiece import Encoded
+from tfopt.data.tokenizer_json import Encoded
 from tfopt.types import PathLike
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 from ai_edge_litert import interpreter as litert
 
+from tfopt import inputs
 from tfopt.export import flatbuffer
-from tfopt.export.interpreter import widened
-from tfopt.types import INPUT_NAMES
+from tfopt.export.litert import widened
 
 Example = Mapping[str, np.ndarray]
 LOGITS = "logits"
@@ -30,10 +31,8 @@ _SHARES = np.linspace(0.02, 1.0, 50)  # of the whole range, tried by "mse"
 
 def examples_of(ids: Sequence[Sequence[int]],
                 first_lengths: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """Token ids, as `data.Encoded` has them -> the inputs of a BERT, <int32>[1, T]."""
-    return [dict(zip(INPUT_NAMES, np.array(
-        [[row], [[1] * len(row)], [[0] * first + [1] * (len(row) - first)]], np.int32),
-        strict=True)) for row, first in zip(ids, first_lengths, strict=True)]
+    """What `tfopt.inputs.examples` makes of two fields of `data.Encoded`."""
+    return inputs.examples(SimpleNamespace(ids=ids, first_lengths=first_lengths))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -129,7 +129,7 @@ def convert(
         scheme: one of `SCHEMES`.
         length: tokens of the input; None leaves it open, to be resized per request.
         calibration: examples, a batch of 1 each, at their natural lengths
-            (`calibrate.examples_of`); for the schemes that need ranges.
+            (`tfopt.inputs.examples`); for the schemes that need ranges.
         method: how ranges are taken from them, one of `calibrate.METHODS`.
         leave: as of `quantize`.
 

@@ -176,7 +176,7 @@ def measure(
                 vocab_size=_VOCABULARY, max_positions=max(tokens))), scheme))
             if i % 10 == 9:
                 logging.info("Latency table: exported %d of %d", i + 1, len(plan))
-        with latency.workers({name: (file, num_threads)
+        with latency.started({name: (file, num_threads)
                               for name, file in files.items()}) as running:
             seconds = _in_turn(list(running.values()), tokens, rounds, record)
     seconds = np.concatenate(seconds, axis=1)  # [P, rounds * sequences, N]
@@ -218,8 +218,8 @@ class _Record:
             write_whole(self._path, json.dumps({"of": self._of, "rounds": rounds}))
 
 
-def _in_turn(running: Sequence[latency.Worker], tokens: Sequence[int], rounds: int,
-             record: _Record) -> list[list]:
+def _in_turn(running: Sequence[latency.TimedArtifact], tokens: Sequence[int],
+             rounds: int, record: _Record) -> list[list]:
     """Times P files: seconds of each round, [P, sequences of all token counts, N]."""
     done = record.read()[:rounds]
     if done:
@@ -236,7 +236,7 @@ def _in_turn(running: Sequence[latency.Worker], tokens: Sequence[int], rounds: i
     return done
 
 
-def _round(running: Sequence[latency.Worker], tokens: Sequence[int],
+def _round(running: Sequence[latency.TimedArtifact], tokens: Sequence[int],
            random: np.random.Generator) -> np.ndarray:
     """One turn of each of P files, in random order: seconds [P, sequences, N]."""
     seconds = np.zeros([len(running), _SEQUENCES, len(tokens)])

@@ -103,10 +103,12 @@ def _of_tensor(model, tensor) -> tuple[int, int, int] | None:
         return None
     size = int(np.prod(tensor.shape))
     if dtype == "int4":  # two a byte; the last may be half empty, with zeros
-        return size, np.count_nonzero(data & 15) + np.count_nonzero(data >> 4), 4 * size
+        nonzeros = np.count_nonzero(data & 15) + np.count_nonzero(data >> 4)
+        return size, int(nonzeros), 4 * size
     stored = data.view(dtype)
     # Of a sparse tensor only the nonzeros are stored, and where they are.
-    return size, np.count_nonzero(stored), 8 * (stored.nbytes + _index_bytes(tensor))
+    bits = 8 * (stored.nbytes + _index_bytes(tensor))
+    return size, int(np.count_nonzero(stored)), bits
 
 
 def _block_scales(graph) -> set[int]:

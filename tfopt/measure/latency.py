@@ -27,7 +27,7 @@ TOKEN_COUNTS = (16, 32, 64, 128)
 _REPEATS = 8  # of each token count, per round
 
 
-class Worker(process.Worker):
+class TimedArtifact(process.TimedProcess):
     """A process that times one artifact.
 
     Args:
@@ -56,7 +56,7 @@ def command(artifact: PathLike, num_threads: int) -> list[str]:
 
 
 def environment(num_threads: int) -> dict[str, str]:
-    """Environment in which TensorFlow and OpenMP use so many threads.
+    """Environment in which TensorFlow and OpenMP use that many threads.
 
     A Python started in it imports the same tfopt as this one.
     """
@@ -67,14 +67,15 @@ def environment(num_threads: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def workers(plan: Mapping[Key, tuple[PathLike, int]]) -> Iterator[dict[Key, Worker]]:
+def started(plan: Mapping[Key, tuple[PathLike, int]]
+            ) -> Iterator[dict[Key, TimedArtifact]]:
     """Starts a process for each artifact and number of threads, and ends them."""
     with contextlib.ExitStack() as stack:
-        started = {}
+        running = {}
         for key, (path, num_threads) in plan.items():
-            started[key] = Worker(path, num_threads)
-            stack.callback(started[key].close)
-        yield started
+            running[key] = TimedArtifact(path, num_threads)
+            stack.callback(running[key].close)
+        yield running
 
 
 def tried_threads(artifact: PathLike, most: int) -> list[int]:
@@ -120,17 +121,17 @@ def measure(
     plan = {(name, count): (path, count) for name, path in artifacts.items()
             for count in tried_threads(path, num_threads)}
     times: dict[tuple[str, int], dict] = {key: {} for key in plan}
-    with workers(plan) as running:
+    with started(plan) as running:
         for round_number in range(-1, rounds):  # round -1 warms up
-            for key, worker in running.items():
-                seconds = {"natural": worker.time(*natural)}
+            for key, artifact in running.items():
+                seconds = {"natural": artifact.time(*natural)}
                 for count, examples in fixed.items():
                     # The first of each has the change of length in it.
-                    seconds[count] = worker.time(*examples)[1:]
+                    seconds[count] = artifact.time(*examples)[1:]
                 if round_number >= 0:
                     for kind, value in seconds.items():
                         times[key].setdefault(kind, []).append(value)
-        peaks = {key: worker.peak_rss_bytes for key, worker in running.items()}
+        peaks = {key: artifact.peak_rss_bytes for key, artifact in running.items()}
 
     def figures(key):
         taken = {kind: np.concatenate(value) for kind, value in times[key].items()}

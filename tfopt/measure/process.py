@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
-class Worker:
+class TimedProcess:
     """A process that waits idle until it is asked.
 
     Args:

@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from tfopt import inputs
 from tfopt.export.interpreter import Interpreter
-from tfopt.types import INPUT_NAMES, PathLike
+from tfopt.types import PathLike
 
 TFLITE = ".tflite"
 
@@ -30,22 +31,25 @@ class KerasRunner:
 
     Args:
         path: a directory that `tfopt.model.load` takes.
+        pad_id: of the tokenizer; stands behind the shorter texts of a batch.
     """
 
-    def __init__(self, path: PathLike):
+    def __init__(self, path: PathLike, pad_id: int = 0):
         from tfopt import model
         from tfopt.backend import tf
 
         self._model = model.load(path)
+        self._names = self._model.input_names
+        self._pad_id = pad_id
         self._serve = tf.function(
             lambda inputs: self._model(inputs, training=False),
             input_signature=[{name: tf.TensorSpec([None, None], tf.int32, name=name)
-                              for name in INPUT_NAMES}])
+                              for name in self._names}])
 
     def run(self, ids: Sequence[int], first_length: int | None = None) -> np.ndarray:
         """Computes one example: logits <float32>[C]."""
         first = len(ids) if first_length is None else first_length
-        return self._serve(_inputs([ids], [first]))[0].numpy()
+        return self._batch([ids], [first])[0]
 
     def logits(self, ids: Sequence[Sequence[int]],
                first_lengths: Sequence[int]) -> np.ndarray:
@@ -53,20 +57,26 @@ class KerasRunner:
         order = np.argsort([len(i) for i in ids], kind="stable")
         results: list = [None] * len(ids)
         for part in np.array_split(order, max(1, len(order) // 32)):
-            batch = self._serve(_inputs([ids[i] for i in part],
-                                        [first_lengths[i] for i in part])).numpy()
+            batch = self._batch([ids[i] for i in part],
+                                [first_lengths[i] for i in part])
             for i, row in zip(part, batch, strict=True):
                 results[i] = row
         return np.stack(results)
 
+    def _batch(self, ids, first_lengths) -> np.ndarray:
+        return self._serve(inputs.build(ids, first_lengths, self._names,
+                                        pad_id=self._pad_id)).numpy()
 
-def open_artifact(path: PathLike, num_threads: int | None = None) -> Runner:
+
+def open_artifact(path: PathLike, num_threads: int | None = None,
+                  pad_id: int = 0) -> Runner:
     """Opens a `.tflite` file, or a directory with a Keras model, by its name.
 
     Args:
         path: of the artifact.
         num_threads: of a `.tflite`, for each request. TensorFlow's are fixed when its
             process starts, by TF_NUM_INTRAOP_THREADS.
+        pad_id: of the tokenizer.
 
     Returns:
         Its runner.
@@ -75,15 +85,5 @@ def open_artifact(path: PathLike, num_threads: int | None = None) -> Runner:
         ValueError: there is no such artifact, or it cannot be read.
     """
     if Path(path).suffix == TFLITE:
-        return Interpreter(path, num_threads=num_threads)
-    return KerasRunner(path)
-
-
-def _inputs(ids, first_lengths) -> dict[str, np.ndarray]:
-    length = max(map(len, ids))
-    values = np.zeros([3, len(ids), length], np.int32)
-    for row, (example, first) in enumerate(zip(ids, first_lengths, strict=True)):
-        values[0, row, :len(example)] = example
-        values[1, row, :len(example)] = 1
-        values[2, row, first:len(example)] = 1
-    return dict(zip(INPUT_NAMES, values, strict=True))
+        return Interpreter(path, num_threads=num_threads, pad_id=pad_id)
+    return KerasRunner(path, pad_id)

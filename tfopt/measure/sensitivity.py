@@ -2,7 +2,8 @@
 
 Quantized is one operation at a time ("alone"), or all but one ("all_but"). Its loss is
 told by the signal-to-quantization-noise ratio of its own output and of the logits,
-SQNR = 10 log10(sum x^2 / sum (x - y)^2) in dB, and by the accuracy of the file.
+SQNR = 10 log10(sum x^2 / sum (x - y)^2) in dB, and by the value of the task's own
+metric that the file reaches.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from absl import logging
 from tfopt.export import calibrate, tflite
 from tfopt.export.calibrate import Example
 from tfopt.export.ranges import Graph
+from tfopt.tasks.base import Task
+from tfopt.tasks.classification import Classification
 
 MODES = ("alone", "all_but")
 _EXAMPLES = 32  # by which tensors are compared
@@ -34,14 +37,14 @@ class Loss:
         kind: of the operation.
         output_sqnr_db: of its output; nan where the export keeps it to itself.
         logits_sqnr_db: of the logits.
-        accuracy: of the file, a fraction.
+        value: of the file, of the metric that the task monitors.
     """
 
     name: str
     kind: str
     output_sqnr_db: float
     logits_sqnr_db: float
-    accuracy: float
+    value: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,13 +53,13 @@ class Guarded:
 
     Attributes:
         contents: the `.tflite`.
-        accuracy: of it, a fraction.
+        value: of it, of the metric that the task monitors.
         left: operations that stayed in float -> why.
         met: whether the budget holds.
     """
 
     contents: bytes
-    accuracy: float
+    value: float
     left: dict[str, str]
     met: bool
 
@@ -76,7 +79,7 @@ def losses(
         graph: from `tflite.float_graph`.
         scheme: an export with rules.
         examples: to calibrate by; the first of them compare tensors.
-        judge: accuracy of a `.tflite`, a fraction.
+        judge: value of a `.tflite`, of the metric that the task monitors.
         mode: "alone" or "all_but".
         method: one of `calibrate.METHODS`.
 
@@ -98,7 +101,7 @@ def losses(
         contents = tflite.quantize(graph, scheme, calibration=examples, method=method,
                                    **only)
         found = calibrate.values(contents, some)
-        yield Loss(name=name, kind=kind, accuracy=judge(contents),
+        yield Loss(name=name, kind=kind, value=judge(contents),
                    output_sqnr_db=_sqnr_db(expected, found, name),
                    logits_sqnr_db=_sqnr_db(expected, found, calibrate.LOGITS))
 
@@ -109,56 +112,58 @@ def within(
     examples: Sequence[Example],
     judge: Judge,
     *,
-    max_accuracy_drop: float,
+    max_drop: float,
     method: str = "min_max",
+    task: Task = Classification(),  # noqa: B008
 ) -> Guarded:
     """Leaves the most harmful operations in float until a budget holds.
 
     Tried are all operations quantized, then without the most harmful one, two, four and
-    so on; those harm most that alone lose most accuracy, then those with the noisiest
-    logits.
+    so on; those harm most that alone lose most, then those with the noisiest logits.
 
     Args:
         graph: from `tflite.float_graph`.
         scheme: an export with rules.
         examples: to calibrate by.
-        judge: accuracy of a `.tflite`, a fraction.
-        max_accuracy_drop: points of accuracy that it may lose against float.
+        judge: value of a `.tflite`, of the metric that the task monitors.
+        max_drop: what it may lose against float, as of `Task.drop`: points, where the
+            task's metric is a fraction.
         method: one of `calibrate.METHODS`.
+        task: whose metric it is.
 
     Returns:
-        The first export within the budget, or the most accurate one.
+        The first export within the budget, or the best one.
 
     Raises:
         ValueError: as of `losses`, or the budget is negative.
     """
-    if max_accuracy_drop < 0:
-        raise ValueError("The budget must be at least 0 points. Received: "
-                         f"max_accuracy_drop={max_accuracy_drop}")
+    if max_drop < 0:
+        raise ValueError("The budget must be at least 0. Received: "
+                         f"max_drop={max_drop}")
     reference = judge(graph.contents)
-    least = reference - max_accuracy_drop / 100 - 1e-9
 
     def tried(left):
         contents = tflite.quantize(graph, scheme, calibration=examples, method=method,
                                    leave=list(left))
-        accuracy = judge(contents)
-        return Guarded(contents=contents, accuracy=accuracy, left=left,
-                       met=accuracy >= least)
+        value = judge(contents)
+        return Guarded(contents=contents, value=value, left=left,
+                       met=task.drop(reference, value) <= max_drop + 1e-7)
 
     best = tried({})
     if best.met:
         return best
     ranked = sorted(losses(graph, scheme, examples, judge, method=method),
-                    key=lambda loss: (loss.accuracy, loss.logits_sqnr_db))
+                    key=lambda loss: (-task.drop(reference, loss.value),
+                                      loss.logits_sqnr_db))
     count = 1
     while ranked:
         worst = ranked[:count]
         found = tried({loss.name: (
-            f"alone it loses {100 * (reference - loss.accuracy):.2f} points, and the "
-            f"logits have {loss.logits_sqnr_db:.1f} dB") for loss in worst})
-        logging.info("%s with %d operations in float: accuracy %.4f of %.4f", scheme,
-                     len(worst), found.accuracy, reference)
-        if found.met or found.accuracy > best.accuracy:
+            f"alone it loses {task.drop(reference, loss.value):.2f} {task.drop_unit}, "
+            f"and the logits have {loss.logits_sqnr_db:.1f} dB") for loss in worst})
+        logging.info("%s with %d operations in float: %s %.4f of %.4f", scheme,
+                     len(worst), task.monitor[0], found.value, reference)
+        if found.met or task.better(found.value, best.value):
             best = found
         if found.met or count >= len(ranked):
             break

@@ -227,7 +227,7 @@ def _try(kernel, candidates, rows, dtype, frozen) -> Choice:
             tried[name] = min(tried[name], speedup(seconds["dense"], seconds[name])
                               if name in seconds else 0.0)
         milliseconds = _milliseconds(seconds)
-    best = max(tried, key=tried.get)
+    best = max(tried, key=tried.__getitem__)
     dense_left = Choice(backend="dense", tried=tried, milliseconds=milliseconds)
     if tried[best] < MARGIN:
         return dense_left

@@ -70,14 +70,14 @@ class SparseDense(keras.layers.Layer):
         if self.pattern is not None:
             self.pattern = np.asarray(self.pattern, bool)
             nonzeros = int(self.pattern.sum())
-        if self.pattern is None and (self.block or nonzeros is None):
+        if nonzeros is None or self.pattern is None and self.block:
             raise ValueError("A sparse layer must have a pattern, or `nonzeros` where "
                              "there are no blocks. Received: pattern=None, "
                              f"backend={backend!r}, nonzeros={nonzeros}")
         if nonzeros < 1:
             raise ValueError("A sparse layer must have a value. Received: "
                              f"nonzeros={nonzeros}")
-        self.nonzeros = nonzeros
+        self.nonzeros: int = nonzeros
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -123,8 +123,8 @@ class SparseDense(keras.layers.Layer):
             block = storage.fitting_block(kernel)
         storage.check_backend(backend, layer.compute_dtype, block)
         storage.check_kernel(kernel)
-        pattern = (storage.kept_blocks(kernel, block) if storage.is_block(backend)
-                   else kernel != 0)
+        pattern = (storage.kept_blocks(kernel, block)
+                   if block is not None and storage.is_block(backend) else kernel != 0)
         config = layer.get_config()
         same = {name: config[name] for name in (
             "name", "trainable", "dtype", "units", "activation", "use_bias",

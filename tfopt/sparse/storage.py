@@ -226,7 +226,8 @@ def values_of(kernel: np.ndarray, indices: np.ndarray,
 def encode(pattern: np.ndarray) -> str:
     """<bool>[rows, columns] -> text: the sizes, and a bit of each in base 64."""
     rows, columns = pattern.shape
-    return f"{rows}x{columns}:{base64.b64encode(np.packbits(pattern)).decode()}"
+    bits = base64.b64encode(np.packbits(pattern).tobytes()).decode()
+    return f"{rows}x{columns}:{bits}"
 
 
 def decode(text: str) -> np.ndarray:
@@ -266,7 +267,7 @@ def store(kernel: np.ndarray, backend: str, block: int | None = None):
     check_kernel(kernel)
     if backend == "dense":
         return tf.constant(kernel)
-    if is_block(backend):
+    if block is not None and is_block(backend):
         indices = indices_of(kept_blocks(kernel, block), by_count=True)
         return Blocks.of_backend(
             backend, indices=indices, shape=kernel.shape,

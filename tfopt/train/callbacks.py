@@ -161,7 +161,7 @@ class PaddedLossCorrection(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Keeps the weights of the epoch with the best dev accuracy; stops when it stalls.
+    """Keeps the weights of the epoch that is best on dev; stops when it stalls.
 
     Args:
         progress: where the best value so far, its epoch and weights are kept.
@@ -169,21 +169,26 @@ class KeepBest(keras.callbacks.Callback):
             never stops it.
         first_valid_step: epochs that end before this step are passed over: the model
             was not yet in its final form, such as half pruned.
+        monitor: name of the metric by which an epoch is the best, and whether "higher"
+            or "lower" is better (`Objective.monitor`).
     """
 
     def __init__(self, progress, patience: int | None = None,
-                 first_valid_step: int = 0):
+                 first_valid_step: int = 0,
+                 monitor: tuple[str, str] = ("accuracy", "higher")):
         super().__init__()
+        self._metric, self._better = f"val_{monitor[0]}", monitor[1]
         self._progress = progress
         self._patience = patience
         self._first_valid_step = first_valid_step
 
     def on_epoch_end(self, epoch, logs=None):
         """Compares and keeps."""
-        value = (logs or {}).get("val_accuracy")
+        value = (logs or {}).get(self._metric)
         if value is None or steps_done(self.model) < self._first_valid_step:
             return
-        if value > self._progress.best_value:
+        best = self._progress.best_value
+        if best is None or (value > best if self._better == "higher" else value < best):
             self._progress.keep_best(value, epoch, self.model)
         elif (self._patience is not None
               and epoch - self._progress.best_epoch >= self._patience):

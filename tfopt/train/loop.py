@@ -1,7 +1,7 @@
 """The one caller of `Model.fit`: batches in, a trained model out.
 
 Fine-tuning, and every pass that trains, go through `fit`: AdamW with warm-up and
-decay, gradient clipping, the best epoch by dev accuracy, early stopping, logs,
+decay, gradient clipping, the best epoch on dev, early stopping, logs,
 resuming, and an end at the first loss that is no number.
 """
 
@@ -13,6 +13,7 @@ import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -50,7 +51,7 @@ class Settings:
         weight_decay: fraction per step, times the rate; not on biases and LayerNorm.
         warmup: fraction of all steps in which the rate rises, [0, 1).
         clip_norm: largest global norm of the gradient; None does not clip.
-        patience: epochs without a better dev accuracy before stopping; None never.
+        patience: epochs without a better one on dev before stopping; None never.
         seed: of dropout.
         jit_compile: whether XLA compiles the step, anew for each length of batches;
             None does so on accelerators.
@@ -122,7 +123,7 @@ def fit(
     follows it there.
 
     Args:
-        model: functional, from the inputs of `train` to logits <float>[B, C].
+        model: functional, from the inputs of `train` to outputs <float>[B, C].
         train: what to learn from.
         dev: chooses the best epoch; without it the last one stays.
         settings: how to train.
@@ -135,8 +136,8 @@ def fit(
             is not in its final form yet (a pruning ramp still rises).
 
     Returns:
-        The figures of each epoch: loss, accuracy and, with `dev`, val_loss and
-        val_accuracy.
+        The figures of each epoch: loss, the metrics of `goal` (accuracy) and, with
+        `dev`, the same of it, such as val_loss and val_accuracy.
 
     Raises:
         FloatingPointError: the loss is not finite; names the step.
@@ -177,7 +178,7 @@ def fit(
         seed_dropout(working, settings.seed)
     if not progress.finished:
         hooks = [StopOnNonFinite(), *callbacks]
-        agree = {} if workers.count(strategy) == 1 else {
+        agree: dict[str, Any] = {} if workers.count(strategy) == 1 else {
             "agree": functools.partial(workers.chiefs_word, strategy)}
         if dev is not None and strategy.num_replicas_in_sync > 1:
             hooks.insert(0, PaddedLossCorrection(dev))
@@ -185,11 +186,13 @@ def fit(
             hooks.append(TrainingLog(Path(log_dir), train.batch_size))
         if not sys.stdout.isatty():
             hooks.append(ProgressLine(train.batch_size))
-        hooks += [KeepBest(progress, settings.patience, first_valid_step),
+        hooks += [KeepBest(progress, settings.patience, first_valid_step,
+                           goal.monitor),
                   SaveRunState(progress, **agree)]
-        if settings.steps_per_execution > 1:
-            hooks.append(StepsPerExecution(settings.steps_per_execution, hooks))
-        with lean_step(working, settings.jit_compile, goal.reads_layers):
+        steps = settings.steps_per_execution or 1
+        if steps > 1:
+            hooks.append(StepsPerExecution(steps, hooks))
+        with lean_step(working, bool(settings.jit_compile), goal.reads_layers):
             _run(working, progress, train, dev, settings, hooks)
         progress.finished = True
         progress.save()
@@ -242,7 +245,7 @@ def _compile(model, train, settings, goal) -> None:
         weight_decay=settings.weight_decay, global_clipnorm=settings.clip_norm,
         dense=settings.jit_compile or None)
     optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
-    optimizer.build(goal.learned(model))
+    optimizer.build(goal.trained_variables(model))
     model.compile(optimizer, goal.loss(), weighted_metrics=goal.metrics(),
                   # A TPU compiles what it runs in any case.
                   jit_compile=settings.jit_compile and not isinstance(
@@ -262,14 +265,14 @@ def _run(model, progress, train, dev, settings, hooks) -> None:
     for first, last, part_steps in parts:
         if first >= last or model.stop_training:
             continue
-        learned = train.dataset(epochs, progress.step)
-        judged = None if dev is None else dev.dataset()
+        batches = train.dataset(epochs, progress.step)
+        dev_batches = None if dev is None else dev.dataset()
         if whole:
-            learned = sharding.of(learned, train.batch_size, strategy)
+            batches = sharding.of(batches, train.batch_size, strategy)
         if dev is not None and strategy.num_replicas_in_sync > 1:
-            judged = sharding.of(judged, dev.batch_size, strategy, mean=False)
+            dev_batches = sharding.of(dev_batches, dev.batch_size, strategy, mean=False)
         model.fit(
-            learned, initial_epoch=first, epochs=last, steps_per_epoch=part_steps,
-            validation_data=judged,
+            batches, initial_epoch=first, epochs=last, steps_per_epoch=part_steps,
+            validation_data=dev_batches,
             validation_steps=None if dev is None else dev.steps_per_epoch,
             callbacks=hooks, verbose=1 if sys.stdout.isatty() else 2)

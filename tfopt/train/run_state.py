@@ -8,7 +8,6 @@ step (`data.batches.plan`). Of several workers the first alone writes; all read 
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from pathlib import Path
@@ -32,7 +31,7 @@ class RunState:
             workers, one that all of them see.
 
     Attributes:
-        best_value: best dev accuracy so far, or -inf.
+        best_value: best value on dev of the monitored metric so far, or None.
         best_epoch: its epoch, from 0, or -1.
         history: the figures of each finished epoch.
         finished: whether the run came to its end.
@@ -42,7 +41,7 @@ class RunState:
         self._model = model
         self._directory = None if directory is None else Path(directory)
         self._best_weights = None
-        self.best_value = -math.inf
+        self.best_value: float | None = None
         self.best_epoch = -1
         self.history: list[dict[str, float]] = []
         self.finished = False
@@ -86,7 +85,8 @@ class RunState:
             raise ValueError("The saved state must be of the same model. Received: "
                              f"{latest}") from error
         note = json.loads(self._note.numpy())
-        self.best_value = note["best_value"]
+        # The first edition noted -inf where no epoch had counted.
+        self.best_value = note["best_value"] if note["best_epoch"] >= 0 else None
         self.best_epoch = note["best_epoch"]
         self.history = note["history"]
         self.finished = note["finished"]

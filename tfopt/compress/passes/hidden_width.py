@@ -18,6 +18,8 @@ from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.structure import hidden_width
 from tfopt.model import anatomy
+from tfopt.tasks.base import Task
+from tfopt.tasks.classification import Classification
 from tfopt.types import BatchSource, check_fields
 
 
@@ -83,7 +85,7 @@ class HiddenWidth(Pass):
             ValueError: the model is no BERT of plain layers, or not wider than asked.
         """
         hidden_width.check_plain(model)
-        kept, pooled = self.choose(model, context.train)
+        kept, pooled = self.choose(model, context.train, context.task)
         small = hidden_width.narrow(model, kept, pooled)
         if self.reconstruct:
             hidden_width.reconstruct(model, small, pooled, context.train, self.examples)
@@ -97,13 +99,15 @@ class HiddenWidth(Pass):
         return Outcome(model=small, touched=touched,
                        notes=(f"of the residual stream, {note}",))
 
-    def choose(self, model: keras.Model, train: BatchSource | None = None
+    def choose(self, model: keras.Model, train: BatchSource | None = None,
+               task: Task = Classification()  # noqa: B008
                ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Chooses what stays: that of the highest scores.
 
         Args:
             model: a BERT of plain layers.
             train: batches; needed by all scores but "magnitude".
+            task: whose loss tells what matters.
 
         Returns:
             Numbers of the dimensions, and of the pooler's units; ascending.
@@ -119,6 +123,6 @@ class HiddenWidth(Pass):
             raise ValueError(
                 f"A multiple of {self.multiple} must be left, below the model's width "
                 f"of {whole}. Received: width={self.width}, keep={self.keep}")
-        found = hidden_width.scores(model, self.score, train, self.examples)
+        found = hidden_width.scores(model, self.score, train, self.examples, task)
         return tuple(tuple(sorted(np.argsort(-own, kind="stable")[:width].tolist()))
                      for own in found)

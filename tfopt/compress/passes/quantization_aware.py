@@ -87,7 +87,7 @@ class QuantizationAware(Pass):
         Raises:
             ValueError: the run ends before rounding begins.
         """
-        total = context.learned.steps_per_epoch * context.settings.epochs
+        total = context.training_set.steps_per_epoch * context.settings.epochs
         begin, freeze = self.begin_step, self.freeze_step
         if begin is None:
             begin = round(self.begin_fraction * total)

@@ -26,7 +26,7 @@ from absl import logging
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.costs import Costs, multiplications
-from tfopt.compress.samples import judged, mean_loss
+from tfopt.compress.samples import mean_loss, with_targets
 from tfopt.compress.structure import importance, search
 from tfopt.compress.structure.least_squares import reconstruct
 from tfopt.compress.structure.slicing import Kept, cut, drop_empty_layers
@@ -183,7 +183,8 @@ class Structured(Pass):
         record = context.state_dir and Path(context.state_dir) / "kept.json"
         if record and record.exists():
             return _Choice.from_json(record.read_text(encoding="utf-8"))
-        scores = importance.of(model, self.score, context.train, self.examples)
+        scores = importance.of(model, self.score, context.train, self.examples,
+                               context.task)
         structures, depths = [], self._depths(config)
         for layers in depths:
             try:
@@ -202,11 +203,11 @@ class Structured(Pass):
     def _least_loss(self, model: keras.Model, config: EncoderConfig,
                     structures: Sequence[Kept], context: Context) -> Kept:
         """The structure of the least loss, once the model is cut to it."""
-        known = judged(model, context.train, self.examples)
+        known = with_targets(model, context.train, self.examples, context.task)
         losses = []
         for kept in structures:
             small, left = self._cut(model, config, kept, context)
-            losses.append(mean_loss(drop_empty_layers(small), known))
+            losses.append(mean_loss(drop_empty_layers(small), known, context.task))
             logging.info("Of heads %s, neurons %s the loss is %.4f", left.num_heads,
                          left.intermediate_sizes, losses[-1])
         return structures[int(np.argmin(losses))]

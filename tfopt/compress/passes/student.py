@@ -20,9 +20,11 @@ from absl import logging
 
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
-from tfopt.compress.samples import judged, mean_loss
+from tfopt.compress.samples import mean_loss, with_targets
 from tfopt.compress.structure.slicing import shorten
 from tfopt.model import anatomy
+from tfopt.tasks.base import Task
+from tfopt.tasks.classification import Classification
 from tfopt.train.distill import losses
 from tfopt.types import BatchSource, check_fields
 
@@ -88,19 +90,20 @@ class Student(Pass):
                 there is no data.
         """
         self.resolve(context)
-        kept = self.choose(model, context.train)
+        kept = self.choose(model, context.train, context.task)
         logging.info("Encoder layers kept, of %d: %s", anatomy.num_layers(model), kept)
         student = shorten(model, kept)
         context.fit(student, self.epochs)
         return _outcome(model, student, kept)
 
-    def choose(self, model: keras.Model, train: BatchSource | None = None
-               ) -> tuple[int, ...]:
+    def choose(self, model: keras.Model, train: BatchSource | None = None,
+               task: Task = Classification()) -> tuple[int, ...]:  # noqa: B008
         """Chooses the layers to keep.
 
         Args:
             model: a BERT.
             train: labelled batches; for "cheapest" alone.
+            task: whose loss "cheapest" goes by.
 
         Returns:
             Their numbers in the model, ascending.
@@ -115,29 +118,31 @@ class Student(Pass):
         if self.which == "even":
             return tuple(losses.evenly(self.layers, total))
         if self.which == "cheapest":
-            return cheapest(model, self.layers, train, self.examples)
+            return cheapest(model, self.layers, train, self.examples, task)
         first = 0 if self.which == "first" else total - self.layers
         return tuple(range(first, first + self.layers))
 
 
-def cheapest(model: keras.Model, layers: int, train: BatchSource, examples: int
+def cheapest(model: keras.Model, layers: int, train: BatchSource, examples: int,
+             task: Task = Classification()  # noqa: B008
              ) -> tuple[int, ...]:
     """Drops encoder layers one by one, each the one whose loss is missed least.
 
     Args:
         model: a BERT.
         layers: how many to keep.
-        train: batches; of examples without a label, the class that the model gives.
+        train: batches; of examples without a target, the model's own guess.
         examples: how many of them are read, rounded up to whole batches.
+        task: whose loss it is.
 
     Returns:
         Numbers of the layers that stay, ascending.
     """
-    found = judged(model, train, examples)
+    found = with_targets(model, train, examples, task)
     kept = tuple(range(anatomy.num_layers(model)))
     while len(kept) > layers:
         rests = [kept[:i] + kept[i + 1:] for i in range(len(kept))]
-        losses = [mean_loss(shorten(model, rest), found) for rest in rests]
+        losses = [mean_loss(shorten(model, rest), found, task) for rest in rests]
         best = int(np.argmin(losses))
         logging.info("Without layer %d the loss is %.4f; without another, up to %.4f",
                      kept[best], losses[best], max(losses))

@@ -48,7 +48,7 @@ class Vocabulary(Pass):
         rows = anatomy.config_of(model).vocab_size
         removable = context.removable_tokens
         _check(removable, rows)
-        sources = {name: batches for name in ("train", "taught")
+        sources = {name: batches for name in ("train", "transfer_set")
                    if (batches := getattr(context, name)) is not None}
         gone = set(removable).difference(*map(_used, sources.values()))
         if not gone:

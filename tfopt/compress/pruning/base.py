@@ -119,7 +119,7 @@ class Pruning(Pass):
         Raises:
             ValueError: the run ends before the pruning does.
         """
-        total = context.learned.steps_per_epoch * context.settings.epochs
+        total = context.training_set.steps_per_epoch * context.settings.epochs
         begin, end = self.begin_step, self.end_step
         if begin is None:
             begin = round(self.begin_fraction * total)

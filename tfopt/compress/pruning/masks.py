@@ -61,9 +61,8 @@ class Pattern:
             return 1, shape[-1]
         if self.name == "columns":
             return shape[-2], 1
-        if self.name == "unstructured" or self.kept_of:
-            return 1, 1
-        return self._numbers()
+        block = None if self.kept_of else self._numbers()
+        return block or (1, 1)  # single weights, and those of N:M
 
     def check(self, layer: str, shape: Sequence[int]) -> None:
         """Checks that the pattern fits a kernel.
@@ -151,7 +150,13 @@ def keep_n_of_m(scores: np.ndarray, pattern: Pattern, sparsity: float) -> np.nda
 
     Returns:
         <bool>[..., K, N].
+
+    Raises:
+        ValueError: the pattern is no N:M.
     """
+    if pattern.kept_of is None:
+        raise ValueError("`pattern` must be N:M. Received: pattern="
+                         f"{pattern.name!r}")
     least, group = pattern.kept_of
     number = max(least, group - int(sparsity * group + 1e-6))
     groups = np.moveaxis(scores, -2, -1).reshape(-1, group)
@@ -190,15 +195,15 @@ def choose(scores: Mapping[str, np.ndarray], sparsities: Mapping[str, float] | f
 
 
 def _keep_largest_of_all(pooled, sparsity, pattern, scores) -> dict[str, np.ndarray]:
-    flat, sizes = [], []
+    values, counts = [], []
     for name, value in pooled.items():
         # A layer without a weight would cut the model in two.
         value = value.astype(np.float64).ravel()
         value[value.argmax()] = np.inf
-        flat.append(value)
+        values.append(value)
         rows, columns = pattern.block(scores[name].shape)
-        sizes.append(np.full(value.size, rows * columns))
-    flat, sizes = np.concatenate(flat), np.concatenate(sizes)
+        counts.append(np.full(value.size, rows * columns))
+    flat, sizes = np.concatenate(values), np.concatenate(counts)
     if np.ptp(sizes) == 0:
         kept = keep_largest(flat, sparsity)
     else:  # groups of several sizes, such as rows: count weights, not groups

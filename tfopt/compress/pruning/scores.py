@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-
-import numpy as np
+from typing import Any
 
 from tfopt.backend import tf
 
@@ -28,7 +27,7 @@ class Score:
             weight alone tells.
     """
 
-    of: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+    of: Callable[[Any, Any], Any]
     gather: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
 
 

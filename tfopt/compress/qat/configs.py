@@ -170,7 +170,7 @@ def finalize(model: keras.Model) -> keras.Model:
 
 def round_weights(layer: Quantized) -> None:
     """Rounds a layer's kernel or table to the grid that its file will have."""
-    if layer.weight_bits is None:
+    if layer.weight_bits is None or layer.weights_name is None:
         return
     weights = getattr(layer, layer.weights_name)
     rows = layer.grids.get("rows")

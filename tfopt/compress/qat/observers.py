@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tfopt.backend import keras, tf, tfmot
@@ -16,7 +18,7 @@ _DECAY = 0.99
 # Phases of a wrapper's ranges.
 WATCH, TRAIN, FROZEN = 0, 1, 2
 
-Quantizer = tfmot.quantization.keras.quantizers.Quantizer
+Quantizer: Any = tfmot.quantization.keras.quantizers.Quantizer
 
 
 class Fixed(Quantizer):
@@ -71,7 +73,8 @@ class Table(Fixed):
 
     def grid(self) -> Grid:
         """The grid as the table is now."""
-        return Grid("static", *(float(end) for end in self._extremes()))
+        low, high = self._extremes()
+        return Grid("static", float(low), float(high))
 
     def _extremes(self):
         table = tf.convert_to_tensor(uncast(getattr(
@@ -148,7 +151,7 @@ class Ranged(Quantizer):
         if self.channels is None:
             return Grid("static", float(low), float(high))
         massive = massive_channels(low, high).numpy()
-        own = {} if not massive.any() else {
+        own: dict[str, Any] = {} if not massive.any() else {
             "channels": tuple(np.flatnonzero(massive).tolist()),
             "channels_low": float(min(low[massive].min(), 0.0)),
             "channels_high": float(max(high[massive].max(), 0.0))}

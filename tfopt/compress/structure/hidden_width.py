@@ -15,10 +15,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from tfopt.backend import keras, tf
-from tfopt.compress.samples import read, summed_loss
+from tfopt.compress.samples import read
 from tfopt.compress.structure.least_squares import damped
 from tfopt.model import anatomy, encoder, heads, layers
 from tfopt.model.anatomy import layer_name
+from tfopt.tasks.base import Task
+from tfopt.tasks.classification import Classification
 from tfopt.types import INPUT_NAMES, BatchSource
 
 SCORES = ("taylor", "fisher", "magnitude")
@@ -43,7 +45,8 @@ def check_plain(model: keras.Model) -> None:
 
 
 def scores(model: keras.Model, score: str, train: BatchSource | None = None,
-           examples: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+           examples: int = 1024, task: Task = Classification()  # noqa: B008
+           ) -> tuple[np.ndarray, np.ndarray]:
     """How much each dimension of the stream matters, and each unit of the pooler.
 
     Args:
@@ -52,13 +55,14 @@ def scores(model: keras.Model, score: str, train: BatchSource | None = None,
             "magnitude" the sum of squares of the kernel rows that read it.
         train: batches; needed by all but "magnitude".
         examples: how many of them are read, rounded up to whole batches.
+        task: whose loss it is that changes.
 
     Returns:
         <float>[D] each.
     """
     if score == "magnitude":
         return _squares(model)
-    found = mask_gradients(model, train, examples)
+    found = mask_gradients(model, train, examples, task)
     return tuple(np.abs(g).mean(axis=0) if score == "taylor" else (g ** 2).mean(axis=0)
                  for g in found)
 
@@ -76,14 +80,16 @@ def _reads(layer: keras.layers.Layer) -> bool:
     return layer.name.endswith(_READERS) and isinstance(layer, keras.layers.Dense)
 
 
-def mask_gradients(model: keras.Model, train: BatchSource, examples: int
+def mask_gradients(model: keras.Model, train: BatchSource, examples: int,
+                   task: Task = Classification()  # noqa: B008
                    ) -> tuple[np.ndarray, np.ndarray]:
     """The gradients of single examples with respect to the masks.
 
     Args:
         model: a BERT.
-        train: batches; of examples without a label, the class that the model gives.
+        train: batches; of examples without a target, the model's own guess.
         examples: how many are read, rounded up to whole batches.
+        task: whose loss it is.
 
     Returns:
         Of the dimensions of the stream <float32>[N, D], and of the pooler's units.
@@ -95,10 +101,10 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int
     seen = keras.Model(model.inputs, [model.output, *taps])
 
     @tf.function(reduce_retracing=True)
-    def gradients(inputs, class_ids):
+    def gradients(inputs, targets):
         with tf.GradientTape() as tape:
             logits, *outputs = seen(inputs, training=False)
-            loss = summed_loss(logits, class_ids)
+            loss = tf.reduce_sum(task.example_loss(logits, targets))
         pooled, *states = [tf.cast(x * g, tf.float32) for x, g in zip(
             outputs, tape.gradient(loss, outputs), strict=True)]
         return tf.reduce_sum(tf.add_n(states), axis=1), pooled

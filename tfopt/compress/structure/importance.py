@@ -14,10 +14,12 @@ import dataclasses
 import numpy as np
 
 from tfopt.backend import keras, tf
-from tfopt.compress.samples import read, summed_loss
+from tfopt.compress.samples import read
 from tfopt.compress.structure.slicing import check_plain
 from tfopt.model import anatomy
 from tfopt.model.anatomy import layer_name
+from tfopt.tasks.base import Task
+from tfopt.tasks.classification import Classification
 from tfopt.types import BatchSource
 
 SCORES = ("block_fisher", "fisher", "taylor", "magnitude")
@@ -46,7 +48,7 @@ class Importance:
 
 
 def of(model: keras.Model, score: str, train: BatchSource | None = None,
-       examples: int = 2048) -> Importance:
+       examples: int = 2048, task: Task = Classification()) -> Importance:  # noqa: B008
     """Scores the heads and neurons of a model.
 
     Args:
@@ -56,6 +58,7 @@ def of(model: keras.Model, score: str, train: BatchSource | None = None,
             "block_fisher" minds in addition how the masks of a block act together.
         train: batches; needed by all but "magnitude".
         examples: how many of them are read, rounded up to whole batches.
+        task: whose loss it is that rises.
 
     Returns:
         The scores.
@@ -71,7 +74,7 @@ def of(model: keras.Model, score: str, train: BatchSource | None = None,
         if train is None:
             raise ValueError(f"The score {score!r} needs examples. "
                              "Received: train=None")
-        found = mask_gradients(model, train, examples)
+        found = mask_gradients(model, train, examples, task)
         made = {"taylor": _taylor, "fisher": _fisher,
                 "block_fisher": lambda g: _block(g.T @ g / len(g))}[score]
         return Importance(heads=tuple(map(made, found[0])),
@@ -93,14 +96,16 @@ def of(model: keras.Model, score: str, train: BatchSource | None = None,
                       for i, count in enumerate(config.intermediate_sizes)))
 
 
-def mask_gradients(model: keras.Model, train: BatchSource, examples: int
+def mask_gradients(model: keras.Model, train: BatchSource, examples: int,
+                   task: Task = Classification()  # noqa: B008
                    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The gradients of single examples with respect to the masks.
 
     Args:
         model: a BERT of plain layers.
-        train: batches; of examples without a label, the class that the model gives.
+        train: batches; of examples without a target, the model's own guess.
         examples: how many are read, rounded up to whole batches.
+        task: whose loss it is.
 
     Returns:
         A list of <float32>[N, H] and one of <float32>[N, F], an array a layer.
@@ -117,20 +122,20 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int
     seen = keras.Model(model.inputs, (model.output, *taps.values()))
 
     @tf.function(reduce_retracing=True)
-    def gradients(inputs, class_ids):
+    def gradients(inputs, targets):
         with tf.GradientTape() as tape:
             logits, *outputs = seen(inputs, training=False)
-            loss = summed_loss(logits, class_ids)
+            loss = tf.reduce_sum(task.example_loss(logits, targets))
         found = tape.gradient(loss, outputs)
         return [tf.reduce_sum(tf.cast(x * g, tf.float32), axis=1)
                 for x, g in zip(outputs, found, strict=True)]  # <float>[B, width]
 
     rows: dict = {place: [] for place in taps}
     count = 0
-    for inputs, class_ids in read(train, examples):
-        for place, values in zip(taps, gradients(inputs, class_ids), strict=True):
+    for inputs, targets in read(train, examples):
+        for place, values in zip(taps, gradients(inputs, targets), strict=True):
             rows[place].append(values.numpy())
-        count += len(class_ids)
+        count += len(targets)
 
     def of_units(kind, sizes):
         found = []

@@ -86,7 +86,8 @@ class Distillation:
         return bool(self.hidden_weight or self.relations_weight)
 
     def goal(self, teacher: keras.Model | None = None,
-             taps: Callable[[keras.Model], Taps] | None = None) -> objective.Objective:
+             taps: Callable[[keras.Model], Taps] | None = None,
+             of: objective.Objective | None = None) -> objective.Objective:
         """Makes the objective.
 
         Args:
@@ -94,6 +95,7 @@ class Distillation:
                 never trained. None where the batches carry its logits.
             taps: finds hidden states and projections in a model, such as
                 `compress.teacher.taps` in a BERT; needed for these alone.
+            of: the objective without a teacher, as of a task; default cross-entropy.
 
         Returns:
             What `fit` takes; or, in a script of one's own, what makes of a student the
@@ -110,9 +112,8 @@ class Distillation:
         if teacher is not None and not getattr(teacher, "_is_graph_network", False):
             raise ValueError("A teacher must be functional or Sequential. Received: "
                              f"{type(teacher).__name__}")
-        plain = objective.cross_entropy()
-        return _Teaching(loss=plain.loss, metrics=plain.metrics, settings=self,
-                         teacher=teacher, taps=taps)
+        plain = of or objective.cross_entropy()
+        return _Teaching(settings=self, teacher=teacher, taps=taps, **vars(plain))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,8 +137,8 @@ class _Teaching(objective.Objective):
         """
         with model.distribute_strategy.scope():
             return StudentModel(model, DistillationLoss(
-                self.settings, model, self.teacher, self.taps, precision))
+                self, model, precision))
 
-    def learned(self, prepared: Any) -> list[tf.Variable]:
+    def trained_variables(self, prepared: Any) -> list[tf.Variable]:
         """The student's variables and those of the matrix between the widths."""
-        return prepared.learned
+        return prepared.trained_variables

@@ -1,4 +1,4 @@
-"""A student in training: a functional model whose step listens to a teacher.
+"""A student in training: a functional model whose step compares it with a teacher.
 
 (inputs, labels) -> gradient of the terms of a `Distillation`. The teacher runs once a
 batch, outside of the tape; neither it nor the matrix between the two widths is among
@@ -7,7 +7,6 @@ the student's weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -17,11 +16,11 @@ from tfopt.backend import keras, tf
 from tfopt.train import precision as precisions
 from tfopt.train.distill import losses
 from tfopt.train.steps_per_execution import MultiStepModel
-from tfopt.types import INPUT_NAMES
+from tfopt.types import INPUT_NAMES, is_labelled
 
 
 class Taps(NamedTuple):
-    """Where a model is listened to: symbolic tensors of it.
+    """Where a student and its teacher are compared: symbolic tensors of a model.
 
     Attributes:
         hidden: of each layer <float>[B, T, D].
@@ -36,14 +35,12 @@ class Taps(NamedTuple):
 
 
 class DistillationLoss:
-    """What one student hears from a teacher, and the loss of it.
+    """What a teacher gives a student, and how far the student is from it.
 
     Args:
-        settings: the `Distillation`.
+        goal: the objective of `Distillation.goal`: its settings, losses, teacher and
+            taps.
         student: functional, to logits.
-        teacher: functional, to logits of the same classes; None where batches carry
-            its logits.
-        taps: finds hidden states and projections; used if the settings ask for them.
         precision: policy by which the teacher computes.
 
     Attributes:
@@ -56,34 +53,33 @@ class DistillationLoss:
         ValueError: the classes differ, or relation heads do not fit.
     """
 
-    def __init__(self, settings, student: keras.Model, teacher: keras.Model | None,
-                 taps: Callable[[keras.Model], Taps] | None, precision: str):
-        self.settings = settings
-        self.width = None
+    def __init__(self, goal, student: keras.Model, precision: str):
+        self.settings = settings = goal.settings
+        self._hard_loss, self._soft_loss = goal.hard_loss, goal.soft_loss
+        self.width: keras.layers.Layer | None = None
         self.mean = keras.metrics.Mean(name="loss")
         self._teacher = None
         self.seen = keras.Model(student.inputs, {"logits": student.outputs[0]})
         self._classes = student.output_shape[-1]
-        if teacher is None:
+        if goal.teacher is None:
             return
-        self._check_classes(teacher.output_shape[-1])
+        self._check_classes(goal.teacher.output_shape[-1])
         # A copy in the strategy's scope, so that each device has its own; it is never
         # part of the student.
-        teacher = precisions.retype(teacher, precision)
+        teacher = precisions.retype(goal.teacher, precision)
         own = theirs = None
         if settings.uses_layers:
-            own, theirs = taps(student), taps(teacher)
-        if settings.relations_weight:
-            _check_relations(own, theirs)
-        self.seen = self._listen(student, own)
-        self._teacher = self._listen(teacher, theirs)
-        if settings.hidden_weight:
-            self._follow(own.hidden, theirs.hidden)
-        if settings.relations_weight:
-            self._heads = _relation_heads(settings, own, theirs)
+            own, theirs = goal.taps(student), goal.taps(teacher)
+            if settings.relations_weight:
+                _check_relations(own, theirs)
+                self._heads = _relation_heads(settings, own, theirs)
+            if settings.hidden_weight:
+                self._pair_layers(own.hidden, theirs.hidden)
+        self.seen = self._compared(student, own)
+        self._teacher = self._compared(teacher, theirs)
 
-    def hear(self, inputs, given) -> dict:
-        """What the teacher says.
+    def teacher_outputs(self, inputs, given) -> dict:
+        """What the teacher computes.
 
         Args:
             inputs: of a batch.
@@ -108,14 +104,14 @@ class DistillationLoss:
         with switches.on(self._teacher, "first_alone"):
             return _float32(self._teacher(inputs, training=False))
 
-    def loss(self, own, heard, inputs, class_ids):
-        """The weighted sum of the terms.
+    def loss(self, own, expected, inputs, targets):
+        """The weighted sum of the losses.
 
         Args:
-            own: what the student says.
-            heard: what the teacher says.
+            own: what the student computes.
+            expected: what the teacher computes.
             inputs: of the batch.
-            class_ids: <int32>[B], or None where no example has a label.
+            targets: <int32>[B] or <float32>[B]; None where no example has one.
 
         Returns:
             <float>[B].
@@ -125,19 +121,19 @@ class DistillationLoss:
         """
         settings, total = self.settings, 0.0
         if settings.hard_weight:
-            if class_ids is None:
+            if targets is None:
                 raise ValueError("Batches without labels need hard_weight=0. Received: "
                                  f"hard_weight={settings.hard_weight}")
-            total += settings.hard_weight * losses.hard(own["logits"], class_ids)
+            total += settings.hard_weight * self._hard_loss(own["logits"], targets)
         if settings.soft_weight:
-            total += settings.soft_weight * losses.soft(
-                own["logits"], heard["logits"], settings.temperature)
+            total += settings.soft_weight * self._soft_loss(
+                own["logits"], expected["logits"], settings.temperature)
         if settings.uses_layers:
             visible = tf.cast(inputs[INPUT_NAMES[1]], tf.float32)
         if settings.hidden_weight:
-            total += settings.hidden_weight * self._hidden(own, heard, visible)
+            total += settings.hidden_weight * self._hidden(own, expected, visible)
         if settings.relations_weight:
-            total += settings.relations_weight * self._relations(own, heard, visible)
+            total += settings.relations_weight * self._relations(own, expected, visible)
         return total
 
     def _check_classes(self, classes: int) -> None:
@@ -146,18 +142,18 @@ class DistillationLoss:
                 "A teacher must have the classes of its student. Received: a teacher "
                 f"of {classes} and a student of {self._classes} classes")
 
-    def _listen(self, model, found: Taps | None) -> keras.Model:
+    def _compared(self, model, found: Taps | None) -> keras.Model:
         """A model of the same layers, to all that the settings compare."""
         outputs = {"logits": model.outputs[0]}
-        if self.settings.hidden_weight:
+        if found is not None and self.settings.hidden_weight:
             outputs["hidden"] = found.hidden
-        if self.settings.relations_weight:
+        if found is not None and self.settings.relations_weight:
             outputs["projections"] = found.projections
         return keras.Model(model.inputs, outputs)
 
-    def _follow(self, own, theirs) -> None:
+    def _pair_layers(self, own, theirs) -> None:
         """Pairs the layers, and makes the matrix between the widths."""
-        self._followed = losses.evenly(len(own), len(theirs))
+        self._paired = losses.evenly(len(own), len(theirs))
         width, teacher_width = own[0].shape[-1], theirs[0].shape[-1]
         if width != teacher_width:
             self.width = keras.layers.Dense(
@@ -165,10 +161,10 @@ class DistillationLoss:
                 kernel_initializer=keras.initializers.GlorotUniform(seed=0))
             self.width.build([None, None, width])
 
-    def _hidden(self, own, heard, visible):
+    def _hidden(self, own, expected, visible):
         states = [state if self.width is None else self.width(state)
                   for state in own["hidden"]]
-        teacher_states = [heard["hidden"][layer] for layer in self._followed]
+        teacher_states = [expected["hidden"][layer] for layer in self._paired]
         if self.settings.layers == "nearest":
             found = losses.nearest(states, teacher_states, visible)
         else:
@@ -176,14 +172,14 @@ class DistillationLoss:
                      for pair in zip(states, teacher_states, strict=True)]
         return tf.add_n(found) / len(found)
 
-    def _relations(self, own, heard, visible):
-        def relation(said, pair):
-            first, second = (said["projections"][name] for name in pair)
+    def _relations(self, own, expected, visible):
+        def relation(outputs, pair):
+            first, second = (outputs["projections"][name] for name in pair)
             return losses.relation(first, second, self._heads, visible)
 
         pairs = self.settings.relations
         return tf.add_n([losses.relation_loss(
-            relation(own, pair), relation(heard, pair), visible) for pair in pairs]
+            relation(own, pair), relation(expected, pair), visible) for pair in pairs]
             ) / len(pairs)
 
 
@@ -194,35 +190,35 @@ class StudentModel(MultiStepModel):
 
     Args:
         model: the student; its layers are shared.
-        lesson: what it hears; of this very model.
+        loss: how it is compared with its teacher; of this very model.
     """
 
-    def __init__(self, model: keras.Model, lesson: DistillationLoss):
+    def __init__(self, model: keras.Model, loss: DistillationLoss):
         super().__init__(model.inputs, model.outputs, name=model.name)
         # No Keras object of its own: what it holds is not tracked as the student's.
-        self._lesson = lesson
+        self._distillation = loss
         # Tracked for checkpoints, from which a killed run goes on; no weight.
         self.beside = tf.train.Checkpoint(
-            **({} if lesson.width is None else {"width": lesson.width}))
+            **({} if loss.width is None else {"width": loss.width}))
 
     @property
-    def learned(self) -> list[tf.Variable]:
+    def trained_variables(self) -> list[tf.Variable]:
         """What the optimizer moves."""
-        width = self._lesson.width
+        width = self._distillation.width
         return self.trainable_variables + (
             [] if width is None else width.trainable_variables)
 
     @property
     def metrics(self):
         """The running loss, and the metrics of `compile`."""
-        return [self._lesson.mean,
+        return [self._distillation.mean,
                 *(metric for metric in super().metrics if metric.name != "loss")]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
         """The compiled loss, by which evaluation judges the student alone."""
         loss = super().compute_loss(x, y, y_pred, sample_weight)
         # Of a replica's share, divided by the replicas, which are summed.
-        self._lesson.mean.update_state(
+        self._distillation.mean.update_state(
             loss * self.distribute_strategy.num_replicas_in_sync, tf.shape(y_pred)[0])
         return loss
 
@@ -230,34 +226,37 @@ class StudentModel(MultiStepModel):
         """One step.
 
         Args:
-            data: inputs; or (inputs, class ids <int>[B]), below 0 for examples without
-                a label; or (inputs, (class ids, the teacher's logits <float>[B, C])).
+            data: inputs; or (inputs, targets <int>[B] or <float>[B]), below 0 or NaN
+                for examples without one; or (inputs, (targets, the teacher's logits
+                <float>[B, C])).
 
         Returns:
-            The running loss and, where there are labels, accuracy.
+            The running loss and, where there are targets, the metrics.
         """
         inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        class_ids, given = labels if isinstance(labels, tuple | list) else (
-            labels, None)
-        if class_ids is not None:
-            class_ids = tf.reshape(tf.cast(class_ids, tf.int32), [-1])
-        heard = self._lesson.hear(inputs, given)
+        targets, given = labels if isinstance(labels, tuple | list) else (labels, None)
+        if targets is not None:
+            targets = tf.reshape(targets, [-1])
+            if targets.dtype.is_integer:  # int64 on GPUs (`sharding`)
+                targets = tf.cast(targets, tf.int32)
+        expected = self._distillation.teacher_outputs(inputs, given)
         with tf.GradientTape() as tape:
-            own = _float32(self._lesson.seen(inputs, training=True))
-            values = self._lesson.loss(own, heard, inputs, class_ids)
+            own = _float32(self._distillation.seen(inputs, training=True))
+            values = self._distillation.loss(own, expected, inputs, targets)
             if weights is not None:
                 values *= weights
             # Losses of the layers themselves, such as of a regularizer.
             loss = tf.add_n([tf.reduce_mean(values), *self.losses])
             # The optimizer sums over replicas.
             loss /= self.distribute_strategy.num_replicas_in_sync
-        self.optimizer.minimize(loss, self.learned, tape=tape)
-        self._lesson.mean.update_state(values)
-        if class_ids is None:
+        self.optimizer.minimize(loss, self.trained_variables, tape=tape)
+        self._distillation.mean.update_state(values)
+        if targets is None:
             return self.get_metrics_result()
-        labelled = tf.cast(class_ids >= 0, tf.float32)
+        known = is_labelled(targets)
+        labelled = tf.cast(known, tf.float32)
         return self.compute_metrics(
-            inputs, class_ids, own["logits"],
+            inputs, tf.where(known, targets, tf.zeros_like(targets)), own["logits"],
             labelled if weights is None else labelled * weights)
 
 

@@ -11,7 +11,7 @@ import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from absl import logging
@@ -21,6 +21,7 @@ from tfopt.files import write_whole
 from tfopt.types import BatchSource, PathLike
 
 
+@runtime_checkable
 class Examples(BatchSource, Protocol):
     """Batches whose examples can be told apart (`data.Batches` is one)."""
 
@@ -37,7 +38,7 @@ class Examples(BatchSource, Protocol):
         """The same batches, with <float>[N, C] beside the class ids."""
 
 
-def with_cached_logits(batches: Examples, teacher: keras.Model,
+def with_cached_logits(batches: BatchSource, teacher: keras.Model,
                        path: PathLike) -> Examples:
     """Adds a teacher's logits to batches, from a file where they are known.
 
@@ -55,7 +56,7 @@ def with_cached_logits(batches: Examples, teacher: keras.Model,
     Raises:
         ValueError: the batches do not tell their examples apart.
     """
-    if not hasattr(batches, "each_once"):
+    if not isinstance(batches, Examples):
         raise ValueError("Logits are kept of `data.Batches`, which tells its examples "
                          f"apart. Received: {type(batches).__name__}")
     path = Path(path)
@@ -64,7 +65,8 @@ def with_cached_logits(batches: Examples, teacher: keras.Model,
     if logits is None:
         logits = _compute(teacher, batches)
         contents = io.BytesIO()
-        np.savez(contents, logits=logits, **keys)
+        np.savez(contents, logits=logits, teacher=keys["teacher"],
+                 examples=keys["examples"])
         write_whole(path, contents.getvalue())
     return batches.with_teacher_logits(logits)
 
@@ -73,7 +75,7 @@ def _hash_of(teacher: keras.Model) -> str:
     digest = hashlib.sha256()
     for weight in teacher.get_weights():
         digest.update(str(weight.shape).encode())
-        digest.update(np.ascontiguousarray(weight))
+        digest.update(np.ascontiguousarray(weight).data)
     return digest.hexdigest()
 
 

@@ -93,8 +93,8 @@ def read(environment: Mapping[str, str] = os.environ) -> Cluster | None:
         raise refuse('have "task": {"type", "index"} of a job of its cluster, one of '
                      f"{tuple(jobs)}", f"task={task}")
     try:
-        index = int(task.get("index"))
-    except (TypeError, ValueError):
+        index = int(task["index"])
+    except (KeyError, TypeError, ValueError):
         index = -1
     if not 0 <= index < len(jobs[task["type"]]):
         raise refuse(f"have a task of which there are {len(jobs[task['type']])}, "
@@ -177,11 +177,11 @@ def _answers(address: str, deadline: float) -> bool:
 @contextlib.contextmanager
 def _listening(address: str):
     """Holds this process's port, so that the others see that it is there."""
-    host, port = _split(address)
+    host, _, port = address.rpartition(":")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            server.bind(("", port))
+            server.bind(("", int(port)))
         except OSError as error:
             raise ValueError(
                 f"The port of this task of {_VARIABLE} must be free. Received: "

@@ -19,12 +19,14 @@ def count(strategy: tf.distribute.Strategy) -> int:
     """How many processes compute the same steps."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
-    return cluster.read().workers
+    found = cluster.read()
+    return 1 if found is None else found.workers
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one of the workers that writes."""
-    return count(strategy) == 1 or cluster.read().is_chief
+    found = cluster.read()
+    return count(strategy) == 1 or found is None or found.is_chief
 
 
 def numbers(strategy: tf.distribute.Strategy, own: int) -> np.ndarray:

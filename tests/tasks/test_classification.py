@@ -1,11 +1,13 @@
-"""Accuracy and macro F1 against figures computed by hand."""
+"""Classification: quality and answers against figures computed by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from tfopt.measure import quality
+from tfopt.tasks.classification import Classification
+
+TASK = Classification(labels=("a", "b", "c"))
 
 
 def one_hot(predicted, classes=3):
@@ -26,22 +28,39 @@ def one_hot(predicted, classes=3):
     ([1], [1], 1.0, 1.0),
 ])
 def test_table(predicted, labels, accuracy, macro_f1):
-    assert quality.measure(one_hot(predicted), labels) == pytest.approx(
+    assert TASK.quality(one_hot(predicted), labels) == pytest.approx(
         {"accuracy": accuracy, "macro_f1": macro_f1})
 
 
 def test_the_largest_logit_counts_whatever_its_size():
     logits = [[-5.0, -4.0], [1e6, 1e6 + 1], [0.1, 0.0]]
-    assert quality.measure(logits, [1, 1, 1])["accuracy"] == pytest.approx(2 / 3)
+    assert TASK.quality(logits, [1, 1, 1])["accuracy"] == pytest.approx(2 / 3)
 
 
 def test_figures_are_plain_floats():
-    assert {type(value) for value in quality.measure(
+    assert {type(value) for value in TASK.quality(
         one_hot([0, 1]), np.array([0, 1])).values()} == {float}
 
 
 @pytest.mark.parametrize(("logits", "labels"), [(2, 3), (3, 2), (0, 0), (0, 1)])
 def test_refuses_other_numbers_of_labels_and_none(logits, labels):
     with pytest.raises(ValueError,
-                       match=f"Received: {logits} logits, {labels} labels"):
-        quality.measure(np.zeros([logits, 3]), np.zeros(labels, int))
+                       match=f"Received: {logits} outputs, {labels} targets"):
+        TASK.quality(np.zeros([logits, 3]), np.zeros(labels, int))
+
+
+def test_answers_have_the_softmax_of_each_label_the_likeliest_first():
+    answers = TASK.decode(np.log([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]]))
+    assert [answer["label"] for answer in answers] == ["b", "a"]
+    assert list(answers[0]["scores"]) == ["b", "c", "a"]
+    assert answers[0]["scores"] == pytest.approx({"b": 0.5, "c": 0.3, "a": 0.2})
+    assert answers[1]["score"] == pytest.approx(0.6)
+
+
+def test_large_logits_overflow_nothing():
+    assert TASK.decode(np.array([[1e4, 0.0, -1e4]]))[0]["score"] == 1.0
+
+
+def test_answers_of_another_number_of_classes_are_refused():
+    with pytest.raises(ValueError, match="the model's 2 classes. Received: 3 labels"):
+        TASK.decode(np.zeros([1, 2]))

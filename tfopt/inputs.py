@@ -1,0 +1,108 @@
+"""Token ids -> the arrays a model reads: ids padded, what is visible, which segment.
+
+The one builder of them. Which of the three arrays a model reads, its own signature
+says (DistilBERT has no segments); which id stands where there is no text, its
+tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfopt.types import INPUT_NAMES
+
+
+class EncodedTexts(Protocol):
+    """Token ids of N examples; `data.Encoded` is one.
+
+    Attributes:
+        ids: per example, special tokens included.
+        first_lengths: per example, how many of its ids are of the first segment.
+    """
+
+    ids: list[list[int]]
+    first_lengths: list[int]
+
+
+def visible_and_segments(positions: Any, lengths: Any, first_lengths: Any
+                         ) -> tuple[Any, Any]:
+    """Which positions hold an id, and which of these are of the second segment.
+
+    Args:
+        positions: <int>[T] or [1, T], of NumPy or TensorFlow.
+        lengths: ids of each example, <int>[B, 1].
+        first_lengths: ids of its first segment, <int>[B, 1].
+
+    Returns:
+        Two <bool>[B, T].
+    """
+    visible = positions < lengths
+    return visible, visible & (positions >= first_lengths)
+
+
+def build(ids: Sequence[Sequence[int]], first_lengths: Sequence[int],
+          names: Sequence[str] = INPUT_NAMES, *, length: int | None = None,
+          pad_id: int = 0) -> dict[str, np.ndarray]:
+    """Builds the inputs of one batch.
+
+    Args:
+        ids: token ids of B examples.
+        first_lengths: how many of each example's ids are of the first segment.
+        names: inputs that the model has, of `INPUT_NAMES`.
+        length: T; None for that of the longest example.
+        pad_id: stands behind the ids of shorter examples.
+
+    Returns:
+        Name -> <int32>[B, T], in the order of `names`.
+
+    Raises:
+        ValueError: there are no examples, one is empty or longer than `length`, an id
+            does not fit into 32 bits, a first segment is no part of its example, or a
+            name is no input's.
+    """
+    arrays = dict.fromkeys(INPUT_NAMES) | dict.fromkeys(names)
+    if len(arrays) > len(INPUT_NAMES):
+        raise ValueError(f"A text model's inputs are of {', '.join(INPUT_NAMES)}. "
+                         f"Received: names={', '.join(names)}")
+    counts = [len(example) for example in ids]
+    most = length or max(counts, default=0)
+    if not counts:
+        raise ValueError("There must be at least one example. Received: 0")
+    for count, first in zip(counts, first_lengths, strict=True):
+        if not 0 < count <= most:
+            raise ValueError("An example must have at least one token, and `length` "
+                             f"at most. Received: {count} tokens, length={length}")
+        if not 0 <= first <= count:
+            raise ValueError("The first segment must be a part of the ids. Received: "
+                             f"first_length={first} of {count} tokens")
+    tokens = np.full([len(counts), most], pad_id, np.int32)
+    try:
+        for row, example in zip(tokens, ids, strict=True):
+            row[:len(example)] = example
+    except OverflowError as error:
+        raise ValueError("Token ids must fit into 32 bits. Received: ids "
+                         f"{min(map(min, ids))} to {max(map(max, ids))}") from error
+    ends = np.array([counts, first_lengths], np.int32)[..., np.newaxis]
+    visible, second = visible_and_segments(np.arange(most), *ends)
+    arrays["input_ids"] = tokens
+    arrays["attention_mask"] = visible.astype(np.int32)
+    arrays["token_type_ids"] = second.astype(np.int32)
+    return {name: arrays[name] for name in names}
+
+
+def examples(encoded: EncodedTexts, names: Sequence[str] = INPUT_NAMES
+             ) -> list[dict[str, np.ndarray]]:
+    """The inputs of each example alone, at its own length, as calibration wants them.
+
+    Args:
+        encoded: N examples.
+        names: inputs that the model has, of `INPUT_NAMES`.
+
+    Returns:
+        N times name -> <int32>[1, T].
+    """
+    return [build([ids], [first], names)
+            for ids, first in zip(encoded.ids, encoded.first_lengths, strict=True)]

@@ -1,0 +1,260 @@
+"""The contract of a task: files' labels -> targets, a loss, a quality, answers.
+
+A task is a frozen dataclass in a module of its own here, whose name is the task's; the
+registry finds it. What knows labels, losses or metrics elsewhere asks the task. Methods
+that train import TensorFlow when they are called.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from tfopt.report import Metric
+
+if TYPE_CHECKING:
+    from tfopt.model.heads import Head
+    from tfopt.train.objective import Objective
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task(abc.ABC):
+    """What a model is trained for, and judged by.
+
+    Class attributes:
+        monitor: name of the metric by which an epoch is the best and a budget holds,
+            and whether "higher" or "lower" is better.
+        number_labels: whether labels are numbers, with fractions or without.
+        no_target: what stands for a missing target: -1 or NaN (`types.is_labelled`).
+        metrics: what `quality` gives, in the order of a report; the monitor among them.
+
+    Attributes:
+        labels: label words by class number; empty where the task has none.
+    """
+
+    labels: tuple[str, ...] = ()
+
+    monitor: ClassVar[tuple[str, str]]
+    number_labels: ClassVar[bool] = False
+    no_target: ClassVar[float]
+    metrics: ClassVar[tuple[Metric, ...]]
+
+    @classmethod
+    def name(cls) -> str:
+        """The task's name: that of its module."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    @abc.abstractmethod
+    def from_corpus(cls, corpus: Any, known_labels: Sequence[str] | None = None
+                    ) -> Task:
+        """Makes the task of a train set.
+
+        Args:
+            corpus: a `data.Corpus`.
+            known_labels: of the checkpoint, in the order of its classes; or None.
+        """
+
+    @property
+    @abc.abstractmethod
+    def outputs(self) -> int:
+        """Numbers that the model gives for an example."""
+
+    @abc.abstractmethod
+    def targets(self, corpus: Any) -> list:
+        """What the model is to give, for each of N examples.
+
+        Args:
+            corpus: a `data.Corpus`.
+
+        Returns:
+            N whole numbers, or N floats; below 0, or NaN, stands for none
+            (`types.is_labelled`).
+
+        Raises:
+            ValueError: a label cannot be a target; names file and line.
+        """
+
+    @abc.abstractmethod
+    def objective(self) -> Objective:
+        """What training minimizes, with its metrics."""
+
+    @abc.abstractmethod
+    def guess(self, outputs: Any) -> Any:
+        """Targets in the place of missing ones: what the model itself says.
+
+        Args:
+            outputs: <float>[B, outputs], TensorFlow's.
+        """
+
+    @abc.abstractmethod
+    def quality(self, outputs: np.ndarray, targets: Sequence) -> dict[str, float]:
+        """How right answers are.
+
+        Args:
+            outputs: <float>[N, outputs].
+            targets: N, as `targets` gives them.
+
+        Returns:
+            Name of a metric -> value, of all `metrics`.
+
+        Raises:
+            ValueError: the numbers of examples differ, or there are none.
+        """
+
+    @abc.abstractmethod
+    def decode(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+        """Answers as a person or a client reads them.
+
+        Args:
+            outputs: <float>[N, outputs].
+
+        Returns:
+            A JSON object for each of N examples.
+        """
+
+    def head(self) -> Head:
+        """The head of a model of this task."""
+        from tfopt.model.heads import Head
+
+        return Head(outputs=self.outputs)
+
+    def check_head(self, head: Head) -> None:
+        """Checks that a model's head is one of this task.
+
+        Raises:
+            ValueError: it gives other numbers, or reads other tokens.
+        """
+        own = self.head()
+        if (head.outputs, head.reads) != (own.outputs, own.reads):
+            raise ValueError(
+                f"A head of the task {self.name()!r} must give {own.outputs} outputs "
+                f"and read {own.reads!r} tokens. Received: outputs={head.outputs}, "
+                f"reads={head.reads!r}")
+
+    def example_loss(self, outputs: Any, targets: Any) -> Any:
+        """The loss of each example, whose gradient tells what matters in a model.
+
+        Args:
+            outputs: <float>[B, outputs].
+            targets: <int32>[B] or <float32>[B]; of a missing one, the model's own guess
+                is taken.
+
+        Returns:
+            <float32>[B].
+        """
+        from tfopt.backend import tf
+        from tfopt.types import is_labelled
+
+        guesses = tf.cast(self.guess(outputs), targets.dtype)
+        known = tf.where(is_labelled(targets), targets, guesses)
+        return self.objective().hard_loss(tf.cast(outputs, tf.float32), known)
+
+    def value(self, quality: Mapping[str, float]) -> float:
+        """The monitored metric of a quality."""
+        return quality[self.monitor[0]]
+
+    def better(self, value: float, than: float) -> bool:
+        """Whether a value of the monitor is better than another."""
+        return value > than if self.monitor[1] == "higher" else value < than
+
+    def drop(self, before: float, after: float) -> float:
+        """By how much the monitor became worse: in points where it is a fraction.
+
+        Args:
+            before: its value.
+            after: its value.
+
+        Returns:
+            100 times the difference of fractions, or the difference in the metric's own
+            unit; negative for a gain.
+        """
+        scale = 100.0 if self._monitored.unit == "fraction" else 1.0
+        sign = 1.0 if self.monitor[1] == "higher" else -1.0
+        return scale * sign * (before - after)
+
+    @property
+    def drop_unit(self) -> str:
+        """What `drop` counts: "points", or the metric's own name."""
+        return "points" if self._monitored.unit == "fraction" else self.monitor[0]
+
+    @property
+    def _monitored(self) -> Metric:
+        return next(m for m in self.metrics if m.name == self.monitor[0])
+
+    def to_fields(self) -> dict[str, Any]:
+        """The task as JSON values: {"task": name, field: value, ...}."""
+        return {"task": self.name(), **dataclasses.asdict(self)}
+
+
+def check_same_number(outputs: np.ndarray, targets: Sequence) -> None:
+    """Checks that there is an output for each target, and one at all.
+
+    Raises:
+        ValueError: the numbers of examples differ, or there are none.
+    """
+    if len(outputs) != len(targets) or not len(targets):
+        raise ValueError("Outputs and targets must be of the same examples. Received: "
+                         f"{len(outputs)} outputs, {len(targets)} targets")
+
+
+@functools.cache
+def all_tasks() -> dict[str, type[Task]]:
+    """Every task by name.
+
+    Raises:
+        TypeError: a module does not define exactly one task.
+    """
+    from tfopt import tasks
+
+    found = {}
+    for info in pkgutil.iter_modules(tasks.__path__):
+        if info.name == "base":
+            continue
+        module = importlib.import_module(f"{tasks.__name__}.{info.name}")
+        own = [value for value in vars(module).values()
+               if isinstance(value, type) and issubclass(value, Task)
+               and value.__module__ == module.__name__]
+        if len(own) != 1:
+            raise TypeError("A module of tasks must define exactly one. Received: "
+                            f"{module.__name__} with {[c.__name__ for c in own]}")
+        found[info.name] = own[0]
+    return found
+
+
+def named(name: str) -> type[Task]:
+    """The task of a name.
+
+    Raises:
+        ValueError: there is none; says which there are.
+    """
+    if name not in all_tasks():
+        raise ValueError(f"A task must be one of {sorted(all_tasks())}. "
+                         f"Received: task={name!r}")
+    return all_tasks()[name]
+
+
+def from_fields(fields: Mapping[str, Any]) -> Task:
+    """Makes a task from its JSON values, as `Task.to_fields` gives them.
+
+    Raises:
+        ValueError: the name or a field is unknown, or a value is of the wrong type.
+    """
+    values = dict(fields)
+    name = values.pop("task", None)
+    kind = named(name) if isinstance(name, str) else named(repr(name))
+    known = {field.name for field in dataclasses.fields(kind)}
+    labels = values.get("labels", [])
+    if set(values) - known or not isinstance(labels, list | tuple) or not all(
+            isinstance(label, str) for label in labels):
+        raise ValueError(f"The task {name!r} has the fields {sorted(known)}, its "
+                         f"labels a list of words. Received: {dict(fields)}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value
+                   for key, value in values.items()})

@@ -1,0 +1,123 @@
+"""Classification: a text, or a pair, -> one of C classes.
+
+Cross-entropy of the softmax of C outputs; accuracy, and F1 averaged over classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfopt.report import Metric
+from tfopt.tasks.base import Task, check_same_number
+
+if TYPE_CHECKING:
+    from tfopt.train.objective import Objective
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classification(Task):
+    """One class of C for each example.
+
+    Attributes:
+        labels: C label words by class number; may be left out where only losses are
+            asked for.
+    """
+
+    monitor = ("accuracy", "higher")
+    no_target = -1
+    metrics = (Metric("accuracy", "fraction", "higher"),
+               Metric("macro_f1", "fraction", "higher"))
+
+    @classmethod
+    def from_corpus(cls, corpus: Any, known_labels: Sequence[str] | None = None
+                    ) -> Classification:
+        """The labels of a train set; in the checkpoint's own order where it has them.
+
+        Args:
+            corpus: a `data.Corpus`.
+            known_labels: of the checkpoint, in the order of its classes; or None.
+        """
+        found = corpus.label_list()
+        if known_labels and set(found) <= set(known_labels):
+            found = known_labels
+        return cls(labels=tuple(found))
+
+    @property
+    def outputs(self) -> int:
+        """C."""
+        return len(self.labels)
+
+    def targets(self, corpus: Any) -> list[int]:
+        """The class number of every example.
+
+        Raises:
+            ValueError: a label is not among the task's; names file and line.
+        """
+        return corpus.class_ids(self.labels)
+
+    def objective(self) -> Objective:
+        """Cross-entropy with accuracy."""
+        from tfopt.train import objective
+
+        return objective.cross_entropy()
+
+    def guess(self, outputs: Any) -> Any:
+        """The likeliest class <int32>[B]."""
+        from tfopt.backend import tf
+
+        return tf.argmax(outputs, 1, tf.int32)
+
+    def quality(self, outputs: np.ndarray, targets: Sequence[int]) -> dict[str, float]:
+        """Accuracy and macro-averaged F1.
+
+        Args:
+            outputs: logits <float>[N, C].
+            targets: class numbers <int>[N].
+
+        Returns:
+            {accuracy, macro_f1}, fractions in [0, 1]. Macro F1 is the mean over the
+            classes that occur among targets or predictions; F1 = 2 TP / (2 TP + FP +
+            FN).
+
+        Raises:
+            ValueError: the numbers of examples differ, or there are none.
+        """
+        outputs, classes = np.asarray(outputs), np.asarray(targets)
+        check_same_number(outputs, classes)
+        predicted = outputs.argmax(axis=-1)
+        scores = []
+        for label in np.union1d(classes, predicted):
+            hits = np.sum((predicted == label) & (classes == label))
+            scores.append(2 * hits / (np.sum(predicted == label)
+                                      + np.sum(classes == label)))
+        return {"accuracy": float(np.mean(predicted == classes)),
+                "macro_f1": float(np.mean(scores))}
+
+    def decode(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+        """The likeliest label, and the probability of each, the highest first.
+
+        Args:
+            outputs: logits <float>[N, C].
+
+        Returns:
+            {"label", "score", "scores": label -> probability} of each.
+
+        Raises:
+            ValueError: there are not C outputs.
+        """
+        outputs = np.asarray(outputs)
+        if outputs.shape[-1] != self.outputs:
+            raise ValueError("The label list must have the model's "
+                             f"{outputs.shape[-1]} classes. Received: {self.outputs} "
+                             "labels")
+        shifted = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+        answers = []
+        for row in shifted / shifted.sum(axis=-1, keepdims=True):
+            scores = {self.labels[i]: float(row[i]) for i in row.argsort()[::-1]}
+            label, score = next(iter(scores.items()))
+            answers.append({"label": label, "score": score, "scores": scores})
+        return answers
