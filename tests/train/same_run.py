@@ -1,6 +1,7 @@
 """Four trainings, of fixed weights and batches, to be compared between devices.
 
-Run as a script it is one of several workers: `same_run.py KIND OUT STATE [KILL_AT]`.
+Run as a script it is one of several workers, which train one kind after another, as to
+start takes longer than to train: `same_run.py KINDS OUT STATE [KILL_AT]`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def make(kind: str, scheme: str = "dynamic_wi8_afp32"):
     from tfopt.train import Distillation
 
     config = model.EncoderConfig.uniform(
-        hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, vocab_size=103,
+        hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, vocab_size=103,
         max_positions=64, num_labels=3, initializer_range=0.2, hidden_dropout=0.0,
         attention_dropout=0.0, classifier_dropout=0.0)
     built = model.build(config, seed=1)
@@ -75,9 +76,10 @@ def run(kind: str, strategy, state_dir=None, epochs: int = 4, dev: bool = False,
             np.array(losses.found))
 
 
-def main(kind: str, out: str, state_dir: str, kill_at: str = "0") -> None:
-    """Trains as a worker of TF_CONFIG."""
+def main(kinds: str, out: str, state_dir: str, kill_at: str = "0") -> None:
+    """Trains as a worker of TF_CONFIG; leaves OUT/KIND.npz for each kind."""
     import functools
+    from pathlib import Path
 
     import run_dir
 
@@ -92,12 +94,14 @@ def main(kind: str, out: str, state_dir: str, kill_at: str = "0") -> None:
 
     loop.SaveRunState = functools.partial(callbacks.SaveRunState, every_s=0)
     placed = strategy.strategy("multi_worker", wait_s=60)
-    weights, history, _ = run(
-        kind, placed.strategy, None if state_dir == "none" else state_dir, dev=True,
-        callbacks=[Kill()])
-    np.savez(out, weights=weights, val_loss=[e["val_loss"] for e in history],
-             val_accuracy=[e["val_accuracy"] for e in history], chief=placed.is_chief,
-             helper=run_dir.is_helper())
+    Path(out).mkdir(exist_ok=True)
+    for kind in kinds.split(","):
+        weights, history, _ = run(kind, placed.strategy, Path(state_dir, kind),
+                                  dev=True, callbacks=[Kill()])
+        np.savez(Path(out, f"{kind}.npz"), weights=weights,
+                 val_loss=[e["val_loss"] for e in history],
+                 val_accuracy=[e["val_accuracy"] for e in history],
+                 chief=placed.is_chief, helper=run_dir.is_helper())
 
 
 if __name__ == "__main__":

@@ -101,19 +101,27 @@ def end_of(workers, timeout: float = 240.0) -> list[str]:
             worker.kill()
 
 
-@pytest.mark.parametrize("kind", [
-    # Of pruning, the run with a worker that is killed tells as much.
-    pytest.param(kind, marks=[pytest.mark.slow] * (kind == "pruning"))
-    for kind in same_run.KINDS])
-def test_two_processes_train_to_the_same_weights(kind, tmp_path):
+# Of pruning, the run with a worker that is killed tells as much.
+BY_TWO_PROCESSES = [kind for kind in same_run.KINDS if kind != "pruning"]
+
+
+@pytest.fixture(scope="module")
+def by_two_processes(tmp_path_factory):
+    """What two workers left, who trained one kind after another."""
+    place = tmp_path_factory.mktemp("two_processes")
     ports = free_ports(2)
-    workers = [start_worker(ports, i, kind, tmp_path / f"{i}.npz", tmp_path / "state")
-               for i in range(2)]
+    workers = [start_worker(ports, i, ",".join(BY_TWO_PROCESSES), place / str(i),
+                            place / "state") for i in range(2)]
     said = end_of(workers)
     assert [worker.returncode for worker in workers] == [0, 0], said[0][-3000:]
+    return place
+
+
+@pytest.mark.parametrize("kind", BY_TWO_PROCESSES)
+def test_two_processes_train_to_the_same_weights(kind, by_two_processes):
     expected, history, _ = on_one_device(kind)
     for index in range(2):
-        with np.load(tmp_path / f"{index}.npz") as found:
+        with np.load(by_two_processes / f"{index}" / f"{kind}.npz") as found:
             np.testing.assert_allclose(found["weights"], expected, atol=1e-5, rtol=0)
             np.testing.assert_allclose(
                 found["val_loss"], [e["val_loss"] for e in history], rtol=1e-4)
@@ -122,8 +130,8 @@ def test_two_processes_train_to_the_same_weights(kind, tmp_path):
             assert (bool(found["chief"]), bool(found["helper"])) == (
                 index == 0, index == 1)
     assert sorted(p.name.split(".")[0].split("-")[0] for p in
-                  (tmp_path / "state").iterdir()) == ["best", "checkpoint", "ckpt",
-                                                      "ckpt"]
+                  (by_two_processes / "state" / kind).iterdir()) == [
+                      "best", "checkpoint", "ckpt", "ckpt"]
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -132,7 +140,7 @@ def test_a_worker_that_is_killed_and_started_again_goes_on(victim, tmp_path):
     ports = free_ports(2)
 
     def start(index, *kill_at):
-        return start_worker(ports, index, "pruning", tmp_path / f"{index}.npz",
+        return start_worker(ports, index, "pruning", tmp_path / f"{index}",
                             tmp_path / "state", *kill_at)
 
     workers = [start(i, *["9"] * (i == victim)) for i in range(2)]
@@ -148,7 +156,7 @@ def test_a_worker_that_is_killed_and_started_again_goes_on(victim, tmp_path):
     assert all("Resumed at step" in one for one in said)
     expected, history, _ = on_one_device("pruning")
     for index in range(2):
-        with np.load(tmp_path / f"{index}.npz") as found:
+        with np.load(tmp_path / f"{index}" / "pruning.npz") as found:
             np.testing.assert_allclose(found["weights"], expected, atol=1e-5, rtol=0)
             np.testing.assert_allclose(
                 found["val_loss"], [e["val_loss"] for e in history], rtol=1e-4)
