@@ -117,6 +117,7 @@ def _heat_map(figure, axes, details: Mapping) -> None:
     some = scores[scores > 0]
     spans_decades = some.size and some.max() > _DECADES * some.min()
     low, high = (some.min(), some.max()) if some.size else (0.0, 1.0)
+    norm: Normalize
     if spans_decades:  # zeros look like the least of the others
         norm, shown = LogNorm(low, high), np.maximum(scores, low)
     else:

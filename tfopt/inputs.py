@@ -63,8 +63,7 @@ def build(ids: Sequence[Sequence[int]], first_lengths: Sequence[int],
             does not fit into 32 bits, a first segment is no part of its example, or a
             name is no input's.
     """
-    arrays = dict.fromkeys(INPUT_NAMES) | dict.fromkeys(names)
-    if len(arrays) > len(INPUT_NAMES):
+    if not set(names) <= set(INPUT_NAMES):
         raise ValueError(f"A text model's inputs are of {', '.join(INPUT_NAMES)}. "
                          f"Received: names={', '.join(names)}")
     counts = [len(example) for example in ids]
@@ -87,9 +86,8 @@ def build(ids: Sequence[Sequence[int]], first_lengths: Sequence[int],
                          f"{min(map(min, ids))} to {max(map(max, ids))}") from error
     ends = np.array([counts, first_lengths], np.int32)[..., np.newaxis]
     visible, second = visible_and_segments(np.arange(most), *ends)
-    arrays["input_ids"] = tokens
-    arrays["attention_mask"] = visible.astype(np.int32)
-    arrays["token_type_ids"] = second.astype(np.int32)
+    arrays = {"input_ids": tokens, "attention_mask": visible.astype(np.int32),
+              "token_type_ids": second.astype(np.int32)}
     return {name: arrays[name] for name in names}
 
 

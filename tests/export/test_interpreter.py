@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from ai_edge_litert import interpreter as litert
@@ -11,6 +15,7 @@ from tfopt.backend import keras, tf
 from tfopt.data import WordPiece
 from tfopt.export import calibrate, tflite
 from tfopt.export import interpreter as interpreters
+from tfopt.export import litert as litert_graphs
 from tfopt.export.interpreter import (
     Interpreter,
     fewest_threads,
@@ -27,7 +32,8 @@ def bert():
     """Two layers over the tiny vocabulary, its weights large enough to tell apart."""
     return model.build(model.EncoderConfig.uniform(
         hidden_size=16, num_layers=2, num_heads=2, intermediate_size=24,
-        vocab_size=103, max_positions=POSITIONS, initializer_range=0.5, num_labels=3))
+        vocab_size=103, max_positions=POSITIONS, initializer_range=0.5),
+        model.Head(outputs=3))
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +219,80 @@ def test_refuses_ids_and_still_works(ids, received, name, files):
         interpreter.run(ids_of(8)), Interpreter(files[name]).run(ids_of(8)))
 
 
+def test_a_refusal_says_no_more_after_many(files, monkeypatch):
+    """LiteRT repeats all that it said before; a long report is left behind at last."""
+    monkeypatch.setattr(litert_graphs, "_LONGEST_REPORT", 1000)
+    interpreter = Interpreter(files["float32"])
+    before = interpreter.run(ids_of(3))
+    told = []
+    for over in range(103, 143):
+        with pytest.raises(ValueError) as refusal:
+            interpreter.run([2, over, 3])
+        told.append(str(refusal.value).replace(str(over), "over"))
+    assert len(set(told)) == 1
+    assert told[0].endswith("2 to over: gather index out of boundsNode number 4 "
+                            "(GATHER) failed to invoke.")
+    np.testing.assert_array_equal(interpreter.run(ids_of(3)), before)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_threads_get_what_one_gets_alone(copies, files):
+    interpreter = Interpreter(files["dynamic_wi8_afp32"], copies=copies, num_threads=1)
+    asked = [ids_of(2 + n % 29) for n in range(200)]
+    alone = [interpreter.run(ids) for ids in asked]
+    bad = [2, 103, 3]
+
+    def ask(number):
+        if number % 10 == 0:  # a refusal in between
+            with pytest.raises(ValueError, match="2 to 103"):
+                interpreter.run(bad)
+        return interpreter.run(asked[number])
+
+    with ThreadPoolExecutor(8) as threads:
+        np.testing.assert_array_equal(list(threads.map(ask, range(200))), alone)
+
+
+def test_a_copy_is_made_when_none_is_free(files, monkeypatch):
+    made = []
+    own = litert_graphs.LiteRT._open
+    monkeypatch.setattr(litert_graphs.LiteRT, "_open", lambda copy: (
+        made.append(copy), own(copy)))
+    interpreter = Interpreter(files["float32"], num_threads=1, copies=3)
+    for _ in range(3):
+        interpreter.run(ids_of(3))
+    assert len(made) == 1
+    barrier, run = threading.Barrier(3), litert_graphs.LiteRT.run
+
+    def at_once(copy, values):
+        barrier.wait(10)
+        return run(copy, values)
+
+    monkeypatch.setattr(litert_graphs.LiteRT, "run", at_once)
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(lambda n: interpreter.run(ids_of(n)), range(3, 9)))
+    assert len(made) == 3
+
+
+def test_a_file_written_anew_is_not_mixed_with_the_one_opened(files, tmp_path):
+    path = tmp_path / "model.tflite"
+    shutil.copy(files["float32"], path)
+    interpreter = Interpreter(path, num_threads=1, copies=2)
+    first = interpreter._free.get()  # as if another thread computed
+    path.unlink()
+    shutil.copy(files["fixed"], path)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(interpreter.run, ids_of(20))
+        interpreter._free.put(first)
+        np.testing.assert_array_equal(waiting.result(5),
+                                      Interpreter(files["float32"]).run(ids_of(20)))
+
+
+@pytest.mark.parametrize("copies", [0, -1])
+def test_refuses_a_number_of_copies_below_one(copies, files):
+    with pytest.raises(ValueError, match=f"num_threads=None, copies={copies}$"):
+        Interpreter(files["float32"], copies=copies)
+
+
 @pytest.mark.parametrize("first_length", [-1, 6])
 def test_refuses_a_first_length_outside_of_the_ids(first_length, interpreter):
     with pytest.raises(ValueError, match=f"Received: first_length={first_length}"):
@@ -268,7 +348,7 @@ def test_a_model_may_have_fewer_inputs(names, length, pad_id, tmp_path):
 
 
 def test_predict_without_an_encoder_says_what_to_pass(files):
-    with pytest.raises(ValueError, match="WordPiece.*Received: encoder=None"):
+    with pytest.raises(ValueError, match="tokenizer_from.*Received: encoder=None"):
         Interpreter(files["float32"]).predict(["a film"])
 
 

@@ -91,7 +91,7 @@ class Batches:
             raise ValueError("No example may be longer than `pad_to`. Received: "
                              f"{self.lengths.max()} tokens, pad_to={pad_to}")
         self.targets = None if targets is None else _as_targets(targets)
-        if targets is not None and len(self.targets) != len(self.lengths):
+        if self.targets is not None and len(self.targets) != len(self.lengths):
             raise ValueError("There must be one target an example. Received: "
                              f"{len(self.targets)} targets, {len(self.lengths)} "
                              "examples")
@@ -173,7 +173,7 @@ class Batches:
         """A hash of the examples: their token ids and segments, in their order."""
         digest = hashlib.sha256()
         for array in (self._ids.values, self.lengths, self._first_lengths):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def each_once(self) -> Iterator[tuple[np.ndarray, dict[str, tf.Tensor]]]:

@@ -53,8 +53,8 @@ def from_directory(directory: PathLike) -> JsonTokenizer:
     backend.decoder = decoders.ByteLevel()
     tokens = {use: token.content for use, token in special.items()}
     backend.post_processor = processors.RobertaProcessing(
-        *((tokens[use], ids[tokens[use]]) for use in ("sep_token", "cls_token")),
-        add_prefix_space=spaced)
+        (tokens["sep_token"], ids[tokens["sep_token"]]),
+        (tokens["cls_token"], ids[tokens["cls_token"]]), add_prefix_space=spaced)
     add_tokens(backend, special, settings)
     return JsonTokenizer(backend, tokens)
 

@@ -18,7 +18,7 @@ from ai_edge_litert import interpreter as litert
 
 from tfopt import inputs
 from tfopt.export import flatbuffer
-from tfopt.export.interpreter import widened
+from tfopt.export.litert import widened
 
 Example = Mapping[str, np.ndarray]
 LOGITS = "logits"

@@ -1,23 +1,27 @@
 """Runs a `.tflite` by LiteRT: texts or token ids in, logits out.
 
 Neither TensorFlow nor Keras is imported here; a server needs `ai-edge-litert`,
-`tokenizers` and NumPy. One interpreter is resized to each text's exact length: a
-change of length costs some 0.2 ms, while a pool of interpreters of fixed lengths would
-hold a copy of the weights each.
+`tokenizers`, NumPy and absl-py. A graph is resized to each text's exact length: a
+change of length costs some 0.2 ms, while one for each length would hold a copy of the
+weights each. It serves one thread at a time; where several ask, there are copies of it.
 """
 
 from __future__ import annotations
 
 import os
+import queue
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from absl import logging
 
 from tfopt import inputs
-from tfopt.types import INPUT_NAMES, PathLike
+from tfopt.export.litert import LiteRT
+from tfopt.types import PathLike
 
 # How numbers of threads are tried: requests of so many tokens, in turns of several.
 _TRIED_TOKENS = 16
@@ -26,61 +30,56 @@ _AS_FAST = 1.05  # times the fastest
 
 
 class TextEncoder(Protocol):
-    """What turns texts to ids; `data.WordPiece` is one."""
+    """What turns texts to ids; every `data.Tokenizer` is one."""
 
     def encode(self, texts, pairs=None, *, max_length: int):
         """Returns an object with `ids` and `first_lengths`."""
 
 
 class Interpreter:
-    """A BERT in LiteRT.
+    """A text model in LiteRT; any number of threads may ask it at once.
 
     Args:
         path: of the `.tflite`.
         num_threads: for each request; None tries what answers fastest here, up to
             every core the process may use (`fewest_threads`).
+        copies: of the graph at most, each with weights of its own: that many requests
+            are computed at once, others wait. A copy is made when a request finds none
+            free. None makes as many as have a core for each thread.
         encoder: turns texts to ids; needed for `predict` alone.
         max_length: tokens to which `predict` cuts texts.
         pad_id: fills a model of a fixed length; None takes the encoder's, or 0.
+
+    Attributes:
+        names: the model's inputs, of `types.INPUT_NAMES`.
+        outputs: C, logits of an example, or of a token.
+        fixed_length: tokens of the model's input; None where it is open.
 
     Raises:
         ValueError: the file is missing, damaged, or no text model of tfopt's.
     """
 
     def __init__(self, path: PathLike, *, num_threads: int | None = None,
-                 encoder: TextEncoder | None = None, max_length: int = 128,
-                 pad_id: int | None = None):
-        from ai_edge_litert import interpreter as litert
-
+                 copies: int | None = None, encoder: TextEncoder | None = None,
+                 max_length: int = 128, pad_id: int | None = None):
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"A .tflite file is needed. Received: {path}")
-        if num_threads is not None and num_threads < 1:
-            raise ValueError("`num_threads` must be at least 1. Received: "
-                             f"num_threads={num_threads}")
+        if min(1 if count is None else count for count in (num_threads, copies)) < 1:
+            raise ValueError("`num_threads` and `copies` must be at least 1. Received: "
+                             f"num_threads={num_threads}, copies={copies}")
+        cores = len(os.sched_getaffinity(0))
         if num_threads is None:
-            num_threads = fewest_threads(path, len(os.sched_getaffinity(0)))
-        try:
-            self._interpreter = litert.Interpreter(model_path=str(path),
-                                                   num_threads=num_threads)
-            signature = self._interpreter.get_signature_list()["serving_default"]
-        except (ValueError, RuntimeError, KeyError) as error:
-            raise ValueError("The file must be a .tflite with the signature "
-                             f"'serving_default'. Received: {path}: {error}") from error
-        self._names = [name for name in INPUT_NAMES if name in signature["inputs"]]
-        if (INPUT_NAMES[0] not in self._names
-                or len(self._names) < len(signature["inputs"])):
-            raise ValueError(f"The model's inputs must be of {INPUT_NAMES}, the first "
-                             f"among them. Received: {path} with {signature['inputs']}")
-        runner = self._interpreter.get_signature_runner("serving_default")
-        details = runner.get_input_details()
-        self._inputs = [details[name]["index"] for name in self._names]
-        output = runner.get_output_details()["logits"]
-        self._output = output["index"]
-        self._quantization = output["quantization"]
-        shape = details[INPUT_NAMES[0]]["shape_signature"]
-        self.fixed_length = None if shape[1] < 0 else int(shape[1])
-        self._length: int | None = None
+            num_threads = fewest_threads(path, cores)
+        first = LiteRT(path, num_threads)
+        self.names, self.outputs = first.names, first.outputs
+        self.fixed_length = first.fixed_length
+        # Last in, first out: one client's requests find the copy they warmed.
+        self._free: queue.LifoQueue[LiteRT] = queue.LifoQueue()
+        self._free.put(first)
+        self._first = first
+        self._more = (copies or max(1, cores // num_threads)) - 1
+        self._lock = threading.Lock()  # for counting copies
         self._encoder = encoder
         self._pad_id = getattr(encoder, "pad_id", 0) if pad_id is None else pad_id
         self._max_length = min(max_length, self.fixed_length or max_length)
@@ -106,25 +105,18 @@ class Interpreter:
             raise ValueError("The model takes at least 1 token, and at most its fixed "
                              f"length if it has one ({self.fixed_length}). "
                              f"Received: {count} tokens")
-        values = inputs.build([ids], [first], self._names, length=length,
+        values = inputs.build([ids], [first], self.names, length=length,
                               pad_id=self._pad_id)
+        copy = self._taken()
         try:
-            if length != self._length:
-                self._length = None
-                for index in self._inputs:
-                    self._interpreter.resize_tensor_input(index, [1, length])
-                self._interpreter.allocate_tensors()
-                self._length = length
-            for index, value in zip(self._inputs, values.values(), strict=True):
-                self._interpreter.set_tensor(index, value)
-            self._interpreter.invoke()
+            return copy.run(values)[0]
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 "The model refuses the input; it may be longer than its positions, or "
                 f"hold ids outside of its vocabulary. Received: {count} tokens, ids "
-                f"{min(ids)} to {max(ids)}: {error}") from error
-        return widened(self._interpreter.get_tensor(self._output)[0],
-                       self._quantization)
+                f"{min(ids)} to {max(ids)}: {copy.failed(error)}") from error
+        finally:
+            self._free.put(copy)
 
     def logits(self, ids: Sequence[Sequence[int]],
                first_lengths: Sequence[int]) -> np.ndarray:
@@ -147,10 +139,25 @@ class Interpreter:
             ValueError: the interpreter was made without an encoder.
         """
         if self._encoder is None:
-            raise ValueError("Texts need an encoder: Interpreter(path, encoder="
-                             "WordPiece.from_directory(...)). Received: encoder=None")
+            raise ValueError("Texts need an encoder: Interpreter(path, encoder=data."
+                             "tokenizer_from(...)). Received: encoder=None")
         encoded = self._encoder.encode(texts, pairs, max_length=self._max_length)
         return self.logits(encoded.ids, encoded.first_lengths)
+
+    def _taken(self) -> LiteRT:
+        """A copy that is free, or a new one, or the first that becomes free."""
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            with self._lock:
+                new, self._more = self._more > 0, max(0, self._more - 1)
+        if new:
+            try:
+                return self._first.again()
+            except ValueError as error:  # the file is gone: go on with what there is
+                logging.warning("There is no further copy of the model: %s", error)
+                self._more = 0
+        return self._free.get()
 
 
 def thread_counts(most: int) -> list[int]:
@@ -189,17 +196,6 @@ def fewest_threads(path: PathLike, most: int) -> int:
                 taken[i] = time.perf_counter() - begun
     medians = np.median(seconds, axis=(1, 2))
     return counts[int(np.argmax(medians <= _AS_FAST * medians.min()))]
-
-
-def widened(values: np.ndarray, quantization: tuple[float, int]) -> np.ndarray:
-    """Numbers of a tensor as floats, by its scale and zero point, as LiteRT has them.
-
-    A scale of 0 is that of a tensor of floats.
-    """
-    scale, zero_point = quantization
-    if not scale:
-        return values
-    return np.float32(scale) * (values.astype(np.float32) - zero_point)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -124,7 +124,8 @@ def measure(
     with started(plan) as running:
         for round_number in range(-1, rounds):  # round -1 warms up
             for key, artifact in running.items():
-                seconds = {"natural": artifact.time(*natural)}
+                seconds: dict[str | int, np.ndarray] = {
+                    "natural": artifact.time(*natural)}
                 for count, examples in fixed.items():
                     # The first of each has the change of length in it.
                     seconds[count] = artifact.time(*examples)[1:]

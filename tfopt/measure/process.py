@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, cast
 
 
 class TimedProcess:
@@ -41,6 +42,9 @@ class TimedProcess:
         except OSError as error:
             raise ValueError(f"A program cannot be started: {error.strerror}. "
                              f"Received: {self._command[0]}") from error
+        # Both are there, since they were asked for as pipes.
+        self._requests = cast(IO[str], self._process.stdin)
+        self._answers = cast(IO[str], self._process.stdout)
         try:
             self.ready = self._answer()
         except BaseException:
@@ -54,8 +58,8 @@ class TimedProcess:
             ValueError: the process ended instead; holds the last line it wrote.
         """
         with contextlib.suppress(BrokenPipeError):  # _answer tells why
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+            self._requests.write(json.dumps(request) + "\n")
+            self._requests.flush()
         return self._answer()
 
     def cpu_s(self) -> float:
@@ -71,17 +75,17 @@ class TimedProcess:
     def close(self) -> None:
         """Ends the process."""
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._requests.close()
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        self._answers.close()
         self._errors.close()
 
     def _answer(self) -> dict:
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if not line:
             self._process.wait()
             self._errors.seek(0)

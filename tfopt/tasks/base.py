@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -194,7 +194,7 @@ class Task(abc.ABC):
         return {"task": self.name(), **dataclasses.asdict(self)}
 
 
-def check_same_number(outputs: np.ndarray, targets: Sequence) -> None:
+def check_same_number(outputs: Sized, targets: Sized) -> None:
     """Checks that there is an output for each target, and one at all.
 
     Raises:

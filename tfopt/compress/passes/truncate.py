@@ -66,7 +66,7 @@ class Truncate(Pass):
             weights = kernel.numpy()
             threshold = self.threshold or self.deviations * weights.std()
             small = np.abs(weights) < threshold
-            lost += np.count_nonzero(weights[small])
+            lost += int(np.count_nonzero(weights[small]))
             kernel.assign(np.where(small, 0, weights))
         touched = tuple(layer.name for layer in layers)
         return Outcome(model=model, touched=touched, skipped=skipped(model, touched),
