@@ -13,12 +13,13 @@ from tfopt.train import Settings
 
 CONFIG = model.EncoderConfig.uniform(
     hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, vocab_size=103,
-    max_positions=64, num_labels=3, initializer_range=0.2)
+    max_positions=64, initializer_range=0.2)
+HEAD = model.Head(outputs=3)
 
 
 @pytest.fixture(scope="module")
 def bert():
-    return model.build(CONFIG, seed=1)
+    return model.build(CONFIG, HEAD, seed=1)
 
 
 @pytest.fixture(scope="module")

@@ -274,7 +274,7 @@ def exported(tmp_path_factory, tiny_dir) -> Path:
     place = tmp_path_factory.mktemp("exported")
     small = model.build(model.EncoderConfig.uniform(
         hidden_size=8, num_layers=1, num_heads=2, intermediate_size=8, vocab_size=103,
-        max_positions=64, num_labels=3))
+        max_positions=64), model.Head(outputs=3))
     (place / "model.tflite").write_bytes(tflite.convert(small))
     shutil.copy(tiny_dir / "vocab.txt", place)
     (place / "labels.txt").write_text("bad\nfine\ngood\n")

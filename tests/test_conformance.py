@@ -20,9 +20,9 @@ from tfopt.train.distribute import strategy
 
 CONFIG = models.EncoderConfig.uniform(
     hidden_size=32, num_layers=2, num_heads=4, intermediate_size=64, vocab_size=103,
-    max_positions=64, num_labels=3, initializer_range=0.2)
-NO_DROPOUT = CONFIG.replace(hidden_dropout=0.0, attention_dropout=0.0,
-                            classifier_dropout=0.0)
+    max_positions=64, initializer_range=0.2)
+HEAD = models.Head(outputs=3)
+NO_DROPOUT = CONFIG.replace(hidden_dropout=0.0, attention_dropout=0.0)
 
 PASSES = compress.all_passes()
 
@@ -51,7 +51,7 @@ def context(tiny_examples) -> Context:
 @pytest.fixture(scope="module")
 def applied(kind, context):
     """The pass's example, run once: (the model it was given, its outcome)."""
-    before = models.build(CONFIG, seed=1)
+    before = models.build(CONFIG, HEAD, seed=1)
     outcome, = compress.run(before, Recipe(passes=(kind.example(),)), context)
     return before, outcome
 
@@ -108,7 +108,7 @@ def test_unknown_field_is_refused(kind):
 
 
 def test_each_missing_need_is_refused(kind, context):
-    model = models.build(CONFIG)
+    model = models.build(CONFIG, HEAD)
     for need in kind.needs:
         without = dataclasses.replace(context, **{need: None})
         with pytest.raises(ValueError, match=f"needs {need}. Received: "):
@@ -130,7 +130,7 @@ def test_model_in_which_nothing_can_match_is_refused_or_left_as_it_is(kind, cont
 
 def test_model_given_is_left_as_it_was(applied):
     before, outcome = applied
-    for now, then in zip(before.get_weights(), models.build(CONFIG, seed=1)
+    for now, then in zip(before.get_weights(), models.build(CONFIG, HEAD, seed=1)
                          .get_weights(), strict=True):
         np.testing.assert_array_equal(now, then)
     own = {id(weight) for weight in before.weights}
@@ -170,7 +170,7 @@ def test_saved_and_loaded_it_computes_the_same(applied, tmp_path):
 
 
 def test_same_seed_gives_the_same_weights(kind, applied, context):
-    again, = compress.run(models.build(CONFIG, seed=1),
+    again, = compress.run(models.build(CONFIG, HEAD, seed=1),
                           Recipe(passes=(kind.example(),)), context)
     for ours, first in zip(again.model.get_weights(), applied[1].model.get_weights(),
                            strict=True):
@@ -183,7 +183,7 @@ def test_two_devices_do_what_one_does(kind, context):
     outcomes = []
     for name in ("one_device", "mirrored"):
         with strategy.make(name).scope():
-            before = models.build(NO_DROPOUT, seed=1)
+            before = models.build(NO_DROPOUT, HEAD.replace(dropout=0.0), seed=1)
         outcome, = compress.run(before, Recipe(passes=(kind.example(),)), context,
                                 cost.of_model)
         outcomes.append(outcome)

@@ -502,10 +502,11 @@ def test_a_smaller_structure_is_timed_beside_the_whole(resumed, task, tmp_path):
 def four_layers(finetuned, tmp_path_factory):
     """A baseline of four layers, and a latency table for models of its width."""
     place = tmp_path_factory.mktemp("four_layers")
-    config = model.config_of(model.load(finetuned.out)).replace(
+    trained = model.load(finetuned.out)
+    config = model.config_of(trained).replace(
         num_heads=(4,) * 4, intermediate_sizes=(80,) * 4)
     shutil.copytree(finetuned.out, place / "baseline")
-    model.save(model.build(config, seed=0), place / "baseline")
+    model.save(model.build(config, model.head_of(trained), seed=0), place / "baseline")
 
     def curves(most, ms):
         return dict.fromkeys(("inner", "last"), Curve(
@@ -559,7 +560,7 @@ def wide(finetuned, tmp_path_factory):
     shutil.copytree(finetuned.out, place)
     model.save(model.build(model.EncoderConfig.uniform(
         hidden_size=64, num_layers=1, num_heads=2, intermediate_size=320,
-        vocab_size=103, max_positions=64, num_labels=3), seed=0), place)
+        vocab_size=103, max_positions=64), model.Head(outputs=3), seed=0), place)
     return [f"--baseline_dir={place}", "--learning_rate=1e-6"]
 
 

@@ -114,7 +114,8 @@ def test_litert_computes_sparse_int8_kernels_wrong(monkeypatch):
                                           tf.lite.Optimize.EXPERIMENTAL_SPARSITY))
     model = models.build(models.EncoderConfig.uniform(
         hidden_size=64, num_layers=2, num_heads=2, intermediate_size=256,
-        vocab_size=103, max_positions=64, num_labels=3, initializer_range=0.2))
+        vocab_size=103, max_positions=64, initializer_range=0.2),
+        models.Head(outputs=3))
     pruned = Magnitude(final_sparsity=0.8, pattern="16x1").prune_at_once(model)
     ids = np.arange(4, 25, dtype=np.int32)[None]
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids),
@@ -151,7 +152,7 @@ def exports() -> dict[str, bytes]:
     """Scheme -> a small BERT, converted."""
     model = models.build(models.EncoderConfig.uniform(
         hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64,
-        vocab_size=103, max_positions=64, num_labels=3))
+        vocab_size=103, max_positions=64), models.Head(outputs=3))
     calibration = calibrate.examples_of([[2, *range(4, 20), 3], [2, 30, 3]], [18, 2])
     return {scheme: tflite.convert(model, scheme, calibration=calibration)
             for scheme in tflite.SCHEMES}
@@ -308,8 +309,9 @@ def test_tf_keras_is_keras_2_in_either_order(first, second):
 def test_serving_imports_no_tensorflow():
     """It costs seconds and most of a small server's memory: imported when needed."""
     code, said = run_python(
-        "import sys, tfopt, tfopt.export.interpreter, tfopt.data.wordpiece",
+        "import sys, tfopt, tfopt.export.interpreter, tfopt.serve, tfopt.tasks",
         "import ai_edge_litert.interpreter",
-        "assert tfopt.Interpreter and tfopt.data.WordPiece",
+        "assert tfopt.Interpreter and tfopt.data.WordPiece and tfopt.Bundle",
+        "assert tfopt.tasks.all_tasks()",
         "assert not {'tensorflow', 'tf_keras', 'keras'} & set(sys.modules)")
     assert code == 0, said

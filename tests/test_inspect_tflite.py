@@ -28,7 +28,7 @@ def files(tmp_path_factory) -> dict[str, str]:
     place = tmp_path_factory.mktemp("files")
     bert = models.build(models.EncoderConfig.uniform(
         hidden_size=WIDTH, num_layers=LAYERS, num_heads=2, intermediate_size=FFN,
-        vocab_size=VOCABULARY, max_positions=40, num_labels=3))
+        vocab_size=VOCABULARY, max_positions=40), models.Head(outputs=3))
     made = {scheme: tflite.convert(bert, scheme)
             for scheme in ("float32", "float16", "dynamic_wi8_afp32")}
     twice = tf.function(lambda x: 2.0 * x, [tf.TensorSpec([3, 5], tf.float32)])

@@ -166,7 +166,7 @@ def test_replicas_drop_other_numbers_and_all_move_on():
 def small_bert(num_layers=1, **fields):
     return model.build(model.EncoderConfig.uniform(
         hidden_size=8, num_layers=num_layers, num_heads=2, intermediate_size=16,
-        vocab_size=11, max_positions=8, num_labels=2, **fields))
+        vocab_size=11, max_positions=8, **fields))
 
 
 @pytest.mark.parametrize("wrap", [lambda net: net, Magnitude(

@@ -234,10 +234,10 @@ def write_hugging_face(model, directory: Path) -> Path:
     from safetensors.numpy import save_file
 
     # These import TensorFlow, which not every script needs.
-    from tfopt.model import anatomy
+    from tfopt.model import anatomy, head_of
     from tfopt.model.tensor_files import LAYER_NAMES
 
-    config = anatomy.config_of(model)
+    config, head = anatomy.config_of(model), head_of(model)
     if (len(set(config.num_heads)) > 1 or len(set(config.intermediate_sizes)) > 1
             or config.head_size * config.num_heads[0] != config.hidden_size):
         raise ValueError("The reference needs a BERT whose layers are of one size, "
@@ -281,9 +281,9 @@ def write_hugging_face(model, directory: Path) -> Path:
         "layer_norm_eps": config.layer_norm_epsilon,
         "hidden_dropout_prob": config.hidden_dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
-        "classifier_dropout": config.classifier_dropout,
-        "id2label": {str(i): f"LABEL_{i}" for i in range(config.num_labels)},
-        "label2id": {f"LABEL_{i}": i for i in range(config.num_labels)},
+        "classifier_dropout": head.dropout,
+        "id2label": {str(i): f"LABEL_{i}" for i in range(head.outputs)},
+        "label2id": {f"LABEL_{i}": i for i in range(head.outputs)},
     }
     (directory / "config.json").write_text(json.dumps(fields, indent=1), "utf-8")
     return directory

@@ -19,7 +19,8 @@ from tfopt.train import Distillation, Settings, loop
 
 CONFIG = models.EncoderConfig.uniform(
     hidden_size=12, num_layers=2, num_heads=2, intermediate_size=10, vocab_size=103,
-    max_positions=64, num_labels=3, initializer_range=0.4)
+    max_positions=64, initializer_range=0.4)
+HEAD = models.Head(outputs=3)
 # Layers of their own sizes, one of them without products.
 UNEVEN = CONFIG.replace(num_heads=(1, 0, 0), intermediate_sizes=(0, 5, 0))
 UNTRAINED = HiddenWidth(width=6, multiple=1, epochs=0, examples=48)
@@ -34,7 +35,7 @@ def batches(tiny_examples):
 
 def fresh(config, seed=1) -> keras.Model:
     """A model whose LayerNorms and biases are not all alike."""
-    model = models.build(config, seed)
+    model = models.build(config, HEAD, seed)
     random = np.random.default_rng(seed)
     for layer in model.layers:
         layer.set_weights([w + random.normal(0, 0.3, w.shape) if w.ndim == 1 else w
@@ -193,7 +194,7 @@ def doubled(model, share: float) -> keras.Model:
         share: of the kernel rows that read the first of a pair; the other has the rest.
     """
     config = models.config_of(model)
-    wide = models.build(config.replace(hidden_size=2 * config.hidden_size))
+    wide = models.build(config.replace(hidden_size=2 * config.hidden_size), HEAD)
     pair = np.repeat(np.arange(config.hidden_size), 2)
     shares = np.tile([share, 1 - share], config.hidden_size)[:, None]
     for layer in wide.layers:
@@ -285,14 +286,14 @@ def test_epochs_are_its_own_or_the_settings(batches, monkeypatch, epochs, expect
     seen = []
     monkeypatch.setattr(loop, "fit", lambda *given, **_: seen.append(given[3].epochs))
     step = dataclasses.replace(CUT, score="magnitude", epochs=epochs)
-    run(models.build(CONFIG), step, train=batches, settings=Settings(epochs=5))
+    run(models.build(CONFIG, HEAD), step, train=batches, settings=Settings(epochs=5))
     assert seen == expected
 
 
 def test_training_from_a_wider_teacher_recovers(tiny_batches):
     before = fresh(CONFIG.replace(
         num_heads=(2,), intermediate_sizes=(10,), hidden_dropout=0.0,
-        attention_dropout=0.0, classifier_dropout=0.0))
+        attention_dropout=0.0))
     step = dataclasses.replace(CUT, score="magnitude")
     given = {"train": tiny_batches, "settings": Settings(learning_rate=1e-2)}
     cut = run(before, step, **given).model
@@ -345,13 +346,13 @@ def test_fields_that_make_no_sense_are_refused(fields, received):
 def test_the_model_must_be_wider_and_a_multiple_left(batches, fields, received):
     with pytest.raises(ValueError,
                        match=f"the model's width of 12. Received: {received}$"):
-        run(models.build(CONFIG), HiddenWidth(epochs=0, **fields), train=batches)
+        run(models.build(CONFIG, HEAD), HiddenWidth(epochs=0, **fields), train=batches)
 
 
 @pytest.mark.parametrize("score", ["fisher", "magnitude"])
 def test_a_model_of_other_layers_is_refused(batches, score):
     step = dataclasses.replace(UNTRAINED, score=score)
-    thin = LowRank(rank=2).apply(models.build(CONFIG), Context()).model
+    thin = LowRank(rank=2).apply(models.build(CONFIG, HEAD), Context()).model
     with pytest.raises(ValueError, match="Received: layer_0_query of type LowRankDen"):
         run(thin, step, train=batches)
     entry = keras.Input([4])

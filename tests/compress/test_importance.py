@@ -16,7 +16,8 @@ from tfopt.compress.structure.importance import Block, kept, mask_gradients
 
 CONFIG = models.EncoderConfig.uniform(
     hidden_size=8, num_layers=2, num_heads=2, intermediate_size=3, vocab_size=103,
-    max_positions=32, num_labels=3, initializer_range=0.5)
+    max_positions=32, initializer_range=0.5)
+HEAD = models.Head(outputs=3)
 SHALLOW = CONFIG.replace(num_heads=(2,), intermediate_sizes=(3,))
 # Of three examples: g of two heads, and of three neurons.
 HEADS = np.array([[1, -3], [-2, 0], [0, 3]], np.float32)
@@ -41,7 +42,7 @@ def losses(model, batches) -> np.ndarray:
 @pytest.mark.parametrize(("role", "units"), [("attention_output", 2),
                                              ("ffn_output", 3)])
 def test_gradients_are_those_of_masks_on_the_outputs(tiny_examples, role, units):
-    model = models.build(CONFIG, seed=1)
+    model = models.build(CONFIG, HEAD, seed=1)
     batches = data.Batches(*tiny_examples, batch_size=48)
     heads, neurons = mask_gradients(model, batches, 48)
     found = heads if role == "attention_output" else neurons
@@ -68,7 +69,7 @@ def gradients(model, batches, examples=48) -> np.ndarray:
 
 
 def test_examples_without_a_label_count_as_the_model_judges_them(tiny_examples):
-    model = models.build(SHALLOW, seed=2)
+    model = models.build(SHALLOW, HEAD, seed=2)
     encoded, class_ids = tiny_examples
     order = [i for index in data.Batches(encoded, batch_size=16).epoch_plan(0)
              for i in index]
@@ -87,14 +88,14 @@ def test_examples_without_a_label_count_as_the_model_judges_them(tiny_examples):
 
 
 def test_a_teachers_logits_beside_the_labels_are_not_minded(batches):
-    model = models.build(SHALLOW, seed=1)
+    model = models.build(SHALLOW, HEAD, seed=1)
     with_logits = batches.with_teacher_logits(np.ones([48, 3]))
     np.testing.assert_allclose(gradients(model, with_logits),
                                gradients(model, batches), atol=1e-6)
 
 
 def test_padding_does_not_count(tiny_examples):
-    model = models.build(SHALLOW, seed=1)
+    model = models.build(SHALLOW, HEAD, seed=1)
     found = [gradients(model, data.Batches(*tiny_examples, batch_size=16, **how))
              for how in ({"pad_multiple": 1}, {"pad_to": 32})]
     np.testing.assert_allclose(found[1], found[0], atol=1e-6)
@@ -102,13 +103,14 @@ def test_padding_does_not_count(tiny_examples):
 
 @pytest.mark.parametrize(("examples", "read"), [(1, 16), (16, 16), (17, 32), (99, 48)])
 def test_no_more_batches_are_read_than_asked_for(batches, examples, read):
-    assert len(gradients(models.build(SHALLOW), batches, examples)) == read
+    assert len(gradients(models.build(SHALLOW, HEAD), batches, examples)) == read
 
 
 @pytest.mark.parametrize("score", importance.SCORES)
 @pytest.mark.parametrize(("heads", "neurons"), [((0, 2), (3, 0)), ((0, 0), (0, 0))])
 def test_absent_blocks_have_no_units(batches, score, heads, neurons):
-    model = models.build(CONFIG.replace(num_heads=heads, intermediate_sizes=neurons))
+    model = models.build(CONFIG.replace(num_heads=heads, intermediate_sizes=neurons),
+                         HEAD)
     found = importance.of(model, score, batches, examples=16)
     for blocks, sizes in ((found.heads, heads), (found.neurons, neurons)):
         assert [sorted(block.order) for block in blocks] == [
@@ -131,7 +133,7 @@ def test_absent_blocks_have_no_units(batches, score, heads, neurons):
 def test_orders_and_losses_by_hand(monkeypatch, score, heads, neurons):
     monkeypatch.setattr(importance, "mask_gradients",
                         lambda *_: ([HEADS], [NEURONS]))
-    found = importance.of(models.build(SHALLOW), score, train=())
+    found = importance.of(models.build(SHALLOW, HEAD), score, train=())
     for block, (order, loss) in ((found.heads[0], heads), (found.neurons[0], neurons)):
         assert block.order == order
         np.testing.assert_allclose(block.loss, loss, atol=1e-6)
@@ -141,7 +143,7 @@ def block_of(monkeypatch, fisher) -> Block:
     """The block whose masks have this Fisher information."""
     found = np.linalg.cholesky(np.asarray(fisher, float)).T * np.sqrt(len(fisher))
     monkeypatch.setattr(importance, "mask_gradients", lambda *_: ([found], [found]))
-    return importance.of(models.build(SHALLOW), "block_fisher", train=()).heads[0]
+    return importance.of(models.build(SHALLOW, HEAD), "block_fisher", train=()).heads[0]
 
 
 def rise(fisher, gone) -> float:
@@ -191,7 +193,7 @@ def test_a_loss_that_falls_is_held(monkeypatch):
 
 
 def test_magnitudes_are_squares_of_the_output_projections_rows():
-    model = models.build(SHALLOW)
+    model = models.build(SHALLOW, HEAD)
     heads = np.array([4, 1])  # sums of squares, of 4 * 8 weights a head
     neurons = np.array([2, 3, 1])
     for role, squares, own in (("attention_output", heads, 32),
@@ -212,7 +214,7 @@ def test_what_stays_is_told_ascending():
 
 
 def test_what_makes_no_sense_is_refused(batches):
-    model = models.build(CONFIG)
+    model = models.build(CONFIG, HEAD)
     with pytest.raises(ValueError, match="one of .*Received: score='hessian'"):
         importance.of(model, "hessian", batches)
     with pytest.raises(ValueError, match="'taylor' needs .*Received: train=None"):

@@ -12,13 +12,14 @@ from tfopt.compress.structure.slicing import Kept, cut
 
 CONFIG = models.EncoderConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=4, intermediate_size=16, vocab_size=103,
-    max_positions=64, num_labels=3, initializer_range=0.3)
+    max_positions=64, initializer_range=0.3)
+HEAD = models.Head(outputs=3)
 HALF = Kept(heads=((0, 1), (0, 1)), neurons=(tuple(range(8)),) * 2)
 
 
 @pytest.fixture(scope="module")
 def whole():
-    return models.build(CONFIG, seed=1)
+    return models.build(CONFIG, HEAD, seed=1)
 
 
 def repeat(model) -> None:
@@ -37,7 +38,7 @@ def error(model, whole, texts) -> float:
 
 
 def test_units_that_others_repeat_are_made_up_for(texts):
-    whole = models.build(CONFIG, seed=1)
+    whole = models.build(CONFIG, HEAD, seed=1)
     repeat(whole)
     small = cut(whole, HALF)
     cut_error = error(small, whole, texts[1])

@@ -128,7 +128,7 @@ def pruned_bert(tiny_examples):
     """A small BERT before and after: (model, outcome)."""
     before = models.build(models.EncoderConfig.uniform(
         hidden_size=8, num_layers=2, num_heads=2, intermediate_size=12, vocab_size=103,
-        max_positions=64, num_labels=3))
+        max_positions=64), models.Head(outputs=3))
     train = tfopt.data.Batches(*tiny_examples, batch_size=16, shuffle_seed=0)
     return before, Magnitude(final_sparsity=0.75).apply(
         before, Context(train=train, settings=Settings(epochs=2)))

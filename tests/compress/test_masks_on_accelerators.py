@@ -15,7 +15,7 @@ from tfopt.compress.pruning.masked_layer import set_masks, wrappers_of
 
 CONFIG = model.EncoderConfig.uniform(
     hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, vocab_size=50,
-    max_positions=16, num_labels=2, initializer_range=0.2)
+    max_positions=16, initializer_range=0.2)
 
 
 @pytest.fixture

@@ -20,19 +20,20 @@ PRUNERS = {name: kind for name, kind in compress.all_passes().items()
            if issubclass(kind, Pruning)}
 CONFIG = models.EncoderConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, vocab_size=103,
-    max_positions=64, num_labels=3)
+    max_positions=64)
+HEAD = models.Head(outputs=3)
 
 
 @pytest.fixture
 def bert():
-    return models.build(CONFIG, seed=1)
+    return models.build(CONFIG, HEAD, seed=1)
 
 
 @pytest.fixture
 def short_bert():
     """One layer: compiled sooner."""
     return models.build(CONFIG.replace(num_heads=CONFIG.num_heads[:1],
-                                       intermediate_sizes=[32]), seed=1)
+                                       intermediate_sizes=[32]), HEAD, seed=1)
 
 
 def sparsities(model) -> dict[str, float]:

@@ -25,10 +25,10 @@ SCHEMES = QuantizationAware.schemes()
 STATIC = ("static_wi8_ai8", "integer_wi8_ai8")
 CONFIG = models.EncoderConfig.uniform(
     hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, vocab_size=103,
-    max_positions=32, num_labels=3, initializer_range=0.2)
+    max_positions=32, initializer_range=0.2)
+HEAD = models.Head(outputs=3)
 SHORT = CONFIG.replace(num_heads=CONFIG.num_heads[:1], intermediate_sizes=[64])
-NO_DROPOUT = SHORT.replace(hidden_dropout=0.0, attention_dropout=0.0,
-                           classifier_dropout=0.0)
+NO_DROPOUT = SHORT.replace(hidden_dropout=0.0, attention_dropout=0.0)
 TABLES = ("token_embedding", "segment_embedding", "position_embedding")
 # Largest |logit of LiteRT - logit of Keras|, where logits are some tenths apart. Both
 # round the same numbers, but for the last bits of sums: now and then one falls to the
@@ -137,7 +137,7 @@ class Run:
     def __init__(self, scheme, encoded, examples, config=CONFIG, **settings):
         self.scheme, self.qat = scheme, QuantizationAware(scheme=scheme)
         batches = data.Batches(*encoded, batch_size=8, shuffle_seed=0, pad_to=16)
-        self.given = models.build(config, seed=1)
+        self.given = models.build(config, HEAD, seed=1)
         self.wrapped = train(self.given, self.qat, batches, **settings)
         self.stripped = self.qat.strip(self.wrapped)
         self.file = export(self.stripped, scheme, examples)
@@ -168,8 +168,9 @@ def run(request, run_of) -> Run:
 
 class TestEachScheme:
     def test_the_model_given_is_left_as_it_is(self, run):
-        for now, then in zip(run.given.get_weights(),
-                             models.build(CONFIG, seed=1).get_weights(), strict=True):
+        fresh = models.build(CONFIG, HEAD, seed=1)
+        for now, then in zip(run.given.get_weights(), fresh.get_weights(),
+                             strict=True):
             np.testing.assert_array_equal(now, then)
         given = {id(weight) for weight in run.given.weights}
         assert not given & {id(weight) for weight in run.wrapped.weights}
@@ -388,7 +389,7 @@ def test_two_devices_watch_the_whole_batch():
 
 def test_two_devices_train_a_bert(tiny_batches, examples):
     with strategy.make("mirrored").scope():
-        model = models.build(NO_DROPOUT, seed=1)
+        model = models.build(NO_DROPOUT, HEAD.replace(dropout=0.0), seed=1)
         qat = QuantizationAware(scheme="integer_wi8_ai8")
         wrapped = qat.wrap(model)
     history = fit(wrapped, tiny_batches, None, Settings(epochs=8, learning_rate=1e-2),
@@ -415,7 +416,7 @@ def test_a_resumed_run_ends_with_the_same_bits(scheme, tiny_batches, tmp_path,
                                                monkeypatch):
     monkeypatch.setattr(loop, "SaveRunState",
                         functools.partial(callbacks.SaveRunState, every_s=0))
-    model = models.build(SHORT, seed=1)
+    model = models.build(SHORT, HEAD, seed=1)
     qat = QuantizationAware(scheme=scheme, begin_step=2, freeze_step=8)
 
     def run(place, *others):
@@ -437,7 +438,8 @@ def test_a_resumed_run_ends_with_the_same_bits(scheme, tiny_batches, tmp_path,
 
 @pytest.mark.parametrize("scheme", ["dynamic_wi8_afp32", "integer_wi8_ai8"])
 def test_pruned_weights_stay_pruned(scheme, tiny_batches, examples):
-    pruned = Magnitude(final_sparsity=0.5).prune_at_once(models.build(SHORT, seed=1))
+    pruned = Magnitude(final_sparsity=0.5).prune_at_once(
+        models.build(SHORT, HEAD, seed=1))
     qat = QuantizationAware(scheme=scheme)
     wrapped = train(pruned, qat, tiny_batches)
     stripped = qat.strip(wrapped)
@@ -459,7 +461,7 @@ def test_pruned_weights_stay_pruned(scheme, tiny_batches, examples):
 
 
 def test_a_massive_channel_has_a_range_of_its_own(tiny_batches, examples):
-    model, scheme = models.build(SHORT, seed=1), "integer_wi8_ai8"
+    model, scheme = models.build(SHORT, HEAD, seed=1), "integer_wi8_ai8"
     kernel = model.get_layer("layer_0_ffn_output").kernel
     kernel.assign(kernel * np.where(np.arange(32) == 5, 100.0, 1.0))
     qat = QuantizationAware(scheme=scheme)
@@ -520,7 +522,7 @@ def test_any_functional_model(scheme):
     ({"only": ("query|key",), "leave": ("key",)}, {"layer_0_query"}),
     ({"leave": ("layer_", "embedding")}, {"pooler", "classifier"})])
 def test_only_and_leave_name_layers(fields, expected, tiny_batches):
-    model = models.build(SHORT, seed=1)
+    model = models.build(SHORT, HEAD, seed=1)
     outcome, = compress.run(model, Recipe(passes=(QuantizationAware(**fields),)),
                             Context(train=tiny_batches, settings=Settings(epochs=1)))
     assert set(outcome.touched) == expected

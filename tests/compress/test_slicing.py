@@ -13,7 +13,8 @@ from tfopt.compress.structure.slicing import Kept, cut, drop_empty_layers
 
 CONFIG = models.EncoderConfig.uniform(
     hidden_size=12, num_layers=2, num_heads=3, intermediate_size=8, vocab_size=50,
-    max_positions=16, num_labels=3)
+    max_positions=16)
+HEAD = models.Head(outputs=3)
 ALL = Kept.all_of(CONFIG)
 KEPT = Kept(heads=((0, 2), (1,)), neurons=((0, 5, 7), (2,)))
 
@@ -21,7 +22,7 @@ KEPT = Kept(heads=((0, 2), (1,)), neurons=((0, 5, 7), (2,)))
 @pytest.fixture(scope="module")
 def before():
     """A model whose every weight, biases too, is of consequence."""
-    made = models.build(CONFIG)
+    made = models.build(CONFIG, HEAD)
     random = np.random.default_rng(0)
     made.set_weights([0.5 * random.normal(size=w.shape) for w in made.get_weights()])
     return made
@@ -156,7 +157,7 @@ HOLLOW = CONFIG.replace(hidden_size=64, head_size=8, num_heads=(0, 2, 0, 0, 0),
 @pytest.fixture
 def hollow():
     """A model of five layers, of which three have no block."""
-    return models.build(HOLLOW)
+    return models.build(HOLLOW, HEAD)
 
 
 def test_layers_without_a_block_are_dropped(hollow):
@@ -190,7 +191,8 @@ def test_what_their_norms_did_the_norm_before_does(hollow):
 
 
 def test_one_layer_stays():
-    gone = models.build(CONFIG.replace(num_heads=(0, 0), intermediate_sizes=(0, 0)))
+    gone = models.build(CONFIG.replace(num_heads=(0, 0), intermediate_sizes=(0, 0)),
+                        HEAD)
     small = drop_empty_layers(gone)
     assert models.config_of(small).num_heads == (0,)
     np.testing.assert_allclose(small(inputs()), gone(inputs()), atol=1e-5)

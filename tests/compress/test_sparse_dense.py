@@ -19,7 +19,8 @@ from tfopt.sparse import SparseDense as Layer
 
 CONFIG = model.EncoderConfig.uniform(
     hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, vocab_size=103,
-    max_positions=64, num_labels=3, initializer_range=0.3)
+    max_positions=64, initializer_range=0.3)
+HEAD = model.Head(outputs=3)
 INPUTS = {"input_ids": np.array([[2, 10, 11, 12, 3]]),
           "attention_mask": np.ones([1, 5], np.int32),
           "token_type_ids": np.zeros([1, 5], np.int32)}
@@ -28,7 +29,7 @@ INPUTS = {"input_ids": np.array([[2, 10, 11, 12, 3]]),
 @pytest.fixture
 def pruned():
     """A BERT of whose ffn's 8 blocks 16x16 only 2 are not zeros."""
-    whole = model.build(CONFIG, seed=3)
+    whole = model.build(CONFIG, HEAD, seed=3)
     for role in ("intermediate", "ffn_output"):
         kernel = whole.get_layer(f"layer_0_{role}").kernel
         rows, columns = (size // 16 for size in kernel.shape)
@@ -227,7 +228,7 @@ def test_files_hold_values_and_indices_alone(tmp_path, fields, bytes_each):
     """A tenth of the blocks of a BERT of 1.6 MB of kernels, by each way to save it."""
     whole = model.build(model.EncoderConfig.uniform(
         hidden_size=128, num_layers=2, num_heads=2, intermediate_size=512,
-        vocab_size=103, max_positions=64, num_labels=3), seed=3)
+        vocab_size=103, max_positions=64), HEAD, seed=3)
     random = np.random.default_rng(0)
     size = left = 0
     for layer in whole.layers:

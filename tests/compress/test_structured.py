@@ -22,20 +22,21 @@ from tfopt.train import Distillation, Settings, loop
 
 CONFIG = models.EncoderConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=4, intermediate_size=16, vocab_size=103,
-    max_positions=64, num_labels=3, initializer_range=0.3)
+    max_positions=64, initializer_range=0.3)
+HEAD = models.Head(outputs=3)
 UNTRAINED = Structured(keep=0.5, epochs=0, neurons_multiple=4)
 QUICK = dataclasses.replace(UNTRAINED, score="magnitude", reconstruct=False)
 
 
 @pytest.fixture(scope="module")
 def before():
-    return models.build(CONFIG, seed=1)
+    return models.build(CONFIG, HEAD, seed=1)
 
 
 @pytest.fixture(scope="module")
 def shallow():
     """A single layer: to trace its training takes half as long."""
-    return models.build(CONFIG.replace(num_heads=(4,), intermediate_sizes=(16,)),
+    return models.build(CONFIG.replace(num_heads=(4,), intermediate_sizes=(16,)), HEAD,
                         seed=1)
 
 

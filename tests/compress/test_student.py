@@ -20,7 +20,8 @@ from tfopt.train import Distillation, Settings, loop
 
 CONFIG = models.EncoderConfig.uniform(
     hidden_size=16, num_layers=4, num_heads=2, intermediate_size=32, vocab_size=103,
-    max_positions=64, num_labels=3, initializer_range=0.3)
+    max_positions=64, initializer_range=0.3)
+HEAD = models.Head(outputs=3)
 
 
 @pytest.fixture
@@ -55,14 +56,14 @@ def inputs() -> dict[str, np.ndarray]:
     (6, 2, "last", (4, 5)),
 ])
 def test_which_layers_stay(total, layers, which, expected):
-    before = models.build(deep(total))
+    before = models.build(deep(total), HEAD)
     assert Student(layers=layers, which=which).choose(before) == expected
 
 
 @pytest.mark.parametrize("total", range(2, 14))
 def test_even_layers_are_distinct_and_end_with_the_last(total):
     before = models.build(CONFIG.replace(hidden_size=2, num_heads=(0,) * total,
-                                         intermediate_sizes=(0,) * total))
+                                         intermediate_sizes=(0,) * total), HEAD)
     for layers in range(1, total):
         kept = Student(layers=layers).choose(before)
         assert list(kept) == sorted(set(kept)) and len(kept) == layers
@@ -76,7 +77,7 @@ def test_even_layers_are_distinct_and_end_with_the_last(total):
 ])
 @pytest.mark.parametrize("kept", [(1, 3), (0, 2), (0, 1, 2), (2,)])
 def test_the_student_computes_by_the_layers_that_stay(config, kept):
-    before = models.build(config, seed=1)
+    before = models.build(config, HEAD, seed=1)
     small = shorten(before, kept)
     assert models.config_of(small).num_heads == tuple(
         config.num_heads[i] for i in kept)
@@ -108,7 +109,7 @@ def mean_loss(model, batches) -> float:
 
 
 def test_the_cheapest_layers_go_one_at_a_time(batches):
-    before = models.build(deep(3), seed=5)
+    before = models.build(deep(3), HEAD, seed=5)
     kept = (0, 1, 2)
     for layers in (2, 1):
         rests = [tuple(i for i in kept if i != gone) for gone in kept]
@@ -118,7 +119,7 @@ def test_the_cheapest_layers_go_one_at_a_time(batches):
 
 
 def test_examples_without_a_label_count_as_the_model_judges_them(tiny_examples):
-    before = models.build(CONFIG, seed=2)
+    before = models.build(CONFIG, HEAD, seed=2)
     half = data.Batches(tiny_examples[0], [0] * 24 + [-1] * 24, batch_size=16)
     found = {}
     for given in (half, half.with_teacher_logits(np.zeros([48, 3]))):
@@ -133,12 +134,12 @@ def test_examples_without_a_label_count_as_the_model_judges_them(tiny_examples):
 
 @pytest.mark.parametrize(("examples", "read"), [(1, 1), (16, 1), (17, 2), (99, 3)])
 def test_no_more_batches_are_read_than_asked_for(batches, examples, read):
-    assert len(with_targets(models.build(CONFIG), batches, examples)) == read
+    assert len(with_targets(models.build(CONFIG, HEAD), batches, examples)) == read
 
 
 @pytest.mark.parametrize("which", ["even", "first", "last"])
 def test_without_training_no_data_is_needed(which):
-    before = models.build(CONFIG, seed=1)
+    before = models.build(CONFIG, HEAD, seed=1)
     step = Student(layers=2, which=which, epochs=0)
     outcome = run(before, step)
     expected = without(before, *step.choose(before))
@@ -153,13 +154,13 @@ def test_epochs_are_its_own_or_the_settings(batches, monkeypatch, epochs, expect
     seen = []
     monkeypatch.setattr(loop, "fit",
                         lambda *given, **_: seen.append(given[3].epochs))
-    run(models.build(CONFIG), Student(layers=2, epochs=epochs), train=batches,
+    run(models.build(CONFIG, HEAD), Student(layers=2, epochs=epochs), train=batches,
         settings=Settings(epochs=5))
     assert seen == expected
 
 
 def test_training_from_the_teacher_recovers(tiny_batches):
-    before = models.build(CONFIG, seed=7)
+    before = models.build(CONFIG, HEAD, seed=7)
     step = Student(layers=2, epochs=6)
     given = {"train": tiny_batches, "settings": Settings(learning_rate=3e-3)}
     cut = run(before, dataclasses.replace(step, epochs=0), **given)
@@ -192,7 +193,7 @@ def test_fields_that_make_no_sense_are_refused(fields, received):
 @pytest.mark.parametrize("layers", [4, 5])
 def test_there_must_be_layers_to_drop(layers):
     with pytest.raises(ValueError, match=f"the model's 4. Received: layers={layers}$"):
-        run(models.build(CONFIG), Student(layers=layers, epochs=0))
+        run(models.build(CONFIG, HEAD), Student(layers=layers, epochs=0))
 
 
 @pytest.mark.parametrize("step", [
@@ -203,7 +204,7 @@ def test_missing_data_is_told_before_any_work(step):
 
 
 def test_a_model_of_other_layers_is_refused():
-    before = models.build(CONFIG)
+    before = models.build(CONFIG, HEAD)
     thin = LowRank(rank=2).apply(before, Context()).model
     with pytest.raises(ValueError, match="Received: layer_1_query of type LowRankDen"):
         run(thin, Student(layers=2, epochs=0))

@@ -18,7 +18,8 @@ from tfopt.train.distill import losses
 
 CONFIG = model.EncoderConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, vocab_size=103,
-    max_positions=64, num_labels=3, initializer_range=0.3)
+    max_positions=64, initializer_range=0.3)
+HEAD = model.Head(outputs=3)
 LAYERS = Distillation(hidden_weight=1.0, relations_weight=1.0, hard_weight=0.0)
 TRAINING = sorted(name for name, kind in compress.all_passes().items()
                   if kind.apply is Pass.apply)
@@ -26,7 +27,7 @@ TRAINING = sorted(name for name, kind in compress.all_passes().items()
 
 @pytest.fixture(scope="module")
 def teacher():
-    return model.build(CONFIG, seed=7)
+    return model.build(CONFIG, HEAD, seed=7)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def divergence(student, teacher, batches) -> float:
 
 def run(name, context):
     step = compress.all_passes()[name].example()
-    outcome, = compress.run(model.build(CONFIG, seed=1), Recipe(passes=(step,)),
+    outcome, = compress.run(model.build(CONFIG, HEAD, seed=1), Recipe(passes=(step,)),
                             context)
     return outcome.model
 
@@ -59,7 +60,7 @@ def test_a_pass_that_trains_brings_the_student_near_the_teacher(name, teacher, b
     taught = run(name, dataclasses.replace(context, teacher=teacher,
                                            distillation=LAYERS))
     assert divergence(taught, teacher, batches) < 0.7 * alone
-    assert len(taught.weights) == len(model.build(CONFIG).weights)
+    assert len(taught.weights) == len(model.build(CONFIG, HEAD).weights)
     for now, then in zip(teacher.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
 
@@ -91,13 +92,13 @@ def test_texts_for_the_teacher_alone_are_learned_but_not_measured(
                         lambda train, count: read.append(train) or judged(train, count))
     step = compress.from_fields({"pass": "structured", "keep": 0.5, "epochs": 0,
                                  "reconstruct": False, "neurons_multiple": 1})
-    compress.run(model.build(CONFIG, seed=1), Recipe(passes=(step,)), context)
+    compress.run(model.build(CONFIG, HEAD, seed=1), Recipe(passes=(step,)), context)
     assert read == [batches]
 
 
 @pytest.mark.parametrize("name", ["magnitude", "quantization_aware"])
 def test_states_are_found_in_a_wrapped_model(name, batches):
-    plain = model.build(CONFIG, seed=1)
+    plain = model.build(CONFIG, HEAD, seed=1)
     wrapped = compress.all_passes()[name].example().wrap(plain)
     found, expected = taps(wrapped), taps(plain)
     assert len(found.hidden) == 2
@@ -108,7 +109,8 @@ def test_states_are_found_in_a_wrapped_model(name, batches):
 
 
 def test_a_student_may_lack_blocks(teacher, batches):
-    student = model.build(CONFIG.replace(num_heads=(2, 0), intermediate_sizes=(0, 8)))
+    student = model.build(CONFIG.replace(num_heads=(2, 0), intermediate_sizes=(0, 8)),
+                          HEAD)
     context = Context(train=batches, teacher=teacher, distillation=LAYERS)
     _, goal = context.training_inputs(student)
     taught = goal.prepare(student)
@@ -124,7 +126,7 @@ def test_a_student_may_lack_blocks(teacher, batches):
     {"num_heads": (0, 0), "intermediate_sizes": (8, 0)}])
 def test_a_student_learns_hidden_states_whatever_blocks_it_lacks(
         teacher, batches, sizes):
-    student = model.build(CONFIG.replace(**sizes), seed=2)
+    student = model.build(CONFIG.replace(**sizes), HEAD, seed=2)
     _, goal = Context(train=batches, teacher=teacher, distillation=Distillation(
         soft_weight=0.0, hard_weight=0.0, hidden_weight=1.0)).training_inputs(student)
     taught = goal.prepare(student)
@@ -137,8 +139,8 @@ def test_a_student_learns_hidden_states_whatever_blocks_it_lacks(
 
 @pytest.mark.parametrize("whose", ["student", "teacher"])
 def test_relations_need_attention_in_both(teacher, batches, whose):
-    models = {"student": model.build(CONFIG), "teacher": teacher,
-              whose: model.build(CONFIG.replace(num_heads=(0, 0)))}
+    models = {"student": model.build(CONFIG, HEAD), "teacher": teacher,
+              whose: model.build(CONFIG.replace(num_heads=(0, 0)), HEAD)}
     _, goal = Context(train=batches, teacher=models["teacher"],
                       distillation=LAYERS).training_inputs(models["student"])
     with pytest.raises(ValueError, match=f"Received: a {whose} that has none$"):
@@ -158,7 +160,7 @@ def test_what_does_not_fit_is_refused(teacher, batches, tmp_path):
         Context(teacher=teacher, distillation=LAYERS, teacher_logits_file="logits.npz")
     context = Context(train=batches, teacher=teacher)
     with pytest.raises(ValueError, match="teacher of 103 and a student of 99 entries"):
-        context.training_inputs(model.build(CONFIG.replace(vocab_size=99)))
-    _, goal = context.training_inputs(model.build(CONFIG.replace(num_labels=2)))
+        context.training_inputs(model.build(CONFIG.replace(vocab_size=99), HEAD))
+    _, goal = context.training_inputs(model.build(CONFIG))
     with pytest.raises(ValueError, match="a teacher of 3 and a student of 2 classes"):
-        goal.prepare(model.build(CONFIG.replace(num_labels=2)))
+        goal.prepare(model.build(CONFIG))

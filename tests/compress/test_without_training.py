@@ -95,8 +95,8 @@ def test_what_would_grow_is_left_and_told():
 def test_a_bert_of_low_rank_converts_by_the_fast_wiring(tmp_path):
     config = models.EncoderConfig.uniform(
         hidden_size=32, num_layers=2, num_heads=4, intermediate_size=64, vocab_size=103,
-        max_positions=64, num_labels=3, initializer_range=0.2)
-    before = models.build(config, seed=1)
+        max_positions=64, initializer_range=0.2)
+    before = models.build(config, models.Head(outputs=3), seed=1)
     outcome = LowRank(rank=8, leave=("query",)).apply(before, Context())
     assert len(outcome.touched) == 10
     assert models.config_of(outcome.model) == config

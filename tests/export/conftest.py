@@ -13,13 +13,14 @@ from tfopt.export import calibrate, tflite
 # The second ffn product's input, of 48, comes in no whole blocks of 32.
 CONFIG = model.EncoderConfig.uniform(
     hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48, vocab_size=103,
-    max_positions=40, num_labels=3, initializer_range=0.2)
+    max_positions=40, initializer_range=0.2)
+HEAD = model.Head(outputs=3)
 
 
 @pytest.fixture(scope="session")
 def small_bert():
     """Its biases, gammas and betas are of a trained model's size."""
-    bert = model.build(CONFIG, seed=3)
+    bert = model.build(CONFIG, HEAD, seed=3)
     random = np.random.default_rng(3)
     for weight in bert.weights:
         if len(weight.shape) == 1:

@@ -32,7 +32,8 @@ def bert():
     """Two layers over the tiny vocabulary, its weights large enough to tell apart."""
     return model.build(model.EncoderConfig.uniform(
         hidden_size=16, num_layers=2, num_heads=2, intermediate_size=24,
-        vocab_size=103, max_positions=POSITIONS, initializer_range=0.5, num_labels=3))
+        vocab_size=103, max_positions=POSITIONS, initializer_range=0.5),
+        model.Head(outputs=3))
 
 
 @pytest.fixture(scope="module")

@@ -513,7 +513,7 @@ def test_refuses_a_subclassed_model_and_several_outputs():
 def test_a_sparse_file_holds_the_nonzeros_alone(pattern, tmp_path):
     bert = model.build(model.EncoderConfig.uniform(
         hidden_size=64, num_layers=2, num_heads=2, intermediate_size=256,
-        vocab_size=103, max_positions=64, num_labels=3, initializer_range=0.2))
+        vocab_size=103, max_positions=64, initializer_range=0.2), model.Head(outputs=3))
     pruned = Magnitude(final_sparsity=0.8, pattern=pattern).prune_at_once(bert)
     sparse, dense = tmp_path / "sparse", tmp_path / "dense"
     sparse.write_bytes(tflite.convert(pruned, "sparse_float32"))

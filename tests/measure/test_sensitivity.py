@@ -13,19 +13,20 @@ from tfopt.measure import sensitivity
 
 CONFIG = model.EncoderConfig.uniform(
     hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, vocab_size=103,
-    max_positions=64, num_labels=3, initializer_range=0.2)
+    max_positions=64, initializer_range=0.2)
+HEAD = model.Head(outputs=3)
 SCHEME = "static_wi8_ai8"
 # What gives the large channel, and what takes it.
 HARMED = ("/layer_0_value/", "/layer_0_attention_output/")
 
 
 @pytest.fixture(scope="module")
-def graph() -> tflite.Graph:
+def graph() -> tflite.FloatGraph:
     """A BERT one of whose products gives what int8 cannot hold, and one takes it.
 
     One weight of its kernel makes a channel that is ten thousand times the others.
     """
-    bert = model.build(CONFIG, seed=1)
+    bert = model.build(CONFIG, HEAD, seed=1)
     kernel, bias = bert.get_layer("layer_0_value").get_weights()
     kernel[:, 5] *= 1e4
     bert.get_layer("layer_0_value").set_weights([kernel, bias])

@@ -230,17 +230,21 @@ def test_saved_models_come_back_equal(saved, tiny, tiny_outputs):
     config = model.config_of(tiny)
     assert model.config_of(again) == config
     fields = json.loads((saved / "bert.json").read_text())
+    assert {fields.pop(name) for name in ("num_labels", "classifier_dropout")} == {
+        3, 0.1}
+    assert (fields.pop("head_reads"), fields.pop("head_pooler")) == ("first", "tanh")
     assert model.EncoderConfig(**fields) == config
 
 
 def test_layers_of_unequal_sizes_come_back(tmp_path):
     config = model.EncoderConfig(
         vocab_size=60, hidden_size=24, num_heads=(3, 1), intermediate_sizes=(40, 7),
-        head_size=8, activation="gelu_tanh", num_labels=4)
-    bert = model.build(config)
+        head_size=8, activation="gelu_tanh")
+    bert = model.build(config, model.Head(outputs=4))
     model.save(bert, tmp_path)
     again = model.load(tmp_path)
     assert model.config_of(again) == config
+    assert model.head_of(again) == model.Head(outputs=4)
     assert_same_weights(again, bert)
 
 
@@ -278,7 +282,7 @@ def test_a_failed_save_leaves_what_was_there(
         request, full_disk, saved, tiny, tmp_path, failure, replaces):
     path = shutil.copytree(saved, tmp_path / "out") if replaces else tmp_path
     before = {p.name: p.read_bytes() for p in path.iterdir()}
-    other = model.build(model.config_of(tiny), seed=1)
+    other = model.build(model.config_of(tiny), model.head_of(tiny), seed=1)
     full = failure == "full_disk"
     if not full:
         request.getfixturevalue(failure)
@@ -291,7 +295,8 @@ def test_a_failed_save_leaves_what_was_there(
 
 def test_random_weights_of_a_named_shape():
     bert = model.load("random:bert_tiny", num_labels=4)
-    assert model.config_of(bert) == model.named("bert_tiny", num_labels=4)
+    assert model.config_of(bert) == model.named("bert_tiny")
+    assert bert.output_shape == (None, 4)
     again = model.load("random:bert_tiny")
     assert again.output_shape == (None, 2)
     assert_same_weights(again, bert, head=False)

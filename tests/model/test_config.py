@@ -35,10 +35,10 @@ def test_lists_become_tuples():
 
 def test_uniform_repeats_the_sizes_for_every_layer():
     config = EncoderConfig.uniform(hidden_size=48, num_layers=3, num_heads=4,
-                                intermediate_size=96, num_labels=5)
+                                intermediate_size=96)
     assert config == EncoderConfig(
         vocab_size=30522, hidden_size=48, num_heads=(4,) * 3,
-        intermediate_sizes=(96,) * 3, head_size=12, num_labels=5)
+        intermediate_sizes=(96,) * 3, head_size=12)
 
 
 @pytest.mark.parametrize("heads, width", [(5, 32), (0, 32), (-4, 32), (64, 32)])
@@ -56,12 +56,11 @@ def test_uniform_needs_a_layer():
 
 @pytest.mark.parametrize("change", [
     *({name: value} for value in (0, -1, 1.5, "8", None, True) for name in (
-        "vocab_size", "hidden_size", "head_size", "max_positions", "type_vocab_size",
-        "num_labels")),
+        "vocab_size", "hidden_size", "head_size", "max_positions", "type_vocab_size")),
     {"num_heads": (4, -2)}, {"num_heads": (4, 2.0)},
     {"intermediate_sizes": (64, -1)}, {"intermediate_sizes": ("64", 48)},
     *({name: value} for value in (-0.1, 1, 1.0, 2.5, None, "0.1") for name in (
-        "hidden_dropout", "attention_dropout", "classifier_dropout")),
+        "hidden_dropout", "attention_dropout")),
     *({name: value} for value in (-1e-12, None, "1e-12") for name in (
         "layer_norm_epsilon", "initializer_range")),
     *({"activation": value} for value in ("tanh", "", None, ["gelu"])),
@@ -90,7 +89,7 @@ def test_no_layer_at_all_is_refused():
     ("gelu_new", "gelu_tanh"), ("gelu_pytorch_tanh", "gelu_tanh"), ("swish", "silu"),
     ("gelu", "gelu"), ("gelu_tanh", "gelu_tanh"), ("relu", "relu"), ("silu", "silu")])
 def test_other_libraries_names_of_activations_are_known(alias, activation):
-    published = EncoderConfig.from_published({**PUBLISHED, "hidden_act": alias}, 2)
+    published = EncoderConfig.from_published({**PUBLISHED, "hidden_act": alias})
     assert published.activation == activation
     assert EncoderConfig(**SIZES, activation=alias).activation == activation
 
@@ -100,26 +99,20 @@ def test_published_fields_are_all_read():
         **PUBLISHED, "model_type": "bert", "max_position_embeddings": 64,
         "type_vocab_size": 3, "hidden_act": "relu", "layer_norm_eps": 1e-5,
         "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3,
-        "classifier_dropout": 0.4, "initializer_range": 0.5, "unknown": 1}, 7)
+        "initializer_range": 0.5, "unknown": 1})
     assert config == EncoderConfig(
         vocab_size=100, hidden_size=32, num_heads=(4, 4), intermediate_sizes=(64, 64),
         head_size=8, max_positions=64, type_vocab_size=3, activation="relu",
         layer_norm_epsilon=1e-5, hidden_dropout=0.2, attention_dropout=0.3,
-        classifier_dropout=0.4, initializer_range=0.5, num_labels=7)
+        initializer_range=0.5)
 
 
 def test_published_fields_left_out_are_berts_own():
-    assert EncoderConfig.from_published(PUBLISHED, 2) == EncoderConfig(
+    assert EncoderConfig.from_published(PUBLISHED) == EncoderConfig(
         vocab_size=100, hidden_size=32, num_heads=(4, 4), intermediate_sizes=(64, 64),
         head_size=8, max_positions=512, type_vocab_size=2, activation="gelu",
         layer_norm_epsilon=1e-12, hidden_dropout=0.1, attention_dropout=0.1,
-        classifier_dropout=0.1, initializer_range=0.02, num_labels=2)
-
-
-@pytest.mark.parametrize("value, expected", [(None, 0.3), (0.0, 0.0), (0.2, 0.2)])
-def test_classifier_dropout_is_the_hidden_dropout_unless_given(value, expected):
-    fields = {**PUBLISHED, "hidden_dropout_prob": 0.3, "classifier_dropout": value}
-    assert EncoderConfig.from_published(fields, 2).classifier_dropout == expected
+        initializer_range=0.02)
 
 
 @pytest.mark.parametrize("change, received", [
@@ -139,14 +132,14 @@ def test_classifier_dropout_is_the_hidden_dropout_unless_given(value, expected):
     ({"layer_norm_eps": "1e-12"}, "layer_norm_epsilon='1e-12'"),
 ])
 def test_published_fields_that_are_no_berts_are_refused(change, received):
-    message = refusal(EncoderConfig.from_published, {**PUBLISHED, **change}, 2)
+    message = refusal(EncoderConfig.from_published, {**PUBLISHED, **change})
     assert message.endswith(f"Received: {received}")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_missing_published_field_is_named(name):
     fields = {key: value for key, value in PUBLISHED.items() if key != name}
-    message = refusal(EncoderConfig.from_published, fields, 2)
+    message = refusal(EncoderConfig.from_published, fields)
     assert message == (f"A BERT config must give {[name]}. "
                        f"Received: {sorted(fields)}")
 
@@ -155,14 +148,14 @@ def test_a_missing_published_field_is_named(name):
     ("bert_tiny", 2, 128, 2, 512), ("bert_base", 12, 768, 12, 3072),
     ("minilm_l6", 6, 384, 12, 1536)])
 def test_named_shapes(name, layers, width, heads, ffn):
-    config = named(name, num_labels=4)
+    config = named(name, max_positions=4)
     assert config == EncoderConfig.uniform(
         hidden_size=width, num_layers=layers, num_heads=heads, intermediate_size=ffn,
-        num_labels=4)
+        max_positions=4)
 
 
 def test_every_shape_name_is_known():
-    assert [named(name).num_labels for name in SHAPE_NAMES] == [2] * len(SHAPE_NAMES)
+    assert all(named(name).num_layers > 0 for name in SHAPE_NAMES)
 
 
 def test_an_unknown_shape_is_told_the_known_ones():
@@ -171,7 +164,7 @@ def test_an_unknown_shape_is_told_the_known_ones():
 
 
 def test_json_round_trip():
-    config = EncoderConfig(**SIZES, activation="silu", hidden_dropout=0.0, num_labels=3)
+    config = EncoderConfig(**SIZES, activation="silu", hidden_dropout=0.0)
     text = config.to_json()
     assert text.endswith("}\n")
     assert json.loads(text)["num_heads"] == [4, 2]
@@ -180,6 +173,6 @@ def test_json_round_trip():
 
 def test_replace_checks_anew():
     config = EncoderConfig(**SIZES)
-    assert config.replace(num_labels=9).num_labels == 9
-    assert config.num_labels == 2
-    assert refusal(config.replace, num_labels=0).endswith("Received: num_labels=0")
+    assert config.replace(vocab_size=9).vocab_size == 9
+    assert config.vocab_size == 100
+    assert refusal(config.replace, vocab_size=0).endswith("Received: vocab_size=0")

@@ -93,7 +93,7 @@ def test_what_is_split_off_is_in_no_other_tensor():
 def test_a_bert_wired_for_inference_with_massive_channels(channels):
     bert = model.build(model.EncoderConfig.uniform(
         hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48, vocab_size=60,
-        max_positions=40, num_labels=3, initializer_range=0.2))
+        max_positions=40, initializer_range=0.2), model.Head(outputs=3))
     for name, own in channels.items():
         kernel, bias = bert.get_layer(name).get_weights()
         kernel[:, list(own)] *= 100.0

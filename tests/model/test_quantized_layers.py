@@ -161,7 +161,7 @@ def quantized_bert():
     """A small BERT, of whose every layer something is rounded."""
     plain = model.build(model.EncoderConfig.uniform(
         hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48, vocab_size=60,
-        max_positions=40, num_labels=3, initializer_range=0.2))
+        max_positions=40, initializer_range=0.2), model.Head(outputs=3))
 
     def quantized(layer):
         kind = QUANTIZED.get(type(layer))

@@ -134,10 +134,10 @@ def test_a_pass_tells_the_same_mistakes():
     """Through a recipe, as a user of the scripts meets them."""
     config = model.EncoderConfig.uniform(
         hidden_size=32, num_layers=1, num_heads=2, intermediate_size=80, vocab_size=103,
-        max_positions=64, num_labels=3)
+        max_positions=64)
 
     def run(change=lambda kernel: kernel, **fields):
-        whole = model.build(config)
+        whole = model.build(config, model.Head(outputs=3))
         kernel = whole.get_layer("layer_0_intermediate").kernel
         kernel.assign(change(kernel.numpy()))
         step = compress.from_fields({"pass": "sparse_dense", "only": ["intermediate"],

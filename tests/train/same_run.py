@@ -36,13 +36,13 @@ def make(kind: str, scheme: str = "dynamic_wi8_afp32"):
 
     config = model.EncoderConfig.uniform(
         hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, vocab_size=103,
-        max_positions=64, num_labels=3, initializer_range=0.2, hidden_dropout=0.0,
-        attention_dropout=0.0, classifier_dropout=0.0)
-    built = model.build(config, seed=1)
+        max_positions=64, initializer_range=0.2, hidden_dropout=0.0,
+        attention_dropout=0.0)
+    built = model.build(config, model.Head(outputs=3, dropout=0.0), seed=1)
     if kind == "plain":
         return built, {}
     if kind == "distillation":
-        teacher = model.build(config, seed=2)
+        teacher = model.build(config, model.Head(outputs=3, dropout=0.0), seed=2)
         return built, {"goal": Distillation().goal(teacher)}
     made = {"pruning": Magnitude(final_sparsity=0.6, begin_step=2, end_step=14,
                                  frequency=4),

@@ -17,18 +17,19 @@ from tfopt.train.distribute import strategy
 
 TEACHER = model.EncoderConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=4, intermediate_size=32, vocab_size=103,
-    max_positions=64, num_labels=3, initializer_range=0.3)
+    max_positions=64, initializer_range=0.3)
 # Another width, fewer layers, one head less than the width would give.
 STUDENT = model.EncoderConfig(
     vocab_size=103, hidden_size=8, num_heads=(1,), intermediate_sizes=(12,),
-    head_size=4, max_positions=64, num_labels=3, hidden_dropout=0.0,
-    attention_dropout=0.0, classifier_dropout=0.0, initializer_range=0.3)
+    head_size=4, max_positions=64, hidden_dropout=0.0,
+    attention_dropout=0.0, initializer_range=0.3)
+HEAD = model.Head(outputs=3)
 EVERYTHING = Distillation(hidden_weight=1.0, relations_weight=1.0)
 
 
 @pytest.fixture(scope="module")
 def teacher():
-    return model.build(TEACHER, seed=1)
+    return model.build(TEACHER, HEAD, seed=1)
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ class Heard(keras.callbacks.Callback):
     (Distillation(relations_weight=1.0), False), (None, True)])
 def test_all_tokens_are_computed_where_they_are_compared(settings, alone, teacher,
                                                          batches):
-    student, heard = model.build(STUDENT, seed=2), Heard()
+    student, heard = model.build(STUDENT, HEAD, seed=2), Heard()
     goal = None if settings is None else settings.goal(teacher, taps)
     fit(student, batches, settings=Settings(epochs=1), goal=goal, callbacks=[heard])
     assert heard.alone == alone
@@ -76,7 +77,7 @@ def test_all_tokens_are_computed_where_they_are_compared(settings, alone, teache
 
 def test_the_loss_is_the_weighted_sum_of_the_terms(teacher, batches):
     student = model.build(TEACHER.replace(
-        hidden_dropout=0.0, attention_dropout=0.0, classifier_dropout=0.0), seed=2)
+        hidden_dropout=0.0, attention_dropout=0.0), HEAD, seed=2)
     inputs, class_ids = next(iter(batches.dataset()))
     visible = tf.cast(inputs["attention_mask"], tf.float32)
 
@@ -122,7 +123,7 @@ def test_losses_of_the_layers_are_added(teacher, batches):
 
 @pytest.mark.parametrize("layers", ["even", "nearest"])
 def test_only_the_student_learns(teacher, batches, layers):
-    before, student = weights(teacher), model.build(STUDENT)
+    before, student = weights(teacher), model.build(STUDENT, HEAD)
     names = [w.name for w in student.weights]
     start = divergence(student, teacher, batches)
     fit(student, batches, settings=Settings(epochs=4, learning_rate=1e-2),
@@ -135,21 +136,21 @@ def test_only_the_student_learns(teacher, batches, layers):
 
 
 def test_the_optimizer_holds_the_student_and_the_matrix_alone(teacher):
-    student = model.build(STUDENT)
+    student = model.build(STUDENT, HEAD)
     goal = EVERYTHING.goal(teacher, taps)
     taught = goal.prepare(student)
     learned = goal.trained_variables(taught)
     assert len(learned) == len(student.trainable_variables) + 1
     assert tuple(learned[-1].shape) == (8, 16)
     assert len(taught.weights) == len(student.weights)
-    same_width = goal.prepare(model.build(TEACHER))
+    same_width = goal.prepare(model.build(TEACHER, HEAD))
     trained = goal.trained_variables(same_width)
     assert len(trained) == len(same_width.trainable_variables)
 
 
 def test_the_matrix_between_the_widths_learns(teacher, batches):
     goal = EVERYTHING.goal(teacher, taps)
-    taught = goal.prepare(model.build(STUDENT))
+    taught = goal.prepare(model.build(STUDENT, HEAD))
     taught.compile(keras.optimizers.SGD(0.1), goal.loss())
     before = goal.trained_variables(taught)[-1].numpy()
     taught.train_on_batch(*next(iter(batches.dataset())))
@@ -157,7 +158,7 @@ def test_the_matrix_between_the_widths_learns(teacher, batches):
 
 
 def test_dev_judges_the_student_alone(teacher, batches):
-    student = model.build(STUDENT)
+    student = model.build(STUDENT, HEAD)
     history = fit(student, batches, batches, Settings(epochs=2),
                   goal=EVERYTHING.goal(teacher, taps))
     values, hits = [], []
@@ -177,7 +178,7 @@ def test_texts_without_labels_teach_by_the_teacher(teacher, tiny_examples):
     trained = []
     for labels in (None, [-1] * len(class_ids)):
         source = data.Batches(encoded, labels, batch_size=8, shuffle_seed=0)
-        student = model.build(STUDENT)
+        student = model.build(STUDENT, HEAD)
         start = divergence(student, teacher, data.Batches(encoded, class_ids))
         history = fit(student, source, settings=Settings(epochs=3, learning_rate=1e-2),
                       goal=goal)
@@ -196,7 +197,7 @@ def test_accuracy_counts_labelled_examples_alone(teacher, tiny_examples):
             ids=encoded.ids[1::2], first_lengths=encoded.first_lengths[1::2]),
             class_ids[1::2])):
         source = data.Batches(*examples, batch_size=48, shuffle_seed=0)
-        history = fit(model.build(STUDENT), source, settings=Settings(epochs=1),
+        history = fit(model.build(STUDENT, HEAD), source, settings=Settings(epochs=1),
                       goal=Distillation().goal(teacher))
         accuracies.append(history[0]["accuracy"])
     assert accuracies[0] == pytest.approx(accuracies[1])
@@ -205,18 +206,18 @@ def test_accuracy_counts_labelled_examples_alone(teacher, tiny_examples):
 def test_compiled_by_xla_it_gives_the_same_weights(teacher, batches):
     trained = {}
     for jit_compile in (False, True):
-        student = model.build(STUDENT)
+        student = model.build(STUDENT, HEAD)
         fit(student, batches, settings=Settings(epochs=1, jit_compile=jit_compile),
             goal=EVERYTHING.goal(teacher, taps))
         trained[jit_compile] = weights(student)
     np.testing.assert_allclose(trained[True], trained[False], atol=1e-5)
-    assert np.abs(trained[True] - weights(model.build(STUDENT))).max() > 1e-4
+    assert np.abs(trained[True] - weights(model.build(STUDENT, HEAD))).max() > 1e-4
 
 
 def test_in_bfloat16_student_and_teacher_compute_about_the_same(teacher, batches):
     losses = {}
     for name in ("float32", "mixed_bfloat16"):
-        student = model.build(STUDENT)
+        student = model.build(STUDENT, HEAD)
         history = fit(student, batches, goal=EVERYTHING.goal(teacher, taps),
                       settings=Settings(epochs=2, mixed_precision=name))
         losses[name] = [entry["loss"] for entry in history]
@@ -229,7 +230,7 @@ def test_two_devices_do_what_one_does(teacher, batches):
     results = []
     for name in ("one_device", "mirrored"):
         with strategy.make(name).scope():
-            student = model.build(STUDENT)
+            student = model.build(STUDENT, HEAD)
         history = fit(student, batches, batches, Settings(epochs=2),
                       goal=EVERYTHING.goal(teacher, taps))
         results.append((weights(student), [[*entry.values()] for entry in history]))
@@ -255,7 +256,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(teacher, batches, tmp_path,
     settings = Settings(epochs=2, learning_rate=1e-2)
 
     def run(**others):
-        student = model.build(STUDENT.replace(hidden_dropout=0.1))
+        student = model.build(STUDENT.replace(hidden_dropout=0.1), HEAD)
         fit(student, batches, settings=settings,
             goal=EVERYTHING.goal(teacher, taps), **others)
         return weights(student)
@@ -292,10 +293,10 @@ def test_a_goal_that_cannot_be_made_is_refused(teacher, batches):
     with pytest.raises(ValueError, match="functional.*Received: Subclassed$"):
         Distillation().goal(type("Subclassed", (keras.Model,), {})())
     with pytest.raises(ValueError, match="classes.*teacher of 3 and a student of 2"):
-        Distillation().goal(teacher).prepare(model.build(STUDENT.replace(num_labels=2)))
+        Distillation().goal(teacher).prepare(model.build(STUDENT))
     with pytest.raises(ValueError, match=r"\[4, 16\].*Received: relation_heads=3"):
         Distillation(relations_weight=1.0, relation_heads=3).goal(
-            teacher, taps).prepare(model.build(STUDENT))
+            teacher, taps).prepare(model.build(STUDENT, HEAD))
     with pytest.raises(ValueError, match="BERT made by tfopt"):
         taps(keras.Sequential([keras.layers.Dense(1, input_shape=[1])]))
 
@@ -312,4 +313,4 @@ def test_batches_that_lack_something_are_refused(
         source = source.with_teacher_logits(logits)
     goal = settings.goal(None if settings.hard_weight == 0 or labels else teacher)
     with pytest.raises(ValueError, match=message):
-        fit(model.build(STUDENT), source, goal=goal)
+        fit(model.build(STUDENT, HEAD), source, goal=goal)

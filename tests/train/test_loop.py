@@ -16,10 +16,11 @@ from tfopt.types import INPUT_NAMES
 
 TINY = model.EncoderConfig.uniform(
     hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, vocab_size=103,
-    max_positions=64, num_labels=3)
+    max_positions=64)
+HEAD = model.Head(outputs=3)
 RATE = 4e-3  # of the model that `learned` is
-NO_DROPOUT = {"hidden_dropout": 0.0, "attention_dropout": 0.0,
-              "classifier_dropout": 0.0}
+NO_DROPOUT = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
+NO_DROPOUT_HEAD = HEAD.replace(dropout=0.0)
 
 
 def bag(dropout: float = 0.0, head: str = "head") -> keras.Model:
@@ -39,7 +40,7 @@ def bag(dropout: float = 0.0, head: str = "head") -> keras.Model:
 
 
 def bert() -> keras.Model:
-    return model.build(TINY)
+    return model.build(TINY, HEAD)
 
 
 def weights(trained: keras.Model) -> np.ndarray:
@@ -231,7 +232,7 @@ def test_bfloat16_trains_float32_weights(tiny_batches):
     losses, trained = {}, {}
     for name in ("float32", "mixed_bfloat16"):
         trained[name] = model.build(
-            TINY.replace(**NO_DROPOUT, initializer_range=0.3))
+            TINY.replace(**NO_DROPOUT, initializer_range=0.3), NO_DROPOUT_HEAD)
         history = fit(trained[name], tiny_batches, settings=Settings(
             epochs=4, learning_rate=1e-2, mixed_precision=name))
         losses[name] = np.array([entry["loss"] for entry in history])
@@ -242,7 +243,7 @@ def test_bfloat16_trains_float32_weights(tiny_batches):
     assert np.any(losses["mixed_bfloat16"] != losses["float32"])  # it was bfloat16
     # The caller's model is the trained one.
     assert np.abs(weights(trained["mixed_bfloat16"])
-                  - weights(model.build(TINY))).max() > 1e-2
+                  - weights(model.build(TINY, HEAD))).max() > 1e-2
 
 
 def test_two_devices_do_what_one_does(tiny_examples):
@@ -251,7 +252,7 @@ def test_two_devices_do_what_one_does(tiny_examples):
     results = []
     for name in ("one_device", "mirrored"):
         with strategy.make(name).scope():
-            trained = model.build(TINY.replace(**NO_DROPOUT))
+            trained = model.build(TINY.replace(**NO_DROPOUT), NO_DROPOUT_HEAD)
         history = fit(trained, batches, batches, settings)
         logits = np.concatenate([trained(x) for x, _ in batches.dataset()])
         results.append((logits, [[*entry.values()] for entry in history]))
@@ -374,6 +375,6 @@ def test_settings_out_of_range_are_refused(name, value):
 
 def test_a_state_of_another_model_is_refused(tiny_model, tiny_batches, tmp_path):
     fit(tiny_model, tiny_batches, settings=Settings(epochs=1), state_dir=tmp_path)
-    other = model.build(model.config_of(tiny_model).replace(hidden_size=16), 0)
+    other = model.build(model.config_of(tiny_model).replace(hidden_size=16), HEAD, 0)
     with pytest.raises(ValueError, match="same model. Received: "):
         fit(other, tiny_batches, settings=Settings(epochs=1), state_dir=tmp_path)

@@ -18,7 +18,8 @@ from tfopt.train.steps_per_execution import StepsPerExecution
 
 CONFIG = model.EncoderConfig.uniform(
     hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, vocab_size=103,
-    max_positions=64, num_labels=3, initializer_range=0.2)
+    max_positions=64, initializer_range=0.2)
+HEAD = model.Head(outputs=3)
 
 
 class Calls(keras.callbacks.Callback):
@@ -66,7 +67,7 @@ def quantization():
 
 
 def distillation():
-    teacher = model.build(CONFIG, seed=5)
+    teacher = model.build(CONFIG, HEAD, seed=5)
     return None, {"goal": Distillation().goal(teacher)}
 
 
@@ -85,7 +86,7 @@ def test_a_run_is_the_same_as_step_by_step(make, calls, tiny_batches):
     found = []
     for steps, count in ((1, Calls()), (4, EachStep()), (4, Calls())):
         passed, options = make()
-        trained = model.build(CONFIG, seed=1)
+        trained = model.build(CONFIG, HEAD, seed=1)
         if passed is not None:
             trained = passed.wrap(trained)
             options["callbacks"] = passed.callbacks()
@@ -111,7 +112,7 @@ def test_zeros_are_kept_within_a_call(tiny_batches):
     trained = []
     for calls in (EachStep(), Calls()):
         trained.append(Magnitude(final_sparsity=0.5).prune_at_once(
-            model.build(CONFIG, seed=1)))
+            model.build(CONFIG, HEAD, seed=1)))
         before = weights(trained[-1])
         fit(trained[-1], tiny_batches, settings=Settings(
             epochs=1, learning_rate=1e-2, steps_per_execution=6),
@@ -136,7 +137,7 @@ def test_a_run_killed_between_two_calls_goes_on_to_the_same_weights(
             if callbacks.steps_done(self.model) == 16:  # of steps 4, 6, 10, 12, 16, 18
                 raise KeyboardInterrupt
 
-    unbroken, killed, resumed = (model.build(CONFIG, seed=1) for _ in range(3))
+    unbroken, killed, resumed = (model.build(CONFIG, HEAD, seed=1) for _ in range(3))
     fit(unbroken, tiny_batches, tiny_batches, settings)
     with pytest.raises(KeyboardInterrupt):
         fit(killed, tiny_batches, tiny_batches, settings, state_dir=tmp_path,
@@ -150,7 +151,7 @@ def test_a_run_killed_between_two_calls_goes_on_to_the_same_weights(
 
 def test_a_loss_that_is_no_number_names_the_steps_of_its_call(tiny_batches):
     with pytest.raises(FloatingPointError, match="at step 1 to 4; lower the learning"):
-        fit(model.build(CONFIG), tiny_batches, settings=Settings(
+        fit(model.build(CONFIG, HEAD), tiny_batches, settings=Settings(
             learning_rate=1e38, warmup=0.0, steps_per_execution=4))
 
 
@@ -159,7 +160,7 @@ def test_the_log_has_an_entry_at_the_first_call_behind_each_beat(
     monkeypatch.setattr(loop, "TrainingLog",
                         functools.partial(callbacks.TrainingLog, every=3))
     batches = data.Batches(*tiny_examples, batch_size=4, shuffle_seed=0)
-    fit(model.build(CONFIG), batches, log_dir=tmp_path,
+    fit(model.build(CONFIG, HEAD), batches, log_dir=tmp_path,
         settings=Settings(epochs=1, steps_per_execution=4))
     steps = [event.step for file in tmp_path.iterdir()
              for event in tf.compat.v1.train.summary_iterator(str(file))

@@ -184,7 +184,7 @@ def test_the_facade_builds_in_its_scope():
     with tfopt.strategy("mirrored") as s:
         built = model.build(model.EncoderConfig.uniform(
             hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8,
-            vocab_size=30, max_positions=8, num_labels=2))
+            vocab_size=30, max_positions=8), model.Head(outputs=3))
         # Asked for within another's scope, it is still itself.
         assert strategy.make("one_device").num_replicas_in_sync == 1
     assert built.distribute_strategy is s.strategy is strategy.make("mirrored")
@@ -209,7 +209,7 @@ def test_a_batch_that_the_replicas_do_not_divide_is_refused(tiny_examples):
     with placed:
         built = model.build(model.EncoderConfig.uniform(
             hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8,
-            vocab_size=103, max_positions=16, num_labels=3))
+            vocab_size=103, max_positions=16), model.Head(outputs=3))
     with pytest.raises(ValueError, match="Received: batch_size=9$"):
         fit(built, data.Batches(*tiny_examples, batch_size=9))
 

@@ -13,8 +13,9 @@ from tfopt.train import Distillation, Settings, fit, with_cached_logits
 
 CONFIG = model.EncoderConfig.uniform(
     hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, vocab_size=103,
-    max_positions=64, num_labels=3, initializer_range=0.3, hidden_dropout=0.0,
-    attention_dropout=0.0, classifier_dropout=0.0)
+    max_positions=64, initializer_range=0.3, hidden_dropout=0.0,
+    attention_dropout=0.0)
+HEAD = model.Head(outputs=3, dropout=0.0)
 
 
 @keras.utils.register_keras_serializable(package="tests")
@@ -36,7 +37,7 @@ class Counting(keras.layers.Layer):
 def counting():
     """A teacher that counts what it reads."""
     Counting.seen = 0
-    bert = model.build(CONFIG, seed=1)
+    bert = model.build(CONFIG, HEAD, seed=1)
     return keras.Model(bert.inputs, Counting()(bert.output))
 
 
@@ -100,12 +101,12 @@ def test_cached_logits_teach_what_the_teacher_does(counting, batches, tmp_path):
     trained = []
     for source, goal in ((batches, Distillation().goal(counting)),
                          (cached, Distillation().goal())):
-        student = model.build(CONFIG, seed=2)
+        student = model.build(CONFIG, HEAD, seed=2)
         fit(student, source, settings=settings, goal=goal)
         trained.append(np.concatenate([w.ravel() for w in student.get_weights()]))
     np.testing.assert_allclose(*trained, atol=1e-4)
-    assert np.abs(trained[0] - np.concatenate(
-        [w.ravel() for w in model.build(CONFIG, seed=2).get_weights()])).max() > 1e-3
+    fresh = model.build(CONFIG, HEAD, seed=2).get_weights()
+    assert np.abs(trained[0] - np.concatenate([w.ravel() for w in fresh])).max() > 1e-3
 
 
 def test_batches_that_tell_no_examples_apart_are_refused(counting, tmp_path):

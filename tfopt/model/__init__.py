@@ -15,6 +15,7 @@ from tfopt.model.checkpoint import (
 )
 from tfopt.model.config import SHAPE_NAMES, EncoderConfig, named
 from tfopt.model.encoder import build, for_inference
+from tfopt.model.heads import Head, head_of
 from tfopt.model.layers import LowRankDense
 from tfopt.model.quantized_layers import plain_copy, quantized_layers_of
 
@@ -22,11 +23,13 @@ __all__ = [
     "KERAS_FILE",
     "SHAPE_NAMES",
     "EncoderConfig",
+    "Head",
     "LowRankDense",
     "build",
     "config_of",
     "directory",
     "for_inference",
+    "head_of",
     "load",
     "named",
     "plain_copy",

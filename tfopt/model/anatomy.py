@@ -20,6 +20,7 @@ EMBEDDING_NORM = "embedding_norm"
 EMBEDDING_DROPOUT = "embedding_dropout"
 HEAD_TOKENS = "head_tokens"
 FIRST_TOKEN = "first_token"
+MEAN_TOKENS = "mean_tokens"
 POOLER = "pooler"
 CLASSIFIER_DROPOUT = "classifier_dropout"
 CLASSIFIER = "classifier"
@@ -64,7 +65,7 @@ def layer_names(model: keras.Model) -> set[str]:
     """Names of all the layers that `bert.build` gives a model of this depth."""
     names = {*INPUT_NAMES, "embedding_sum", TOKEN_EMBEDDING, SEGMENT_EMBEDDING,
              POSITION_EMBEDDING, EMBEDDING_NORM, EMBEDDING_DROPOUT, HEAD_TOKENS,
-             FIRST_TOKEN, POOLER, CLASSIFIER_DROPOUT, CLASSIFIER}
+             FIRST_TOKEN, MEAN_TOKENS, POOLER, CLASSIFIER_DROPOUT, CLASSIFIER}
     roles = (*DENSE_ROLES, ATTENTION, "attention_dropout", "attention_sum",
              ATTENTION_NORM, "ffn_dropout", "ffn_sum", FFN_NORM)
     return names | {layer_name(i, role)
@@ -74,7 +75,7 @@ def layer_names(model: keras.Model) -> set[str]:
 def is_bert(model: keras.Model) -> bool:
     """Whether the model has the layers `bert.build` makes."""
     names = {layer.name for layer in model.layers}
-    return {TOKEN_EMBEDDING, layer_name(0, FFN_NORM), CLASSIFIER} <= names
+    return {TOKEN_EMBEDDING, layer_name(0, FFN_NORM), CLASSIFIER_DROPOUT} <= names
 
 
 def num_layers(model: keras.Model) -> int:
@@ -146,8 +147,6 @@ def config_of(model: keras.Model) -> EncoderConfig:
         type_vocab_size=get(SEGMENT_EMBEDDING).input_dim,
         layer_norm_epsilon=get(EMBEDDING_NORM).epsilon,
         hidden_dropout=get(EMBEDDING_DROPOUT).rate,
-        classifier_dropout=get(CLASSIFIER_DROPOUT).rate,
         initializer_range=positions.initializer_range,
-        num_labels=get(CLASSIFIER).units,
         **told,
     )

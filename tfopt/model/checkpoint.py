@@ -8,6 +8,7 @@ checkpoint of the demo, and `random:SHAPE`, random weights for benchmarks.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -17,7 +18,8 @@ import zipfile
 from pathlib import Path
 
 from tfopt.backend import keras
-from tfopt.model import anatomy, config, encoder, tensor_files
+from tfopt.model import anatomy, config, encoder, heads, tensor_files
+from tfopt.model.heads import Head
 from tfopt.types import PathLike
 
 KERAS_FILE = "model.keras"
@@ -58,14 +60,16 @@ def directory(name: PathLike) -> Path:
     return path
 
 
-def load(name: PathLike, *, num_labels: int | None = None,
+def load(name: PathLike, *, num_labels: int | None = None, head: Head | None = None,
          seed: int = 0) -> keras.Model:
-    """Loads a checkpoint as a model with a classification head.
+    """Loads a checkpoint as a model with a head.
 
     Args:
         name: a directory of one of the three kinds, "minilm" or "random:SHAPE".
-        num_labels: C. Where the checkpoint's classifier has another number of
-            classes, or none, the head is fresh. Default: the checkpoint's own, or 2.
+        num_labels: C, classes. Where the checkpoint's classifier has another number of
+            them, or none, it is fresh. Default: the checkpoint's own, or 2.
+        head: the head to build, in place of `num_labels`; what of the checkpoint's own
+            is of the same kind and size keeps its weights, the rest is fresh.
         seed: of fresh weights.
 
     Returns:
@@ -73,20 +77,25 @@ def load(name: PathLike, *, num_labels: int | None = None,
 
     Raises:
         ValueError: the directory holds no checkpoint that can be read, or a broken
-            one; the message names the file.
+            one; the message names the file. Or both `num_labels` and `head` are given.
     """
+    if num_labels is not None and head is not None:
+        raise ValueError("One of `num_labels` and `head` can be given. Received: "
+                         f"num_labels={num_labels}, head={head}")
+    if num_labels is not None and num_labels < 1:
+        raise ValueError("A classifier needs at least one class. Received: "
+                         f"num_labels={num_labels}")
     text = os.fspath(name)
     if text.startswith(_RANDOM):
-        shape = config.named(text.removeprefix(_RANDOM),
-                             num_labels=tensor_files.classes(num_labels))
-        return encoder.build(shape, seed)
+        return encoder.build(config.named(text.removeprefix(_RANDOM)),
+                             head or Head().with_outputs(num_labels), seed)
     path = directory(name)
     if (path / KERAS_FILE).exists():
-        return _load_own(path, num_labels, seed)
+        return _load_own(path, num_labels, head, seed)
     if (path / "model.safetensors").exists():
-        return tensor_files.load_hugging_face(path, num_labels, seed)
+        return tensor_files.load_hugging_face(path, num_labels, head, seed)
     if (path / "bert_config.json").exists() and list(path.glob("*.ckpt.index")):
-        return tensor_files.load_google(path, num_labels, seed)
+        return tensor_files.load_google(path, num_labels, head, seed)
     if (path / "pytorch_model.bin").exists():
         raise ValueError(
             "Pickled weights can run code and are not read; convert them once with "
@@ -115,13 +124,21 @@ def save(model: keras.Model, path: PathLike) -> None:
         model.save(os.path.join(temporary, KERAS_FILE), save_format="keras")
         names = [KERAS_FILE]
         if anatomy.is_bert(model):
-            text = anatomy.config_of(model).to_json()
-            Path(temporary, CONFIG_FILE).write_text(text, encoding="utf-8")
+            Path(temporary, CONFIG_FILE).write_text(_about(model), encoding="utf-8")
             names.append(CONFIG_FILE)
         for name in names:
             os.replace(os.path.join(temporary, name), path / name)
         if CONFIG_FILE not in names:  # of a model that was here before
             (path / CONFIG_FILE).unlink(missing_ok=True)
+
+
+def _about(model: keras.Model) -> str:
+    """What a model is, for a reader of its directory; nothing here reads it."""
+    head = heads.head_of(model)
+    return json.dumps({
+        **dataclasses.asdict(anatomy.config_of(model)),
+        "classifier_dropout": head.dropout, "num_labels": head.outputs,
+        "head_reads": head.reads, "head_pooler": head.pooler}, indent=2) + "\n"
 
 
 def published_labels(name: PathLike) -> list[str] | None:
@@ -153,17 +170,22 @@ def _import_layers(file: Path) -> None:
             importlib.import_module(_MOVED.get(module, module))
 
 
-def _load_own(path: Path, num_labels: int | None, seed: int) -> keras.Model:
+def _load_own(path: Path, num_labels: int | None, head: Head | None, seed: int
+              ) -> keras.Model:
     try:
         _import_layers(path / KERAS_FILE)
         model = keras.models.load_model(path / KERAS_FILE, compile=False)
     except Exception as error:  # zip, HDF5 and Keras each raise their own
         raise ValueError("The saved model cannot be read. Received: "
                          f"{path / KERAS_FILE}: {error}") from error
-    if num_labels in (None, model.output_shape[-1]) or not anatomy.is_bert(model):
+    if not anatomy.is_bert(model):
         return model
-    fresh = encoder.build(anatomy.config_of(model).replace(num_labels=num_labels), seed)
+    own = heads.head_of(model)
+    wanted = head or own.with_outputs(num_labels)
+    if wanted == own:
+        return model
+    fresh = encoder.build(anatomy.config_of(model), wanted, seed)
     for layer in fresh.layers:
-        if layer.name != anatomy.CLASSIFIER:
+        if heads.keeps(layer.name, own, wanted):
             layer.set_weights(model.get_layer(layer.name).get_weights())
     return fresh

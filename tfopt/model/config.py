@@ -24,7 +24,7 @@ _ACTIVATION_ALIASES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Sizes and constants of a BERT encoder with a classification head.
+    """Sizes and constants of an encoder, without what stands on it (`heads.Head`).
 
     Attributes:
         vocab_size: V, rows of the token embedding.
@@ -40,9 +40,7 @@ class EncoderConfig:
         layer_norm_epsilon: added to the variance.
         hidden_dropout: fraction in [0, 1), after embeddings and both blocks.
         attention_dropout: fraction in [0, 1), on the attention probabilities.
-        classifier_dropout: fraction in [0, 1), before the classifier.
         initializer_range: standard deviation of fresh weights.
-        num_labels: C, classes of the head.
     """
 
     vocab_size: int
@@ -56,9 +54,7 @@ class EncoderConfig:
     layer_norm_epsilon: float = 1e-12
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
-    classifier_dropout: float = 0.1
     initializer_range: float = 0.02
-    num_labels: int = 2
 
     def __post_init__(self):
         """Checks the rules between the fields.
@@ -71,7 +67,7 @@ class EncoderConfig:
         object.__setattr__(self, "activation", _ACTIVATION_ALIASES.get(
             str(self.activation), self.activation))
         for name in ("vocab_size", "hidden_size", "head_size", "max_positions",
-                     "type_vocab_size", "num_labels"):
+                     "type_vocab_size"):
             _require(_is_size(getattr(self, name)), "a positive whole number", self,
                      name)
         for name in ("num_heads", "intermediate_sizes"):
@@ -86,7 +82,7 @@ class EncoderConfig:
             )
         _require(self.activation in ACTIVATIONS, f"one of {ACTIVATIONS}", self,
                  "activation")
-        for name in ("hidden_dropout", "attention_dropout", "classifier_dropout"):
+        for name in ("hidden_dropout", "attention_dropout"):
             _require(_is_number(getattr(self, name)) and getattr(self, name) < 1,
                      "a fraction in [0, 1)", self, name)
         for name in ("layer_norm_epsilon", "initializer_range"):
@@ -133,13 +129,11 @@ class EncoderConfig:
         )
 
     @classmethod
-    def from_published(cls, fields: Mapping[str, Any], num_labels: int
-                       ) -> EncoderConfig:
+    def from_published(cls, fields: Mapping[str, Any]) -> EncoderConfig:
         """Reads the JSON of a Hugging Face `config.json` or a `bert_config.json`.
 
         Args:
             fields: the parsed JSON.
-            num_labels: C of the head to build.
 
         Returns:
             The config.
@@ -165,8 +159,6 @@ class EncoderConfig:
             if not _is_size(fields[name]):
                 raise ValueError(f"`{name}` must be a positive whole number. Received: "
                                  f"{name}={fields[name]!r}")
-        dropout = fields.get("hidden_dropout_prob", 0.1)
-        classifier_dropout = fields.get("classifier_dropout")
         return cls.uniform(
             vocab_size=fields["vocab_size"],
             hidden_size=fields["hidden_size"],
@@ -177,12 +169,9 @@ class EncoderConfig:
             type_vocab_size=fields.get("type_vocab_size", 2),
             activation=fields.get("hidden_act", "gelu"),
             layer_norm_epsilon=fields.get("layer_norm_eps", 1e-12),
-            hidden_dropout=dropout,
+            hidden_dropout=fields.get("hidden_dropout_prob", 0.1),
             attention_dropout=fields.get("attention_probs_dropout_prob", 0.1),
-            classifier_dropout=dropout if classifier_dropout is None
-            else classifier_dropout,
             initializer_range=fields.get("initializer_range", 0.02),
-            num_labels=num_labels,
         )
 
     def to_json(self) -> str:
@@ -221,7 +210,7 @@ def named(name: str, **others: Any) -> EncoderConfig:
 
     Args:
         name: one of `SHAPE_NAMES`.
-        **others: fields to set, such as `num_labels`.
+        **others: fields to set, such as `max_positions`.
 
     Returns:
         The config.

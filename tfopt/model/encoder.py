@@ -1,7 +1,7 @@
-"""BERT with a classification head, as a functional Keras model.
+"""A text encoder with a head, as a functional Keras model.
 
-EncoderConfig -> keras.Model. After Devlin et al. 2018, arXiv:1810.04805 (post-norm
-encoder, GELU, learned positions, tanh pooler). Every projection is a plain `Dense`,
+EncoderConfig, Head -> keras.Model. After Devlin et al. 2018, arXiv:1810.04805
+(post-norm encoder, GELU, learned positions). Every projection is a plain `Dense`,
 since tfmot refuses EinsumDense, MultiHeadAttention and subclassed models.
 """
 
@@ -12,37 +12,39 @@ from collections.abc import Mapping, Sequence
 from absl import logging
 
 from tfopt.backend import keras, tf
-from tfopt.model import anatomy, inference_layers, layers
+from tfopt.model import anatomy, heads, inference_layers, layers
 from tfopt.model.anatomy import layer_name
 from tfopt.model.attention import SelfAttention
 from tfopt.model.config import EncoderConfig
+from tfopt.model.heads import Head
 from tfopt.types import INPUT_NAMES
 
 _ACTIVATIONS = {"gelu_tanh": layers.gelu_tanh}  # those Keras has not by name
 
 
-def build(config: EncoderConfig, seed: int = 0) -> keras.Model:
+def build(config: EncoderConfig, head: Head = Head(), seed: int = 0) -> keras.Model:
     """Builds the model with fresh weights.
 
     Args:
         config: the sizes.
+        head: what stands on the encoder.
         seed: of the fresh weights; the same seed gives the same weights.
 
     Returns:
         A model from {input_ids, attention_mask, token_type_ids}, <int32>[B, T] each,
-        to logits <float32>[B, C].
+        to <float32>[B, C]: logits, or what the head gives.
     """
-    made = _layers(config, seed)
+    made = _layers(config, head, seed)
     inputs = _inputs()
     x = _embed(made, inputs["input_ids"], inputs["token_type_ids"])
     x = made[anatomy.EMBEDDING_DROPOUT](x)
     mask, last = inputs["attention_mask"], config.num_layers - 1
     for i in range(last):
         x = _encoder_layer(made, i, x, x, mask, dropout=True)
-    x = _encoder_layer(made, last, made[anatomy.HEAD_TOKENS](x), x, mask, dropout=True)
-    x = made[anatomy.FIRST_TOKEN]([x, mask])
-    x = made[anatomy.CLASSIFIER_DROPOUT](made[anatomy.POOLER](x))
-    return keras.Model(inputs, made[anatomy.CLASSIFIER](x), name="bert")
+    read = made[anatomy.HEAD_TOKENS](x) if anatomy.HEAD_TOKENS in made else x
+    x = heads.read_by(made, _encoder_layer(made, last, read, x, mask, dropout=True),
+                      mask)
+    return keras.Model(inputs, heads.output_of(made, x, dropout=True), name="bert")
 
 
 def for_inference(model: keras.Model,
@@ -52,7 +54,7 @@ def for_inference(model: keras.Model,
 
     Batch and tokens share one axis, so that a Dense is one matrix product without
     shape arithmetic; dropout is gone; and the last layer computes queries and ffn
-    for the first token alone, since the head reads no other.
+    for the first token alone, where the head reads no other.
 
     Args:
         model: a BERT; its layers and weights are shared, not copied.
@@ -90,12 +92,18 @@ def for_inference(model: keras.Model,
     last = anatomy.num_layers(model) - 1
     for i in range(last):
         x = _encoder_layer(made, i, x, x, mask, massive=massive)
-    first = layers.FirstToken(name=anatomy.FIRST_TOKEN)([x, mask])  # [B, D]
-    x = _encoder_layer(made, last, first, x, mask, massive=massive)
+    if anatomy.FIRST_TOKEN in made:
+        first = layers.FirstToken(name=anatomy.FIRST_TOKEN)([x, mask])  # [B, D]
+        x = _encoder_layer(made, last, first, x, mask, massive=massive)
+    else:
+        x = heads.read_by(
+            made, _encoder_layer(made, last, x, x, mask, massive=massive), mask)
     if massive is not None:
         x = inference_layers.KeepApart()(x)
-    return keras.Model(inputs, made[anatomy.CLASSIFIER](made[anatomy.POOLER](x)),
-                       name="bert")
+    x = heads.output_of(made, x)
+    if heads.head_of(model).reads == "all":
+        x = inference_layers.SplitTokens(name="split_tokens")([x, mask])
+    return keras.Model(inputs, x, name="bert")
 
 
 def _inputs() -> dict:
@@ -170,7 +178,8 @@ def _encoder_layer(made: Mapping[str, keras.layers.Layer], index: int, x, memory
     return norm(add([x, drop("ffn_dropout", last(y))]))
 
 
-def _layers(config: EncoderConfig, seed: int) -> dict[str, keras.layers.Layer]:
+def _layers(config: EncoderConfig, head: Head, seed: int
+            ) -> dict[str, keras.layers.Layer]:
     """Makes every layer that has weights, state or a knob, by name."""
     made: list[keras.layers.Layer] = []
 
@@ -204,11 +213,11 @@ def _layers(config: EncoderConfig, seed: int) -> dict[str, keras.layers.Layer]:
     norm(anatomy.EMBEDDING_NORM)
     dropout(anatomy.EMBEDDING_DROPOUT, config.hidden_dropout)
     for i in range(config.num_layers):
-        heads, neurons = config.num_heads[i], config.intermediate_sizes[i]
-        if heads:
+        num_heads, neurons = config.num_heads[i], config.intermediate_sizes[i]
+        if num_heads:
             for role in ("query", "key", "value"):
-                dense(layer_name(i, role), heads * config.head_size)
-            made.append(SelfAttention(heads, config.attention_dropout,
+                dense(layer_name(i, role), num_heads * config.head_size)
+            made.append(SelfAttention(num_heads, config.attention_dropout,
                                       name=layer_name(i, anatomy.ATTENTION)))
             dense(layer_name(i, "attention_output"), config.hidden_size)
             dropout(layer_name(i, "attention_dropout"), config.hidden_dropout)
@@ -218,9 +227,5 @@ def _layers(config: EncoderConfig, seed: int) -> dict[str, keras.layers.Layer]:
             dense(layer_name(i, "ffn_output"), config.hidden_size)
             dropout(layer_name(i, "ffn_dropout"), config.hidden_dropout)
         norm(layer_name(i, anatomy.FFN_NORM))
-    made.append(layers.FirstToken(name=anatomy.FIRST_TOKEN))
-    dense(anatomy.POOLER, config.hidden_size, "tanh")
-    dropout(anatomy.CLASSIFIER_DROPOUT, config.classifier_dropout)
-    dense(anatomy.CLASSIFIER, config.num_labels)
-    made.append(layers.HeadTokens(name=anatomy.HEAD_TOKENS))
+    heads.make(head, config.hidden_size, made.append, dense)
     return {layer.name: layer for layer in made}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfopt.backend import keras, tf
+from tfopt.model.layers import batch_size
 
 # Below every number of a model, above float32's infinity.
 LOWEST = -3e38
@@ -15,6 +16,16 @@ class MergeTokens(keras.layers.Layer):
     def call(self, inputs):
         """Reshapes."""
         return tf.reshape(inputs, [-1])
+
+
+@keras.utils.register_keras_serializable(package="tfopt")
+class SplitTokens(keras.layers.Layer):
+    """Puts batch and tokens into two axes again: <...>[B*T, C] -> <...>[B, T, C]."""
+
+    def call(self, inputs):
+        """Reshapes x <...>[B*T, C] by the attention mask <int32>[B, T]."""
+        x, mask = inputs
+        return tf.reshape(x, [batch_size(mask), -1, x.shape[-1]])
 
 
 @keras.utils.register_keras_serializable(package="tfopt")

@@ -228,6 +228,27 @@ class FirstToken(keras.layers.Layer):
         return tf.reshape(x, [batch_size(mask), -1, x.shape[-1]])[:, 0]
 
 
+@keras.utils.register_keras_serializable(package="tfopt")
+class MeanTokens(keras.layers.Layer):
+    """The mean over the visible tokens' vectors of each example."""
+
+    def call(self, inputs):
+        """Averages.
+
+        Args:
+            inputs: x <float>[B, T, D] or <float>[B*T, D], and the attention mask
+                <int32>[B, T].
+
+        Returns:
+            <float>[B, D].
+        """
+        x, mask = inputs
+        x = tf.reshape(x, [batch_size(mask), -1, x.shape[-1]])
+        visible = tf.cast(mask, x.dtype)[:, :, tf.newaxis]
+        count = tf.maximum(tf.reduce_sum(visible, axis=1), 1)
+        return tf.reduce_sum(x * visible, axis=1) / count
+
+
 def batch_size(tensor):
     """B as a number where the graph knows it, else as a scalar tensor.
 

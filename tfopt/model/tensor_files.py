@@ -11,9 +11,10 @@ import numpy as np
 from absl import logging
 
 from tfopt.backend import keras, tf
-from tfopt.model import anatomy, encoder
+from tfopt.model import anatomy, encoder, heads
 from tfopt.model.anatomy import layer_name
 from tfopt.model.config import EncoderConfig
+from tfopt.model.heads import Head
 
 # A file that is cut short raises IndexError.
 _TENSORFLOW_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
@@ -31,11 +32,12 @@ LAYER_NAMES = {
 }
 
 
-def load_hugging_face(path: Path, num_labels: int | None, seed: int) -> keras.Model:
+def load_hugging_face(path: Path, num_labels: int | None, head: Head | None, seed: int
+                      ) -> keras.Model:
     """Loads `config.json` with `model.safetensors`; as `checkpoint.load` says."""
     _check_files(path, "config.json")
     with _safetensors(path / "model.safetensors") as tensors:
-        return _read_hugging_face(path, tensors, num_labels, seed)
+        return _read_hugging_face(path, tensors, num_labels, head, seed)
 
 
 def labels(file: Path) -> list[str] | None:
@@ -55,7 +57,7 @@ def labels(file: Path) -> list[str] | None:
     return found
 
 
-def _read_hugging_face(path, tensors, num_labels, seed) -> keras.Model:
+def _read_hugging_face(path, tensors, num_labels, head, seed) -> keras.Model:
     fields = _read_json(path / "config.json")
     names = set(tensors.keys())
     prefix = next((p for p in ("", "bert.", "model.bert.")
@@ -75,9 +77,11 @@ def _read_hugging_face(path, tensors, num_labels, seed) -> keras.Model:
 
     trained = (tensors.get_slice("classifier.bias").get_shape()[0]
                if "classifier.bias" in names else 0)
-    settings = _config(path / "config.json", fields, classes(num_labels, trained))
+    settings = _config(path / "config.json", fields)
     _check_vocabulary(path, settings)
-    model = encoder.build(settings, seed)
+    own = _head(fields, trained)
+    wanted = head or own.with_outputs(num_labels)
+    model = encoder.build(settings, wanted, seed)
 
     def kernel(name):
         return read(f"{name}.weight").T
@@ -98,16 +102,18 @@ def _read_hugging_face(path, tensors, num_labels, seed) -> keras.Model:
             name = f"{prefix}encoder.layer.{i}.{published}"
             values[layer_name(i, role)] = norm(name) if "Norm" in published else [
                 kernel(name), read(f"{name}.bias")]
-    if f"{prefix}pooler.dense.weight" in names:
+    if f"{prefix}pooler.dense.weight" in names and heads.keeps(
+            anatomy.POOLER, own, wanted):
         values[anatomy.POOLER] = [kernel(f"{prefix}pooler.dense"),
                                   read(f"{prefix}pooler.dense.bias")]
-    if trained == settings.num_labels:
+    if trained and heads.keeps(anatomy.CLASSIFIER, own, wanted):
         values[anatomy.CLASSIFIER] = [kernel("classifier"), read("classifier.bias")]
     _assign(model, values, path / "model.safetensors")
     return model
 
 
-def load_google(path: Path, num_labels: int | None, seed: int) -> keras.Model:
+def load_google(path: Path, num_labels: int | None, head: Head | None, seed: int
+                ) -> keras.Model:
     """Loads `bert_config.json` with `*.ckpt.*`; as `checkpoint.load` says."""
     prefix = str(sorted(path.glob("*.ckpt.index"))[0]).removesuffix(".index")
     try:
@@ -130,9 +136,12 @@ def load_google(path: Path, num_labels: int | None, seed: int) -> keras.Model:
     trained = (reader.get_variable_to_shape_map()["output_bias"][0]
                if {"output_bias", "output_weights"} <= names else 0)
     file = path / "bert_config.json"
-    settings = _config(file, _read_json(file), classes(num_labels, trained))
+    fields = _read_json(file)
+    settings = _config(file, fields)
     _check_vocabulary(path, settings)
-    model = encoder.build(settings, seed)
+    own = _head(fields, trained)
+    wanted = head or own.with_outputs(num_labels)
+    model = encoder.build(settings, wanted, seed)
 
     def norm(name):
         return [read(f"{name}/gamma"), read(f"{name}/beta")]
@@ -145,14 +154,15 @@ def load_google(path: Path, num_labels: int | None, seed: int) -> keras.Model:
         anatomy.SEGMENT_EMBEDDING: [read("bert/embeddings/token_type_embeddings")],
         anatomy.POSITION_EMBEDDING: [read("bert/embeddings/position_embeddings")],
         anatomy.EMBEDDING_NORM: norm("bert/embeddings/LayerNorm"),
-        anatomy.POOLER: dense("bert/pooler/dense"),
     }
+    if heads.keeps(anatomy.POOLER, own, wanted):
+        values[anatomy.POOLER] = dense("bert/pooler/dense")
     for i in range(settings.num_layers):
         for role, published in LAYER_NAMES.items():
             name = f"bert/encoder/layer_{i}/{published.replace('.', '/')}"
             values[layer_name(i, role)] = (
                 norm(name) if "Norm" in published else dense(name))
-    if trained == settings.num_labels:
+    if trained and heads.keeps(anatomy.CLASSIFIER, own, wanted):
         values[anatomy.CLASSIFIER] = [read("output_weights").T, read("output_bias")]
     _assign(model, values, Path(prefix))
     return model
@@ -174,14 +184,17 @@ def _assign(model: keras.Model, values: Mapping[str, list], source: Path) -> Non
         logging.info("%s: fresh weights for %s", source, ", ".join(fresh))
 
 
-def classes(asked: int | None, trained: int = 0) -> int:
-    """Classes of the head: those asked for, else the trained ones, else 2."""
-    return (trained or 2) if asked is None else asked
+def _head(fields: Mapping, trained: int) -> Head:
+    """The checkpoint's own head, of as many classes as were trained, or 2."""
+    dropout = fields.get("classifier_dropout")
+    if dropout is None:
+        dropout = fields.get("hidden_dropout_prob", 0.1)
+    return Head(outputs=trained or 2, dropout=dropout)
 
 
-def _config(file: Path, fields: Mapping, num_labels: int) -> EncoderConfig:
+def _config(file: Path, fields: Mapping) -> EncoderConfig:
     try:
-        return EncoderConfig.from_published(fields, num_labels)
+        return EncoderConfig.from_published(fields)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from error
 

@@ -17,7 +17,7 @@ import numpy as np
 from tfopt.backend import keras, tf
 from tfopt.compress.samples import read
 from tfopt.compress.structure.least_squares import damped
-from tfopt.model import anatomy, encoder, layers
+from tfopt.model import anatomy, encoder, heads, layers
 from tfopt.model.anatomy import layer_name
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
@@ -129,7 +129,8 @@ def narrow(model: keras.Model, kept: Sequence[int], pooled: Sequence[int]
         ValueError: `check_plain` refuses the model.
     """
     check_plain(model)
-    small = encoder.build(anatomy.config_of(model).replace(hidden_size=len(kept)))
+    small = encoder.build(anatomy.config_of(model).replace(hidden_size=len(kept)),
+                          heads.head_of(model))
     for layer in small.layers:
         sliced = []
         for weight, narrower in zip(model.get_layer(layer.name).get_weights(),

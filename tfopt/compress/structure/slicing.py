@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfopt.backend import keras
-from tfopt.model import EncoderConfig, anatomy, encoder
+from tfopt.model import EncoderConfig, anatomy, encoder, heads
 from tfopt.model.anatomy import layer_name
 
 Units = tuple[int, ...]
@@ -61,7 +61,7 @@ def cut(model: keras.Model, kept: Kept) -> keras.Model:
     check_plain(model)
     config = anatomy.config_of(model)
     _check(kept, config)
-    small = encoder.build(kept.config(config))
+    small = encoder.build(kept.config(config), heads.head_of(model))
     given = {layer.name: layer.get_weights() for layer in model.layers}
     for i in range(config.num_layers):
         columns = _columns(kept.heads[i], config.head_size)
@@ -132,7 +132,8 @@ def shorten(model: keras.Model, kept: Sequence[int]) -> keras.Model:
     config = anatomy.config_of(model)
     small = encoder.build(config.replace(
         num_heads=[config.num_heads[i] for i in kept],
-        intermediate_sizes=[config.intermediate_sizes[i] for i in kept]))
+        intermediate_sizes=[config.intermediate_sizes[i] for i in kept]),
+        heads.head_of(model))
     for layer in small.layers:
         source = model.get_layer(_name_before(layer.name, kept))
         if type(source) is not type(layer):

@@ -1,0 +1,88 @@
+"""Heads: their rules, what they read, and the same numbers by the fast wiring."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfopt import model
+from tfopt.backend import keras
+from tfopt.model import Head, anatomy
+
+CONFIG = model.EncoderConfig.uniform(
+    hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, vocab_size=60,
+    max_positions=32, initializer_range=0.3)
+HEADS = [Head(), Head(outputs=5, pooler="relu", dropout=0.2), Head(pooler=None),
+         Head(outputs=None), Head(outputs=None, reads="mean", pooler=None, dropout=0.0),
+         Head(reads="mean"), Head(outputs=7, reads="all", pooler=None),
+         Head(reads="all", pooler="gelu_tanh")]
+LENGTHS = np.array([[9], [4], [1]])
+VISIBLE = np.arange(9)[None] < LENGTHS
+INPUTS = {"input_ids": np.arange(27).reshape(3, 9) % 50,
+          "attention_mask": VISIBLE.astype(np.int32),
+          "token_type_ids": np.zeros([3, 9], np.int32)}
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    *(("outputs", value) for value in (0, -1, 1.5, "2", True)),
+    *(("reads", value) for value in ("last", None)),
+    *(("pooler", value) for value in ("softmax", "")),
+    *(("dropout", value) for value in (-0.1, 1, None, "0.1"))])
+def test_a_broken_rule_names_its_field(field, value):
+    with pytest.raises(ValueError, match=f"^`{field}` must be .*{field}={value!r}$"):
+        Head(**{field: value})
+
+
+@pytest.mark.parametrize("head", HEADS, ids=str)
+def test_the_head_is_read_back_and_wired_fast_to_the_same_output(head):
+    bert = model.build(CONFIG, head, seed=1)
+    clone = keras.Model.from_config(bert.get_config())
+    assert model.head_of(bert) == model.head_of(clone) == head
+    assert model.config_of(bert) == CONFIG
+    expected = bert(INPUTS).numpy()
+    width = head.outputs or CONFIG.hidden_size
+    assert expected.shape == ((3, 9, width) if head.reads == "all" else (3, width))
+    seen = VISIBLE if head.reads == "all" else slice(None)
+    fast = model.for_inference(bert)
+    assert fast is not bert
+    np.testing.assert_allclose(fast(INPUTS).numpy()[seen], expected[seen], atol=1e-5)
+
+
+def test_the_mean_is_of_visible_tokens():
+    bert = model.build(CONFIG, Head(outputs=None, reads="mean", pooler=None))
+    states = keras.Model(bert.inputs, anatomy.hidden_states(bert)[-1])(INPUTS).numpy()
+    expected = [states[i, :n].mean(axis=0) for i, (n,) in enumerate(LENGTHS)]
+    np.testing.assert_allclose(bert(INPUTS), expected, atol=1e-6)
+
+
+def test_only_a_head_of_the_first_token_may_leave_the_others_out():
+    names = {head: {layer.name for layer in model.build(CONFIG, head).layers}
+             for head in HEADS}
+    for head, found in names.items():
+        assert (anatomy.HEAD_TOKENS in found) == (head.reads == "first")
+
+
+@pytest.mark.parametrize(("head", "kept"), [
+    (Head(outputs=3), {"pooler", "classifier"}), (Head(outputs=4), {"pooler"}),
+    (Head(outputs=3, dropout=0.5), {"pooler", "classifier"}),
+    (Head(outputs=3, pooler=None), set()), (Head(outputs=3, reads="mean"), set()),
+    (Head(outputs=None), {"pooler"})], ids=str)
+@pytest.mark.parametrize("own", [True, False])
+def test_a_checkpoint_is_loaded_with_another_head(tiny_dir, tmp_path, head, kept, own):
+    trained = model.load(tiny_dir)
+    if own:
+        model.save(trained, tmp_path)
+    loaded = model.load(tmp_path if own else tiny_dir, head=head, seed=4)
+    assert model.head_of(loaded) == head
+    same = {layer.name for layer in loaded.layers if layer.weights and all(
+        np.array_equal(a, b) for a, b in zip(
+            layer.get_weights(), trained.get_layer(layer.name).get_weights(),
+            strict=True))}
+    encoder = {layer.name for layer in loaded.layers if layer.weights} - {
+        "pooler", "classifier"}
+    assert same == encoder | kept
+
+
+def test_labels_and_head_are_not_both_given(tiny_dir):
+    with pytest.raises(ValueError, match="Received: num_labels=2, head=Head"):
+        model.load(tiny_dir, num_labels=2, head=Head())
