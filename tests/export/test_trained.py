@@ -167,11 +167,11 @@ def test_a_users_own_model_has_its_ranges_too():
         assert found[parts.tensors[tensor].name.decode()] == expected
 
 
-def test_massive_are_the_outputs_of_products_alone():
+def test_outlier_channels_are_the_outputs_of_products_alone():
     own = Grid("static", -1.0, 1.0, channels=(3, 17), channels_low=-90.0)
     layers = {"dense": QuantizedDense(20, grids={"output": own}, name="dense"),
               "even": quantized_dense("even", 20, output=(-1.0, 1.0)),
               "sum": QuantizedAdd(grids={"output": own}, name="sum")}
     for layer in (layers["dense"], layers["even"]):
         layer.build([None, 4])
-    assert trained.massive(layers) == {"dense": (3, 17)}
+    assert trained.outlier_channels(layers) == {"dense": (3, 17)}

@@ -21,7 +21,7 @@ HARMED = ("/layer_0_value/", "/layer_0_attention_output/")
 
 
 @pytest.fixture(scope="module")
-def graph() -> tflite.Graph:
+def graph() -> tflite.FloatGraph:
     """A BERT one of whose products gives what int8 cannot hold, and one takes it.
 
     One weight of its kernel makes a channel that is ten thousand times the others.

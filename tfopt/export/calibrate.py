@@ -99,10 +99,10 @@ def observe(contents: bytes, examples: Sequence[Example]) -> dict[str, Observed]
     if len(examples) < FEWEST:
         raise ValueError(f"Calibration needs at least {FEWEST} examples, better some "
                          f"hundreds. Received: {len(examples)}")
-    graph = _Graph(contents)
+    recorder = _Recorder(contents)
     limits: dict[str, list] = {}
     for example in examples:
-        for name, value in graph.run(example):
+        for name, value in recorder.run(example):
             channels = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0) if (
                 value.ndim) else np.abs(value)[None]
             seen = limits.setdefault(name, [np.inf, -np.inf, channels])
@@ -113,7 +113,7 @@ def observe(contents: bytes, examples: Sequence[Example]) -> dict[str, Observed]
                        if seen[2].shape == channels.shape else channels)
     counts = {name: np.zeros(_BINS, np.int64) for name in limits}
     for example in examples:
-        for name, value in graph.run(example):
+        for name, value in recorder.run(example):
             low, high, _ = limits[name]
             scale = _BINS / (high - low) if high > low else 0.0
             bins = np.minimum((value.ravel() - low) * scale, _BINS - 1).astype(np.int32)
@@ -127,12 +127,12 @@ def values(contents: bytes, examples: Sequence[Example]) -> list[dict[str, np.nd
 
     The logits are there under the name `LOGITS`, widened where they are integers.
     """
-    graph = _Graph(contents)
-    return [{name: value.copy() for name, value in graph.run(example)}
-            | {LOGITS: graph.logits()} for example in examples]
+    recorder = _Recorder(contents)
+    return [{name: value.copy() for name, value in recorder.run(example)}
+            | {LOGITS: recorder.logits()} for example in examples]
 
 
-class _Graph:
+class _Recorder:
     """A `.tflite` that keeps every activation of a run."""
 
     def __init__(self, contents: bytes):

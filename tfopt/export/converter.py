@@ -18,7 +18,7 @@ def to_bytes(
     length: int | None = None,
     optimizations: Sequence = (),
     types: Sequence = (),
-    massive: Mapping[str, Sequence[int]] | None = None,
+    outlier_channels: Mapping[str, Sequence[int]] | None = None,
     integer: bool = False,
 ) -> bytes:
     """Converts a model.
@@ -28,7 +28,7 @@ def to_bytes(
         length: tokens of the input; None leaves it open.
         optimizations: of the converter.
         types: those that it may use for weights.
-        massive: as of `model.for_inference`.
+        outlier_channels: as of `model.for_inference`.
         integer: the same.
 
     Returns:
@@ -41,9 +41,9 @@ def to_bytes(
     if length is not None and length < 1:
         raise ValueError(f"`length` must be at least 1. Received: length={length}")
     saved_model.check_functional(model)
-    lean = for_inference(densified(model), massive, integer)
+    inference_model = for_inference(densified(model), outlier_channels, integer)
     with tempfile.TemporaryDirectory() as directory:
-        saved_model.save(lean, directory, 1, length)
+        saved_model.save(inference_model, directory, 1, length)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             directory, signature_keys=[saved_model.SIGNATURE])
         converter.optimizations = list(optimizations)
@@ -56,4 +56,4 @@ def to_bytes(
                 f"shape. Received: model {model.name!r}: "
                 f"{str(error).partition(chr(10))[0][-400:]}") from error
     # Nothing is kept apart where LayerNorm may be folded.
-    return contents if massive is None else flatbuffer.join(contents, LOWEST)
+    return contents if outlier_channels is None else flatbuffer.join(contents, LOWEST)

@@ -22,7 +22,7 @@ _HIDDEN_MARGIN = 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Graph:
+class FloatGraph:
     """A model in float32, to be quantized.
 
     Attributes:
@@ -45,7 +45,7 @@ class Graph:
         return flatbuffer.look_embeddings_up(self.contents)
 
 
-def of_products(graph: Graph, calibration: Sequence[Example] | None, method: str
+def of_products(graph: FloatGraph, calibration: Sequence[Example] | None, method: str
                 ) -> dict[str, Range]:
     """The ranges for products in integers within a float graph.
 
@@ -71,7 +71,7 @@ def of_products(graph: Graph, calibration: Sequence[Example] | None, method: str
     return _by(method, seen) | found
 
 
-def of_all(graph: Graph, calibration: Sequence[Example] | None, method: str
+def of_all(graph: FloatGraph, calibration: Sequence[Example] | None, method: str
            ) -> dict[str, Range]:
     """The ranges for a graph of integers alone.
 
@@ -92,15 +92,15 @@ def of_all(graph: Graph, calibration: Sequence[Example] | None, method: str
             for name, limits in ranges.items()}
 
 
-def for_integers(graph: Graph, calibration: Sequence[Example] | None) -> bytes:
+def for_integers(graph: FloatGraph, calibration: Sequence[Example] | None) -> bytes:
     """The float graph that one of integers alone is made from.
 
     Args:
         graph: the model.
-        calibration: examples; they show which channels are massive, unless trained.
+        calibration: examples; they show which channels are outliers, unless trained.
 
     Returns:
-        The `.tflite`, its LayerNorm in other operations, its massive channels kept
+        The `.tflite`, its LayerNorm in other operations, its outlier channels kept
         apart; made once.
 
     Raises:
@@ -109,31 +109,31 @@ def for_integers(graph: Graph, calibration: Sequence[Example] | None) -> bytes:
     return _for_integers(graph, calibration)[0]
 
 
-def _for_integers(graph: Graph, calibration: Sequence[Example] | None
+def _for_integers(graph: FloatGraph, calibration: Sequence[Example] | None
                   ) -> tuple[bytes, dict[str, Observed]]:
     if calibration is None:
         raise ValueError("A graph of integers needs examples to calibrate by: not "
                          "all of its ranges are trained. Received: calibration=None")
-    massive = (trained.massive(graph.trained) if graph.trained
-               else _massive(*_observed(graph, calibration)))
-    return _observed(graph, calibration, massive)
+    channels = (trained.outlier_channels(graph.trained) if graph.trained
+                else _outlier_channels(*_observed(graph, calibration)))
+    return _observed(graph, calibration, channels)
 
 
 def _by(method: str, seen: Mapping[str, Observed]) -> dict[str, Range]:
     return {name: observed.range(method) for name, observed in seen.items()}
 
 
-def _observed(graph: Graph, calibration: Sequence[Example],
-              massive: Mapping[str, Sequence[int]] | None = None
+def _observed(graph: FloatGraph, calibration: Sequence[Example],
+              apart: Mapping[str, Sequence[int]] | None = None
               ) -> tuple[bytes, dict[str, Observed]]:
     """A float graph and what examples showed of it.
 
     It is the one given; or that for integers, where channels to be kept apart are.
     """
-    key = id(calibration), None if massive is None else tuple(massive.items())
+    key = id(calibration), None if apart is None else tuple(apart.items())
     if key not in graph.seen:
-        wiring = {"massive": massive or {}, "integer": massive is not None}
-        contents = graph.contents if massive is None else converter.to_bytes(
+        wiring = {"outlier_channels": apart or {}, "integer": apart is not None}
+        contents = graph.contents if apart is None else converter.to_bytes(
             graph.model, length=graph.length, **wiring)
         # Examples run at their own lengths.
         opened = contents if graph.length is None else converter.to_bytes(
@@ -143,7 +143,7 @@ def _observed(graph: Graph, calibration: Sequence[Example],
     return graph.seen[key][1:]
 
 
-def _massive(contents: bytes, seen) -> dict[str, tuple[int, ...]]:
+def _outlier_channels(contents: bytes, seen) -> dict[str, tuple[int, ...]]:
     """Layer -> channels of its output whose range is many times the mean."""
     model = flatbuffer.parse(contents)
     found = {}

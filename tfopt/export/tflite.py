@@ -20,7 +20,7 @@ from tfopt import model as models
 from tfopt.backend import keras, tf
 from tfopt.export import aeq, calibrate, converter, flatbuffer, ranges
 from tfopt.export.aeq import Rule
-from tfopt.export.ranges import Graph
+from tfopt.export.ranges import FloatGraph
 from tfopt.model.anatomy import FFN_PRODUCT
 
 _KERNELS = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
@@ -152,7 +152,7 @@ def convert(
                     calibration=calibration, method=method, leave=leave)
 
 
-def float_graph(model: keras.Model, *, length: int | None = None) -> Graph:
+def float_graph(model: keras.Model, *, length: int | None = None) -> FloatGraph:
     """Converts a model to float32, from which `quantize` makes any scheme with rules.
 
     Args:
@@ -167,12 +167,12 @@ def float_graph(model: keras.Model, *, length: int | None = None) -> Graph:
     """
     trained = models.quantized_layers_of(model)
     plain = models.plain_copy(model) if trained else model
-    return Graph(model=plain, length=length, trained=trained,
-                 contents=converter.to_bytes(plain, length=length, massive={}))
+    return FloatGraph(model=plain, length=length, trained=trained,
+                 contents=converter.to_bytes(plain, length=length, outlier_channels={}))
 
 
 def quantize(
-    graph: Graph,
+    graph: FloatGraph,
     scheme: str,
     *,
     calibration: Sequence[calibrate.Example] | None = None,
@@ -224,7 +224,7 @@ def quantize(
     return quantized
 
 
-def prepared(graph: Graph, scheme: str, *,
+def prepared(graph: FloatGraph, scheme: str, *,
              calibration: Sequence[calibrate.Example] | None = None) -> bytes:
     """The float `.tflite` that a scheme quantizes, operation by operation.
 
@@ -244,7 +244,7 @@ def prepared(graph: Graph, scheme: str, *,
             else graph.looked_up)
 
 
-def operations(graph: Graph, scheme: str, *,
+def operations(graph: FloatGraph, scheme: str, *,
                calibration: Sequence[calibrate.Example] | None = None
                ) -> dict[str, str]:
     """The operations that a scheme quantizes: name of the output -> kind.

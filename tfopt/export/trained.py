@@ -42,23 +42,23 @@ def ranges(contents: bytes, layers: Mapping[str, Quantized]) -> dict[str, Range]
     Returns:
         Tensor name -> lowest and highest value.
     """
-    graph = _Graph(contents)
+    finder = _TensorFinder(contents)
     found: dict[str, Range] = {}
     for name, layer in layers.items():
         for point, grid in layer.grids.items():
             if grid.kind == "static":
-                found |= graph.tensors_at(name, layer, point, grid)
-    return graph.through_views(found)
+                found |= finder.tensors_at(name, layer, point, grid)
+    return finder.through_views(found)
 
 
-def massive(layers: Mapping[str, Quantized]) -> dict[str, tuple[int, ...]]:
+def outlier_channels(layers: Mapping[str, Quantized]) -> dict[str, tuple[int, ...]]:
     """The layers whose output has channels with a range of their own."""
     return {name: layer.grids["output"].channels for name, layer in layers.items()
             if hasattr(layer, "kernel") and "output" in layer.grids
             and layer.grids["output"].channels}
 
 
-class _Graph:
+class _TensorFinder:
     """A float graph whose tensors are found by layer and point."""
 
     def __init__(self, contents: bytes):

@@ -16,7 +16,7 @@ from absl import logging
 
 from tfopt.export import calibrate, tflite
 from tfopt.export.calibrate import Example
-from tfopt.export.ranges import Graph
+from tfopt.export.ranges import FloatGraph
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
 
@@ -65,7 +65,7 @@ class Guarded:
 
 
 def losses(
-    graph: Graph,
+    graph: FloatGraph,
     scheme: str,
     examples: Sequence[Example],
     judge: Judge,
@@ -107,7 +107,7 @@ def losses(
 
 
 def within(
-    graph: Graph,
+    graph: FloatGraph,
     scheme: str,
     examples: Sequence[Example],
     judge: Judge,
