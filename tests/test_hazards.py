@@ -309,8 +309,9 @@ def test_tf_keras_is_keras_2_in_either_order(first, second):
 def test_serving_imports_no_tensorflow():
     """It costs seconds and most of a small server's memory: imported when needed."""
     code, said = run_python(
-        "import sys, tfopt, tfopt.export.interpreter, tfopt.data.wordpiece",
+        "import sys, tfopt, tfopt.export.interpreter, tfopt.serve, tfopt.tasks",
         "import ai_edge_litert.interpreter",
-        "assert tfopt.Interpreter and tfopt.data.WordPiece",
+        "assert tfopt.Interpreter and tfopt.data.WordPiece and tfopt.Bundle",
+        "assert tfopt.tasks.all_tasks()",
         "assert not {'tensorflow', 'tf_keras', 'keras'} & set(sys.modules)")
     assert code == 0, said

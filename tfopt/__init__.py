@@ -14,7 +14,7 @@ By hand, in a Keras script of one's own:
     open("small.tflite", "wb").write(tfopt.convert(small, "dynamic_wi8_afp32"))
 
 Names are imported when first used, so that a server that only runs a `.tflite`
-(`tfopt.Interpreter`, `tfopt.data.WordPiece`) imports no TensorFlow.
+(`tfopt.Bundle`, `tfopt.Interpreter`) imports no TensorFlow.
 """
 
 import importlib
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         measure,
         model,
         report,
+        serve,
         sparse,
         tasks,
         train,
@@ -52,12 +53,14 @@ if TYPE_CHECKING:
     from tfopt.compress.recipe import Recipe
     from tfopt.export.interpreter import Interpreter
     from tfopt.export.tflite import convert
+    from tfopt.serve.bundle import Bundle
     from tfopt.train.distill.config import Distillation
     from tfopt.train.distribute.strategy import strategy
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "Bundle",
     "Distillation",
     "Fisher",
     "Interpreter",
@@ -81,6 +84,7 @@ __all__ = [
     "model",
     "quantize_model",
     "report",
+    "serve",
     "sparse",
     "strategy",
     "tasks",
@@ -88,6 +92,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Bundle": "tfopt.serve.bundle",
     "Distillation": "tfopt.train.distill.config",
     "Fisher": "tfopt.compress.passes.fisher",
     "Interpreter": "tfopt.export.interpreter",

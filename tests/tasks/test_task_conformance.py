@@ -67,6 +67,11 @@ def test_its_metrics_hold_the_monitor(task):
     assert better in ("higher", "lower")
 
 
+def test_the_head_gives_its_outputs(task):
+    assert task.head().outputs == task.outputs
+    task.check_head(task.head())
+
+
 def test_the_objective_is_the_mean_of_the_losses_of_examples(task, outputs, targets):
     plain = task.objective()
     assert isinstance(plain, objective.Objective) and plain.monitor == task.monitor

@@ -1,8 +1,7 @@
 """Trains a model to be quantized: it computes as its `.tflite` will.
 
 After Jacob et al. 2018, arXiv:1712.05877, with a scale for each output channel of a
-kernel and each row of a table, on tfmot's `quantize_annotate_layer` and
-`quantize_apply`.
+kernel and each row of a table, in the wrappers of tfmot's `quantize_apply`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from tfopt.backend import keras
-from tfopt.compress.base import Context, Outcome, Pass, Stage, copy_model
+from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.layer_selection import check_expressions, matches, skipped
 from tfopt.compress.pruning.callbacks import KeepMask
 from tfopt.compress.pruning.masked_layer import check_wrapped
@@ -111,7 +110,7 @@ class QuantizationAware(Pass):
         if quantized_layers_of(model) or configs.wrappers_of(model):
             raise ValueError("The model is quantized already; `tfopt.model.plain_copy` "
                              f"gives it without. Received: {model.name!r}")
-        return configs.annotate(copy_model(model), self._configs(model))
+        return configs.annotate(model, self._configs(model))
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """The one that sets the phases, and one that keeps a pruned model's zeros."""

@@ -1,0 +1,153 @@
+"""A directory a model ships in -> answers to texts, without TensorFlow.
+
+    bundle = Bundle.open("runs/a")
+    bundle.predict(["where is my parcel?", "so bad"])
+    # [{"label": "track order", "score": 0.98, "scores": {...}}, ...]
+
+In it are `model.tflite`, the tokenizer's files, `labels.txt` where there are labels,
+and `bundle.json`, which says what they are for (`manifest`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfopt import tasks
+from tfopt.data import corpus
+from tfopt.data.tokenizer import Tokenizer, from_directory
+from tfopt.export.interpreter import Interpreter
+from tfopt.files import write_whole
+from tfopt.serve import manifest
+from tfopt.tasks import Task
+from tfopt.types import PathLike
+
+
+class Bundle:
+    """A model with all that it takes to answer; `open` and `write` make one.
+
+    Any number of threads may ask it at once.
+
+    Args:
+        interpreter: computes.
+        task: what outputs mean.
+        tokenizer: reads texts.
+        max_length: tokens to which texts are cut.
+        fields: what `bundle.json` says.
+
+    Raises:
+        ValueError: the model gives another number of outputs than the task has.
+    """
+
+    def __init__(self, interpreter: Interpreter, *, task: Task, tokenizer: Tokenizer,
+                 max_length: int, fields: Mapping[str, Any]):
+        if interpreter.outputs != task.outputs:
+            raise ValueError(
+                f"The model of a bundle must give the {task.outputs} outputs of its "
+                f"task, {task.name()}. Received: {interpreter.outputs} outputs")
+        self.task, self.tokenizer, self.fields = task, tokenizer, dict(fields)
+        self.max_length = min(max_length, interpreter.fixed_length or max_length)
+        self._interpreter = interpreter
+
+    @classmethod
+    def open(cls, directory: PathLike, num_threads: int | None = None,
+             copies: int | None = None) -> Bundle:
+        """Opens a directory that `write` has completed, or one of the first edition.
+
+        Args:
+            directory: of the bundle.
+            num_threads: of a request; None tries what answers fastest here.
+            copies: of the model at most, each with weights of its own, to compute that
+                many requests at once; None for as many as have a core for each thread.
+                There is one until several threads ask.
+
+        Returns:
+            The bundle.
+
+        Raises:
+            ValueError: a file is missing, damaged or of a newer format; says which.
+        """
+        directory = Path(directory)
+        fields = manifest.read(directory)
+        tokenizer = from_directory(directory)
+        try:
+            task = tasks.from_fields(fields["task"])
+            return cls(
+                Interpreter(directory / manifest.MODEL_FILE, num_threads=num_threads,
+                            copies=copies, pad_id=tokenizer.pad_id),
+                task=task, tokenizer=tokenizer, max_length=fields["max_length"],
+                fields=fields)
+        except ValueError as error:
+            raise ValueError(f"{error} (the bundle {directory})") from error
+
+    @classmethod
+    def write(cls, directory: PathLike, *, task: Task, tokenizer: Tokenizer,
+              max_length: int, scheme: str, model: bytes | None = None,
+              figures: Mapping[str, float] | None = None,
+              source: Mapping[str, Any] | None = None) -> None:
+        """Makes a directory with a model into a bundle.
+
+        `bundle.json` comes last: one of before tells that files are not its own.
+
+        Args:
+            directory: made if missing; files of a bundle that was there are replaced.
+            task: what the model was trained for.
+            tokenizer: of the ids that the model reads.
+            max_length: tokens to which texts are cut.
+            scheme: how the model was exported.
+            model: contents of `model.tflite`; None takes the file that is there.
+            figures: what was measured, name -> value.
+            source: what the model was made of, JSON values.
+
+        Raises:
+            ValueError: there is no model.
+            OSError: the disk is full or not writable.
+        """
+        directory = Path(directory)
+        path = directory / manifest.MODEL_FILE
+        if model is None and not path.is_file():
+            raise ValueError(f"A bundle needs a model. Received: no {path}")
+        if model is not None:
+            write_whole(path, model)
+        tokenizer.save(directory)
+        if task.labels:
+            write_whole(directory / corpus.LABELS_FILE, corpus.labels_text(task.labels))
+        else:  # of a task that was here before
+            (directory / corpus.LABELS_FILE).unlink(missing_ok=True)
+        manifest.write(directory, {
+            "task": task.to_fields(), "max_length": max_length, "scheme": scheme,
+            "source": dict(source or {})}, figures or {})
+
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None
+                ) -> list[dict[str, Any]]:
+        """Answers texts, or pairs of texts.
+
+        Args:
+            texts: N texts.
+            pairs: N second texts, or None.
+
+        Returns:
+            The task's answer to each: of a classification its label, score, and the
+            scores of all labels.
+
+        Raises:
+            ValueError: what should be lists of texts is not, or texts and pairs differ
+                in number.
+        """
+        outputs = self.outputs(texts, pairs)
+        return self.task.decode(outputs) if len(outputs) else []
+
+    def outputs(self, texts: Sequence[str], pairs: Sequence[str] | None = None
+                ) -> np.ndarray:
+        """What the model gives for N texts, or pairs: <float32>[N, outputs].
+
+        Raises:
+            ValueError: as `predict`.
+        """
+        encoded = self.tokenizer.encode(texts, pairs, max_length=self.max_length)
+        if not encoded.ids:
+            return np.zeros([0, self.task.outputs], np.float32)
+        return self._interpreter.logits(encoded.ids, encoded.first_lengths)
