@@ -66,10 +66,7 @@ def fine_tuned(task, out: Path) -> Path:
     if FLAGS.baseline_dir is None:
         finetune(task, out / "baseline", out / run_dir.STATE / "baseline", out / "logs")
         return out / "baseline"
-    labels = model.published_labels(FLAGS.baseline_dir)
-    if tuple(labels or ()) != task.kind.labels:
-        raise ValueError("--baseline_dir must be trained for the labels of the train "
-                         f"file. Received: {FLAGS.baseline_dir} with {labels}")
+    tasks.check_trained_for(task.kind, Path(FLAGS.baseline_dir), "baseline_dir")
     return Path(FLAGS.baseline_dir)
 
 
@@ -130,7 +127,7 @@ def export(recipe, task, compressed: keras.Model, out: Path
 
     Returns:
         The files, notes on what became dense again and on what stayed in float, and
-        whether the budget of accuracy, if there is one, holds for each.
+        whether the budget, if there is one, holds for each.
     """
     files = {scheme: out / "exports" / f"{scheme}.tflite" for scheme in recipe.exports}
     graph = None  # converted once, for all the exports that are quantized
@@ -153,10 +150,12 @@ def export(recipe, task, compressed: keras.Model, out: Path
         met = met and found.met
         notes += [f"{scheme}: {name} stayed in float: {why}."
                   for name, why in found.left.items()]
-        if not found.met:
-            notes.append(f"{scheme}: the budget of {FLAGS.max_accuracy_drop:g} "
-                         f"{task.kind.drop_unit} was not met; the best file has "
-                         f"{task.kind.monitor[0]} {found.value:.4f}.")
+        notes.append(
+            f"{scheme}: the budget of {FLAGS.max_accuracy_drop:g} "
+            f"{task.kind.drop_unit} was {'met' if found.met else 'not met'}; "
+            f"{'the file' if found.met else 'the best file'} has "
+            f"{task.kind.monitor[0]} {found.value:.4f}, and {found.reference:.4f} in "
+            "float.")
     write_whole(out / "model.tflite", files[recipe.exports[-1]].read_bytes())
     return files, notes, met
 
@@ -213,7 +212,7 @@ def unpruned(recipe, task, before: keras.Model, compressed: keras.Model, out: Pa
 def measure(task, own: tasks.Task, baseline: Path, before: keras.Model,
             served: dict[str, Path], whole: dict[str, Path], files: dict[str, Path]
             ) -> list[report.Row]:
-    """Measures accuracy, size and time.
+    """Measures quality, size and time.
 
     Args:
         task: as the baseline reads it.
@@ -276,7 +275,7 @@ def on_sparse_core(tpu, task, baseline: Path) -> list[report.Row]:
 
 
 def draw(recipe, out: Path, rows: list[report.Row], monitor: str) -> None:
-    """Draws the figures, and what is left of the layers where a pass told it."""
+    """Draws the figures, and those of the passes."""
     pictures = {"report.png": report.to_png(rows, monitor=monitor),
                 **facts.pictures(recipe.passes, out / "keras")}
     for name, contents in pictures.items():
@@ -285,7 +284,7 @@ def draw(recipe, out: Path, rows: list[report.Row], monitor: str) -> None:
 
 
 def main() -> int:
-    """Goes the whole road; 2 where the budget of accuracy was not met."""
+    """Goes the whole road; 2 where a budget or target was not met."""
     tpu = embedding.connect() if FLAGS.sparse_core else None
     recipe = targets.aimed(load_recipe(FLAGS.recipe))
     if FLAGS.export_length is not None and FLAGS.export_length < FLAGS.max_length:
@@ -334,7 +333,7 @@ def main() -> int:
     print()
     print(report.table(rows))
     for name, what in {
-        "model.tflite": f"the model ({recipe.exports[-1]}), with vocab.txt, labels.txt",
+        "model.tflite": f"the model ({recipe.exports[-1]}), with tokenizer and labels",
         "report.md": "all figures, with their environment; report.png draws them",
         _SAVED_MODEL: "the compressed model, for TensorFlow without tfopt",
         "structure.png": "what is left of each layer",

@@ -45,12 +45,12 @@ def define_data() -> None:
         "Left out: the embedded support intents, train and dev.")
     flags.DEFINE_string("dev_file", None, "Labelled examples to report on. Left out: "
                         "a tenth of the train file.")
-    flags.DEFINE_enum("task", "classification", sorted(tasks.all_tasks()),
-                      "What is learned from the texts.")
+    define_task()
     flags.DEFINE_string("test_file", None, "More labelled examples to report on.")
     flags.DEFINE_enum(
         "keep_epoch", "best", ["best", "last"], "Keep the weights of the epoch with "
-        "the best accuracy on dev (or on the held-out part), or of the last one.")
+        "the best value on dev (or on the held-out part) of the metric that the task "
+        "goes by, such as accuracy, or of the last one.")
     flags.DEFINE_float(
         "holdout_fraction", 0.0, "Part of the train file that is held out to choose "
         "the best epoch, so that --dev_file has no part in the choice. 0: dev chooses.",
@@ -61,6 +61,12 @@ def define_data() -> None:
                       "How ranges are taken from them: all; all but the outermost "
                       "0.01 %; those that lose least in mean square.")
     define_columns()
+
+
+def define_task() -> None:
+    """What is learned from the texts."""
+    flags.DEFINE_enum("task", "classification", sorted(tasks.all_tasks()),
+                      "What is learned from the texts.")
 
 
 def define_columns() -> None:
@@ -86,7 +92,7 @@ def define_training(out_dir: bool = True) -> None:
     flags.DEFINE_float("weight_decay", 0.01, "Decoupled weight decay.", lower_bound=0.0)
     flags.DEFINE_float("clip_norm", 1.0, "Largest norm of a step's whole gradient; 0 "
                        "does not clip.", lower_bound=0.0)
-    flags.DEFINE_integer("patience", None, "Epochs without a better dev accuracy after "
+    flags.DEFINE_integer("patience", None, "Epochs without a better one on dev after "
                          "which training stops.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of fresh weights, batch order and dropout.",
                          lower_bound=0)
@@ -142,7 +148,7 @@ def placement():
 
 def define_sparse_core() -> None:
     """Whether a TPU's SparseCore looks tokens up."""
-    flags.DEFINE_bool("sparse_core", False, "Report the accuracy of the fine-tuned "
+    flags.DEFINE_bool("sparse_core", False, "Report the quality of the fine-tuned "
                       "model with its tokens looked up by the SparseCore of this "
                       "machine's TPU (v5p, v6e), too; an error elsewhere. It speeds up "
                       "lookups, not pruned weights.")

@@ -3,7 +3,7 @@ r"""Measures any `.tflite` or Keras directory on any labelled file.
     python experiments/measure.py --artifact=DIR/model.tflite --eval_file=F \
         --report=FILE.json
 
-Cost: seconds to a minute. Vocabulary and labels are looked for beside the artifact, or
+Cost: seconds to a minute. Tokenizer and task are looked for beside the artifact, or
 in --text_dir.
 """
 
@@ -29,15 +29,14 @@ def main() -> None:
     if not artifact.exists():
         raise ValueError(f"--artifact must exist. Received: {artifact}")
     beside = artifacts.text_directory(artifact, FLAGS.text_dir)
-    corpus = data.read(FLAGS.eval_file, tasks.columns())
+    kind = artifacts.task_of(beside)
+    corpus = data.read(FLAGS.eval_file, tasks.columns(kind.number_labels))
     if FLAGS.smoke:
         corpus = corpus.take(range(min(32, len(corpus))))
-    kind = tasks.kinds.named("classification")(
-        labels=tuple(data.read_labels(beside / data.LABELS_FILE)))
     part = tasks.encode(corpus, data.tokenizer_from(beside), kind)
     runner = runners.open_artifact(artifact, FLAGS.num_threads)
     logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
-    artifacts.check_labels(kind.labels, logits.shape[1], beside)
+    artifacts.check_outputs(kind, logits.shape[1], beside)
     name = artifact.stem
     rows = report.rows(name, kind.quality(logits, part.targets),
                        Path(FLAGS.eval_file).stem, kind.metrics)

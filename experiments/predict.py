@@ -1,4 +1,4 @@
-"""Classifies texts: a label and the probabilities, a JSON object a line.
+"""Answers texts by the model's task: a JSON object a line, such as label and scores.
 
     python experiments/predict.py --artifact=DIR/model.tflite --text="where is it?"
     python experiments/predict.py --artifact=DIR/model.tflite < texts.txt
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import artifacts
 import flags as shared
+import numpy as np
 from absl import flags
 
 from tfopt import data
-from tfopt.export.interpreter import softmax
 from tfopt.measure import runners
 
 FLAGS = flags.FLAGS
@@ -53,17 +53,23 @@ def main() -> None:
     artifact = Path(FLAGS.artifact)
     beside = artifacts.text_directory(artifact, FLAGS.text_dir)
     wordpiece = data.tokenizer_from(beside)
-    labels = data.read_labels(beside / data.LABELS_FILE)
+    task = artifacts.task_of(beside)
     runner = runners.open_artifact(artifact, FLAGS.num_threads)
     for text in texts():
         encoded = wordpiece.encode([text], max_length=FLAGS.max_length)
-        probabilities = softmax(runner.run(encoded.ids[0]))
-        artifacts.check_labels(labels, len(probabilities), beside)
-        best = probabilities.argsort()[::-1][:FLAGS.top_k]
-        print(json.dumps({
-            "text": text, "label": labels[best[0]],
-            "probabilities": {labels[i]: round(float(probabilities[i]), 4)
-                              for i in best}}, ensure_ascii=False), flush=True)
+        outputs = runner.run(encoded.ids[0])
+        artifacts.check_outputs(task, len(outputs), beside)
+        answer, = task.decode(outputs[np.newaxis], encoded)
+        print(json.dumps({"text": text, **{name: shown(value) for name, value
+                                           in answer.items()}},
+                         ensure_ascii=False), flush=True)
+
+
+def shown(value):
+    """A part of an answer as it is printed: four places, the first scores alone."""
+    if isinstance(value, dict):
+        return {name: shown(value[name]) for name in [*value][:FLAGS.top_k]}
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def define_flags() -> None:

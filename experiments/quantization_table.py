@@ -63,8 +63,9 @@ def run_cell(task, baseline, graphs, scheme: str, how: str) -> dict[str, float]:
         how: "ptq" or "qat".
 
     Returns:
-        accuracy of the file; agreement of its classes, and mean difference of its
-        logits over their deviation, with the Keras model that it was made of; bytes.
+        The metric of the file; agreement of its labels, where there are some, and mean
+        difference of its outputs over their deviation, with the Keras model that it was
+        made of; bytes.
     """
     part = task.report["dev"]
     if how == "ptq":
@@ -80,21 +81,19 @@ def run_cell(task, baseline, graphs, scheme: str, how: str) -> dict[str, float]:
         write_whole(Path(FLAGS.files_dir) / f"{scheme}_{how}_{FLAGS.seed}.tflite",
                     contents)
 
-    def value(outputs):
-        return task.kind.value(task.kind.quality(outputs, part.targets))
-
+    # Where each output is a label's.
+    same = found.argmax(1) == expected.argmax(1) if task.kind.labels else None
     return {
-        "accuracy": value(found),
-        "keras_accuracy": value(expected),
-        "agreement": float(np.mean(found.argmax(1) == expected.argmax(1))),
+        **tables.values(task, {"": found, "keras_": expected}),
+        **({} if same is None else {"agreement": float(np.mean(same))}),
         "logit_difference": float(np.abs(found - expected).mean() / expected.std()),
         "file_bytes": float(len(contents)),
     }
 
 
-def summary(runs: tables.Runs) -> dict:
-    """Seed -> cell -> figures; their means, and points lost against float."""
-    return tables.summary(runs, FLOAT)
+def summary(runs: tables.Runs, kind: tables.kinds.Task) -> dict:
+    """Seed -> cell -> figures; their means, and what is lost against float."""
+    return tables.summary(runs, FLOAT, kind)
 
 
 def main() -> None:
@@ -109,14 +108,14 @@ def begin(task, baseline):
     graphs = tflite.float_graph(baseline), tasks.logits_of(baseline, part)
 
     def judge():
-        return {"accuracy": task.kind.value(task.kind.quality(graphs[1], part.targets)),
+        return {**tables.values(task, {"": graphs[1]}),
                 "parameters": cost.of_model(baseline)["parameters"]}
 
     return judge, lambda cell: run_cell(task, baseline, graphs, *cell.split())
 
 
 def show(found: dict) -> None:
-    """Prints a summary: each cell's mean accuracy, and what it lost."""
+    """Prints a summary: each cell's mean, and what it lost."""
     for cell in found["means"]:
         print(tables.said_of(cell, found))
 

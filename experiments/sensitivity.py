@@ -6,7 +6,7 @@ r"""What each operation of a quantized export loses: a table and a plot.
 Source: `tfopt.measure.sensitivity`. The model is fine-tuned already, and its labels
 those of the train file. Cost: a few seconds an operation and thousand texts; each is
 written when it is done. Result: sensitivity.{json,md,png} in --out_dir. With
---holdout_fraction, accuracy is that of the part held out of train.
+--holdout_fraction, the value is that of the part held out of train.
 """
 
 from __future__ import annotations
@@ -73,10 +73,7 @@ def main() -> None:
     out = Path(FLAGS.out_dir)
     task = tasks.load()
     fine_tuned = model.load(FLAGS.model_dir)
-    if tuple(model.published_labels(FLAGS.model_dir) or ()) != task.kind.labels:
-        raise ValueError("--model_dir must be trained for the labels of the train "
-                         f"file. Received: {FLAGS.model_dir} with "
-                         f"{model.published_labels(FLAGS.model_dir)}")
+    tasks.check_trained_for(task.kind, Path(FLAGS.model_dir), "model_dir")
     graph = tflite.float_graph(fine_tuned)
     judge = tasks.judge_on(task.kind, task.guard)
     reference = judge(graph.contents)
@@ -84,8 +81,9 @@ def main() -> None:
     for loss in sensitivity.losses(graph, FLAGS.export, task.calibration, judge,
                                    mode=FLAGS.mode, method=FLAGS.ranges):
         found.append(loss)
-        logging.info("%s: %.2f points lost, %.1f dB", short(loss.name),
-                     task.kind.drop(reference, loss.value), loss.logits_sqnr_db)
+        logging.info("%s: %.2f %s lost, %.1f dB", short(loss.name),
+                     task.kind.drop(reference, loss.value), task.kind.drop_unit,
+                     loss.logits_sqnr_db)
         shared.write_figures(str(out / "sensitivity.json"), {
             "float32": reference,
             "operations": [dataclasses.asdict(one) for one in found]})

@@ -1,4 +1,4 @@
-r"""What smaller structures cost in accuracy: target speedups, ways to train, seeds.
+r"""What smaller structures cost in quality: target speedups, ways to train, seeds.
 
     python experiments/shrink_table.py --train_file=F --dev_file=F --seeds=0,1,2 \
         --points=1.5,2,3,5 --ways=post_training,distilled --report=FILE.json
@@ -8,7 +8,7 @@ seeds.py does it. It is baseline and teacher of every cell, a target speedup and
 "post_training" cuts and fits, without training; "cross_entropy" trains on from there,
 "distilled" with the teacher, "distilled_quantized" then trains --epochs more to be
 quantized; "student" keeps as many whole layers as the target allows, and learns from
-the teacher. Speedups are foretold by the latency table; benchmarks/shrunk_latency.py
+the teacher. Speedups are predicted from the latency table; benchmarks/shrunk_latency.py
 measures them. Cost: a fine-tuning for each seed, and --shrunk_epochs for each trained
 cell; each is reported when it is done, and the same command after a kill goes on with
 the next.
@@ -109,33 +109,30 @@ def run_cell(task, baseline, cell: str) -> dict:
     outcome = compress.run(baseline, recipe, context)[-1]
     seconds = time.monotonic() - begun
     left = model.config_of(outcome.model)
-    return {**judged(task, outcome.model), "seconds": seconds,
+    return {**measured(task, outcome.model), "seconds": seconds,
             "predicted_ms": costs.whole(left),
             "predicted_speedup": costs.whole(config) / costs.whole(left),
             "num_heads": list(left.num_heads),
             "intermediate_sizes": list(left.intermediate_sizes)}
 
 
-def judged(task, keras_model) -> dict[str, float]:
-    """Accuracy of a model and of its export, and their sizes."""
+def measured(task, keras_model) -> dict[str, float]:
+    """The metric of a model and of its export, and their sizes."""
     contents = tflite.convert(keras_model, FLAGS.exports[-1])
-    part = task.report["dev"]
-    accuracies = {name: task.kind.value(task.kind.quality(
-                      tasks.logits_of(artifact, part), part.targets))
-                  for name, artifact in (("accuracy", contents),
-                                         ("keras_accuracy", keras_model))}
-    return {**accuracies, "parameters": cost.of_model(keras_model)["parameters"],
-            "file_bytes": len(contents)}
+    outputs = {prefix: tasks.logits_of(artifact, task.report["dev"])
+               for prefix, artifact in (("", contents), ("keras_", keras_model))}
+    return {**tables.values(task, outputs), "file_bytes": len(contents),
+            "parameters": cost.of_model(keras_model)["parameters"]}
 
 
-def summary(runs: tables.Runs) -> dict:
-    """Seed -> cell -> figures; their means, and points lost against the baseline."""
-    return tables.summary(runs, BASELINE)
+def summary(runs: tables.Runs, kind: tables.kinds.Task) -> dict:
+    """Seed -> cell -> figures; their means, and what is lost against the baseline."""
+    return tables.summary(runs, BASELINE, kind)
 
 
 def begin(task, baseline):
     """What judges a seed's model before, and what fills its cells."""
-    return (functools.partial(judged, task, baseline),
+    return (functools.partial(measured, task, baseline),
             functools.partial(run_cell, task, baseline))
 
 
@@ -145,7 +142,7 @@ def main() -> None:
 
 
 def show(found: dict) -> None:
-    """Prints a summary: each cell's mean accuracy, what it lost, and its speed."""
+    """Prints a summary: each cell's mean, what it lost, and its speed."""
     for cell, figures in found["means"].items():
         print(f"{tables.said_of(cell, found)}, predicted "
               f"{figures.get('predicted_speedup', 1.0):.2f}x")

@@ -131,9 +131,9 @@ def load(distils: bool = False, wordpiece: data.WordPiece | None = None) -> Task
         notes.append(f"The epoch was chosen on {len(corpora['holdout'])} examples held "
                      "out of train.")
     elif FLAGS.keep_epoch == "best":
-        notes.append("The best epoch was chosen on dev: with several epochs, accuracy "
-                     "on dev is a little optimistic (--holdout_fraction or "
-                     "--keep_epoch=last avoid it).")
+        notes.append("The best epoch was chosen on dev: with several epochs, "
+                     f"{kind.monitor[0]} on dev is a little optimistic "
+                     "(--holdout_fraction or --keep_epoch=last avoid it).")
 
     wordpiece = wordpiece or data.tokenizer_from(
         model.directory(FLAGS.model_dir))
@@ -226,17 +226,36 @@ def distillation(recipes: train.Distillation | None = None
     return found
 
 
+def check_trained_for(kind: kinds.Task, path: Path, flag: str) -> None:
+    """Checks that the model of a directory was trained for this very task.
+
+    Where nothing says what it was trained for, a task without labels takes its word.
+
+    Args:
+        kind: the task.
+        path: the directory.
+        flag: that named it.
+
+    Raises:
+        ValueError: its task or its labels are others.
+    """
+    own = kinds.read(path, model.published_labels(path))
+    if own != kind and (own is not None or kind.labels):
+        labels = f" of the labels {list(kind.labels)}" if kind.labels else ""
+        has = ("no labels" if own is None else
+               f"the task {own.name()!r} of the labels {list(own.labels)}")
+        raise ValueError(f"--{flag} must be trained for the task {kind.name()!r}"
+                         f"{labels}, in the train file's order. Received: {path} with "
+                         f"{has}")
+
+
 def _check_teacher(path: Path, kind: kinds.Task, wordpiece: data.WordPiece) -> None:
     """Checks, before any work, that a teacher was trained for this very task.
 
     Raises:
         ValueError: its labels or its vocabulary are others.
     """
-    own = model.published_labels(path)
-    if tuple(own or ()) != kind.labels:
-        raise ValueError("--teacher_dir must be trained for the labels of the train "
-                         f"file, in their order: {list(kind.labels)}. Received: {path} "
-                         f"with {own}")
+    check_trained_for(kind, path, "teacher_dir")
     words = data.tokenizer_from(path).words
     if words != wordpiece.words:
         raise ValueError("--teacher_dir must have the vocabulary of the model, whose "
@@ -345,7 +364,8 @@ def finetune(task: Task, context: compress.Context | None = None, **places):
 
 
 def save_text_side(task: Task, directory: Path) -> None:
-    """Writes vocabulary, tokenizer settings and labels beside a model."""
+    """Writes tokenizer, task and labels beside a model."""
     task.wordpiece.save(directory)
+    kinds.save(task.kind, directory)
     if task.kind.labels:
         write_whole(directory / data.LABELS_FILE, data.labels_text(task.kind.labels))

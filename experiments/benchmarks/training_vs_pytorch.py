@@ -41,10 +41,10 @@ def write_batches(path: Path) -> dict[str, float]:
         ValueError: the file has too few examples.
     """
     corpus = data.read(FLAGS.train_file, tasks.columns())
-    labels = corpus.label_list()
+    kind = tasks.kinds.named("classification").from_corpus(corpus)
     part = tasks.encode(
-        corpus, data.tokenizer_from(model.directory(FLAGS.model_dir)), labels)
-    batches = data.Batches(part.encoded, part.class_ids, batch_size=FLAGS.batch_size,
+        corpus, data.tokenizer_from(model.directory(FLAGS.model_dir)), kind)
+    batches = data.Batches(part.encoded, part.targets, batch_size=FLAGS.batch_size,
                            shuffle_seed=0, drop_remainder=True)
     count = 4 if FLAGS.smoke else FLAGS.batches
     if batches.steps_per_epoch < count:
@@ -58,7 +58,7 @@ def write_batches(path: Path) -> dict[str, float]:
         tokens.append(arrays[f"input_ids_{i}"].shape[1])
         visible += int(arrays[f"attention_mask_{i}"].sum())
     np.savez(path, **arrays)
-    return {"batches": count, "batch_size": FLAGS.batch_size, "labels": len(labels),
+    return {"batches": count, "batch_size": FLAGS.batch_size, "labels": kind.outputs,
             "tokens_min": min(tokens), "tokens_median": float(np.median(tokens)),
             "tokens_max": max(tokens),
             "padding": 1 - visible / (sum(tokens) * FLAGS.batch_size)}

@@ -330,7 +330,7 @@ def test_of_all_depths_the_one_of_least_loss_is_taken(before, context, monkeypat
                                                       depth):
     seen = []
 
-    def loss(model, examples):
+    def loss(model, examples, task):
         seen.append(models.config_of(model).num_layers)
         return abs(seen[-1] - depth)
 

@@ -119,7 +119,7 @@ class Regression(Task):
                 "pearson": _correlation(found, wanted),
                 "spearman": _correlation(_ranks(found), _ranks(wanted))}
 
-    def decode(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+    def decode(self, outputs: np.ndarray, encoded: Any = None) -> list[dict[str, Any]]:
         """{"score": the number} of each of <float>[N, 1]."""
         return [{"score": float(row[0])} for row in np.asarray(outputs)]
 
