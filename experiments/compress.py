@@ -13,7 +13,6 @@ Without --train_file it runs on the embedded support intents.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -25,8 +24,9 @@ import task as tasks
 from absl import flags, logging
 from finetune import finetune
 
-from tfopt import compress, data, drawing, model, report
+from tfopt import compress, data, model, report
 from tfopt.backend import keras
+from tfopt.compress import facts
 from tfopt.export import densify, saved_model, tflite
 from tfopt.files import write_whole
 from tfopt.measure import cost, latency, runners, sensitivity
@@ -35,7 +35,6 @@ from tfopt.sparse import embedding
 
 FLAGS = flags.FLAGS
 RECIPES = Path(__file__).parent / "recipes"
-_STRUCTURE = "structure.json"  # in keras/, of the last pass that cuts structures
 _SAVED_MODEL = Path("exports") / "saved_model"
 _MANY_ZEROS = 0.95  # share of nonzeros below which the report speaks of the zeros
 
@@ -98,17 +97,12 @@ def compress_model(recipe, task, context, before: keras.Model, out: Path) -> lis
             "sparse_float32, and no faster. Smaller kernels make it faster (the pass "
             "low_rank), or, where TensorFlow serves the model, kernels stored without "
             "their zeros (sparse_dense).")
-    wordpiece = task.wordpiece
     for outcome in outcomes:
-        if outcome.kept_tokens is not None:
-            wordpiece = wordpiece.keeping(outcome.kept_tokens)
-    tasks.save_text_side(dataclasses.replace(task, wordpiece=wordpiece), target)
+        context = context.replaced(outcome.provides)
+    tasks.save_text_side(dataclasses.replace(
+        task, wordpiece=context.get("tokenizer")), target)
     write_whole(notes_file, "\n".join(notes) + "\n")
-    for step, outcome in zip(recipe.passes, outcomes, strict=True):
-        if outcome.details:
-            name = (_STRUCTURE if "heads_kept" in outcome.details
-                    else f"{step.name()}.json")
-            write_whole(target / name, json.dumps(outcome.details) + "\n")
+    facts.write(recipe.passes, outcomes, target)
     model.save(outcomes[-1].model, target)
     return notes
 
@@ -175,7 +169,7 @@ def serve(recipe, compressed: keras.Model, out: Path
         other passes, whose models are served as a `.tflite`.
     """
     makers = [step.name() for step in recipe.passes
-              if getattr(step, "for_tensorflow", False)]
+              if step.for_tensorflow]
     if not makers:
         return {}, []
     saved_model.write(compressed, out / _SAVED_MODEL)
@@ -280,13 +274,10 @@ def on_sparse_core(tpu, task, baseline: Path) -> list[report.Row]:
     return rows
 
 
-def draw(out: Path, rows: list[report.Row], monitor: str) -> None:
-    """Draws the figures, and what is left of the layers where a pass noted it."""
-    pictures = {"report.png": report.to_png(rows, monitor=monitor)}
-    structure = out / "keras" / _STRUCTURE
-    if structure.exists():
-        pictures["structure.png"] = drawing.structure(
-            json.loads(structure.read_text(encoding="utf-8")))
+def draw(recipe, out: Path, rows: list[report.Row], monitor: str) -> None:
+    """Draws the figures, and those of the passes."""
+    pictures = {"report.png": report.to_png(rows, monitor=monitor),
+                **facts.pictures(recipe.passes, out / "keras")}
     for name, contents in pictures.items():
         if contents is not None:
             write_whole(out / name, contents)
@@ -305,8 +296,9 @@ def main() -> int:
     task = tasks.load(distils=True)
     context = compress.Context(task=task.kind, train=task.train, dev=task.choose,
                                settings=tasks.settings(),
-                               removable_tokens=task.wordpiece.removable(),
-                               costs=targets.costs(task.report["dev"].lengths))
+                               resources={
+                                   "tokenizer": task.wordpiece,
+                                   "costs": targets.costs(task.report["dev"].lengths)})
     # The teacher, which may be the baseline, is there later.
     compress.check(dataclasses.replace(recipe, distillation=None), context)
     with run_dir.claim(FLAGS.out_dir, "compress", passes=recipe.to_json()) as out:
@@ -336,7 +328,7 @@ def main() -> int:
                               command=shared.command())
     write_whole(out / "report.json", report.to_json(here, rows))
     write_whole(out / "report.md", report.to_markdown(here, rows, own.notes + notes))
-    draw(out, rows, task.kind.monitor[0])
+    draw(recipe, out, rows, task.kind.monitor[0])
     run_dir.finish(out)
     print()
     print(report.table(rows))

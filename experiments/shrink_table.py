@@ -96,7 +96,8 @@ def run_cell(task, baseline, cell: str) -> dict:
     costs_of = targets.costs(task.report["dev"].lengths)
     costs = costs_of(config)
     context = compress.Context(
-        task=task.kind, train=task.train, dev=task.choose, costs=costs_of,
+        task=task.kind, train=task.train, dev=task.choose,
+        resources={"costs": costs_of},
         settings=dataclasses.replace(tasks.settings(),
                                      learning_rate=FLAGS.shrunk_learning_rate))
     if way not in ("post_training", "cross_entropy"):

@@ -40,7 +40,8 @@ ALLOWED = {
     # The table that an export and the training for it have in common.
     "schemes": {"types"},
     "compress": {*GROUND, "model", "train", "tasks", "schemes", "passes"},
-    "passes": {*GROUND, "model", "train", "tasks", "sparse", "schemes", "compress"},
+    "passes": {*GROUND, "drawing", "model", "train", "tasks", "sparse", "schemes",
+               "compress"},
     "callbacks": {"compress", "train"},
     # Puts the others together for those who write one line.
     "api": {*GROUND, "compress", "passes", "train", "model", "data", "measure",

@@ -3,9 +3,9 @@
 A model of one task reads a part of its vocabulary, and the table of a small BERT is
 half of its weights or more (Abdaoui et al. 2020, "Load what you need: smaller versions
 of multilingual BERT", arXiv:2010.05609). Rows that stay are numbered anew, so that the
-tokenizer changes with the model: `Outcome.kept_tokens` says how. A pass sees ids, not
-words; which of these can go without a word becoming unknown only the tokenizer knows,
-and the context tells.
+tokenizer changes with the model: the outcome provides the one of the rows that stay. A
+pass sees ids, not words; which of these can go without a word becoming unknown only the
+tokenizer knows, the context's resource of that name (`data.Tokenizer`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Vocabulary(Pass):
     """
 
     stage = Stage.SHAPE
-    needs = ("train", "removable_tokens")
+    needs = ("train", "tokenizer")
+    provides = ("train", "dev", "transfer_set", "teacher", "tokenizer")
 
     def apply(self, model: keras.Model, context: Context) -> Outcome:
         """Removes the rows, and numbers the context's token ids anew.
@@ -46,7 +47,7 @@ class Vocabulary(Pass):
                 the rows are used.
         """
         rows = anatomy.config_of(model).vocab_size
-        removable = context.removable_tokens
+        removable = context.get("tokenizer").removable()
         _check(removable, rows)
         sources = {name: batches for name in ("train", "transfer_set")
                    if (batches := getattr(context, name)) is not None}
@@ -63,9 +64,7 @@ class Vocabulary(Pass):
         changes: dict[str, Any] = {
             **{name: Renumbered(batches, places)
                for name, batches in sources.items()},
-            "removable_tokens": {int(places[row]): int(places[other])
-                                 for row, other in removable.items()
-                                 if row not in gone}}
+            "tokenizer": context.get("tokenizer").keeping(kept)}
         if context.dev is not None:
             changes["dev"] = Renumbered(context.dev, places)
         if context.teacher is not None:
@@ -76,7 +75,7 @@ class Vocabulary(Pass):
         return Outcome(
             model=narrow(model, kept), touched=(anatomy.TOKEN_EMBEDDING,),
             notes=(f"{len(kept)} of {rows} rows of the token embedding stay",),
-            kept_tokens=tuple(kept), context=changes)
+            provides=changes)
 
 
 def narrow(model: keras.Model, kept: Sequence[int]) -> keras.Model:
@@ -104,12 +103,13 @@ def narrow(model: keras.Model, kept: Sequence[int]) -> keras.Model:
 def _check(removable, rows: int) -> None:
     beyond = [row for row in (*removable, *removable.values()) if not 0 <= row < rows]
     if beyond:
-        raise ValueError(f"`removable_tokens` must be of the model's {rows} rows. "
+        raise ValueError("A tokenizer's removable tokens must be of the model's "
+                         f"{rows} rows. "
                          f"Received: {beyond[:8]}")
     both = sorted(set(removable.values()) & set(removable))
     if both:
         raise ValueError("What is read in the place of a token must stay. Received: "
-                         f"removable_tokens with {both[:8]} on both sides")
+                         f"removable tokens with {both[:8]} on both sides")
 
 
 def _used(batches: BatchSource) -> set[int]:
