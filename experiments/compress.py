@@ -30,7 +30,7 @@ from tfopt.compress import facts
 from tfopt.export import densify, saved_model, tflite
 from tfopt.files import write_whole
 from tfopt.measure import cost, latency, runners, sensitivity
-from tfopt.model import anatomy
+from tfopt.model.anatomy import Anatomy
 from tfopt.sparse import embedding
 
 FLAGS = flags.FLAGS
@@ -262,8 +262,8 @@ def on_sparse_core(tpu, task, baseline: Path) -> list[report.Row]:
     """Judges the baseline with its tokens looked up by the SparseCore of a TPU."""
     with tpu.scope():
         keras_model = model.load(baseline)
-    run = embedding.served(keras_model, anatomy.TOKEN_EMBEDDING, tpu,
-                           FLAGS.batch_size, FLAGS.max_length)
+    table = Anatomy.of(keras_model).embeddings.token.name
+    run = embedding.served(keras_model, table, tpu, FLAGS.batch_size, FLAGS.max_length)
     rows = []
     for split, part in task.report.items():
         (order, inputs), = data.Batches(
