@@ -12,6 +12,7 @@ import pytest
 
 from tfopt import compress, data, model, tasks, train
 from tfopt.backend import keras, tf
+from tfopt.compress.structure import importance
 from tfopt.train import objective
 from tfopt.types import INPUT_NAMES, is_labelled
 
@@ -227,12 +228,16 @@ def test_a_student_learns_from_targets_and_teacher_where_targets_are_missing(
     assert found == pytest.approx(best, rel=1e-5)
 
 
-def test_a_model_of_its_head_gives_its_outputs(task):
+def test_a_model_of_its_head_shows_what_matters_where_targets_are_missing(task):
     built = model.build(model.EncoderConfig.uniform(
         hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, vocab_size=50,
-        max_positions=16), task.head())
+        max_positions=16, initializer_range=0.3), task.head())
     task.check_head(model.head_of(built))
-    assert built.output_shape[-1] == task.outputs
+    task.check_outputs(built.output_shape)
+    encoded = data.Encoded(ids=[[2, 7, 3], [2, 9, 3]], first_lengths=[3, 3])
+    scores = importance.of(built, "fisher", data.Batches(encoded), task=task)
+    for block in (*scores.heads, *scores.neurons):
+        assert np.all(np.diff(block.loss) > 0)
 
 
 def test_a_model_of_other_outputs_is_refused_before_it_is_trained(task):
