@@ -20,12 +20,13 @@ import tempfile
 from pathlib import Path
 
 import common
-import flags as shared
 import numpy as np
-import task as tasks
 from absl import flags, logging
 
-from tfopt import data, model, train
+from tfopt import data, model, tasks, train
+from tfopt.cli import script as shared
+from tfopt.pipeline.dataset import encode
+from tfopt.pipeline.options import Data
 from tfopt.types import INPUT_NAMES
 
 FLAGS = flags.FLAGS
@@ -40,11 +41,11 @@ def write_batches(path: Path) -> dict[str, float]:
     Raises:
         ValueError: the file has too few examples.
     """
-    corpus = data.read(FLAGS.train_file, tasks.columns())
-    labels = corpus.label_list()
-    part = tasks.encode(
-        corpus, data.tokenizer_from(model.directory(FLAGS.model_dir)), labels)
-    batches = data.Batches(part.encoded, part.class_ids, batch_size=FLAGS.batch_size,
+    corpus = data.read(FLAGS.train_file, shared.read(Data).columns())
+    task = tasks.named("classification").from_corpus(corpus)
+    part = encode(corpus, data.tokenizer_from(model.directory(FLAGS.model_dir)), task,
+                  shared.read(Data).tokens)
+    batches = data.Batches(part.encoded, part.targets, batch_size=FLAGS.batch_size,
                            shuffle_seed=0, drop_remainder=True)
     count = 4 if FLAGS.smoke else FLAGS.batches
     if batches.steps_per_epoch < count:
@@ -58,7 +59,7 @@ def write_batches(path: Path) -> dict[str, float]:
         tokens.append(arrays[f"input_ids_{i}"].shape[1])
         visible += int(arrays[f"attention_mask_{i}"].sum())
     np.savez(path, **arrays)
-    return {"batches": count, "batch_size": FLAGS.batch_size, "labels": len(labels),
+    return {"batches": count, "batch_size": FLAGS.batch_size, "labels": task.outputs,
             "tokens_min": min(tokens), "tokens_median": float(np.median(tokens)),
             "tokens_max": max(tokens),
             "padding": 1 - visible / (sum(tokens) * FLAGS.batch_size)}

@@ -1,6 +1,6 @@
 r"""Joins tables of accuracy that were filled side by side.
 
-    python experiments/join_tables.py --tables=a.json,b.json --report=FILE.json
+    python experiments/studies/join_tables.py --tables=a.json,b.json --report=FILE.json
 
 Cost: none. The report holds each table's environment and command beside the figures.
 """
@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import flags as shared
 import pruning_table
 import quantization_table
 import shrink_table
 from absl import flags
 
+from tfopt.cli import script as shared
 from tfopt.files import write_whole
 
 FLAGS = flags.FLAGS

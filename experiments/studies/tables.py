@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import flags as shared
-import task as tasks
 from absl import flags, logging
 
 from tfopt import model
+from tfopt.cli import script as shared
 
 FLAGS = flags.FLAGS
 # The flags count as those of the script that asks for them: --help lists them.
@@ -39,16 +38,15 @@ def said_of(cell: str, found: dict) -> str:
 
 
 def fill(cells: Sequence[str], first: str, begin: Callable,
-         summary: Callable[[Runs], dict], distils: bool = False) -> dict:
+         summary: Callable[[Runs], dict]) -> dict:
     """Fills what a killed run of the same command has left, and reports each cell.
 
     Args:
         cells: names of the cells of a seed.
         first: name of the cell of the fine-tuned model itself.
-        begin: (task, model) -> what gives that cell's figures, and what gives those of
-            another by its name.
+        begin: (dataset, model) -> what gives that cell's figures, and what gives
+            those of another by its name.
         summary: what the report holds.
-        distils: as of `task.load`.
 
     Returns:
         The summary of the whole table.
@@ -61,8 +59,8 @@ def fill(cells: Sequence[str], first: str, begin: Callable,
         left = [name for name in wanted if name not in done]
         if not left:
             continue
-        task = tasks.load(distils)
-        judge, run_cell = begin(task, fine_tuned(task))
+        dataset = shared.fine_tuning().dataset()
+        judge, run_cell = begin(dataset, fine_tuned(dataset))
         for name in left:
             done[name] = judge() if name == first else run_cell(name)
             logging.info("Seed %s, %s: %s", seed, name, done[name])
@@ -70,13 +68,13 @@ def fill(cells: Sequence[str], first: str, begin: Callable,
     return summary(runs)
 
 
-def fine_tuned(task):
+def fine_tuned(dataset):
     """The model that cells begin with: of --baselines_dir, if it has this seed's."""
     if FLAGS.baselines_dir is None:
-        return tasks.finetune(task)[0]
+        return shared.fine_tuning().train_model(dataset)[0]
     directory = Path(FLAGS.baselines_dir) / f"seed_{FLAGS.seed}"
     if not (directory / model.KERAS_FILE).exists():
-        model.save(tasks.finetune(task)[0], directory)
+        model.save(shared.fine_tuning().train_model(dataset)[0], directory)
     with shared.placement().strategy.scope():
         return model.load(directory)
 
