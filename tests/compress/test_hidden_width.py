@@ -249,6 +249,31 @@ def test_least_squares_make_up_for_what_others_repeat(config, texts):
             np.testing.assert_array_equal(ours, theirs)
 
 
+def test_without_segments_or_a_pooler_all_the_same(texts):
+    config = CONFIG.replace(type_vocab_size=0, num_heads=(2,), intermediate_sizes=(10,))
+    model = models.build(config, models.Head(outputs=3, pooler=None), seed=1)
+    # Texts without the input that the model has not.
+    train = texts[0].dataset().map(
+        lambda x: {name: x[name] for name in model.input_names})
+
+    class Source:
+        batch_size = 8
+        dataset = staticmethod(lambda: train)
+
+    for score in hidden_width.WIDTH_SCORES:
+        kept, read = hidden_width.scores(model, score, Source, 16)
+        np.testing.assert_array_equal(kept, read)
+    small = hidden_width.narrow(model, KEPT[:6], KEPT[:6])
+    before = distance_of(small, model, train)
+    hidden_width.reconstruct(model, small, KEPT[:6], Source, 32)
+    assert models.config_of(small).hidden_size == 6
+    assert distance_of(small, model, train) < before
+
+
+def distance_of(small, whole, batches) -> float:
+    return float(np.mean([np.square(small(x) - whole(x)).mean() for x in batches]))
+
+
 def test_only_visible_tokens_are_fitted_to(tiny_examples):
     model = fresh(CONFIG)
     found = []

@@ -172,7 +172,7 @@ def reconstruct(whole: keras.Model, small: keras.Model, pooled: Sequence[int],
         layer.inbound_nodes[0].inbound_layers)] for layer in small.layers}
     last_use = {parent: name for name, used in parents.items() for parent in used}
     # Of each batch: name -> what the layer gives, in the whole model and in this.
-    batches = [{name: (inputs[name], inputs[name]) for name in INPUT_NAMES}
+    batches = [{name: (inputs[name], inputs[name]) for name in small.input_names}
                for inputs, _ in read(train, examples)]
     masks = [batch[INPUT_NAMES[1]][0].numpy() > 0 for batch in batches]
     for layer in small.layers:  # inputs before what reads them
