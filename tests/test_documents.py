@@ -28,7 +28,7 @@ BLOCK = re.compile(r"^```(\w*) ?(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 # Page -> blocks that are not run, each with its reason here.
 NOT_RUN: dict[str, int] = {}
 # Pages of what is still being built, and its flags.
-PENDING = {"README.md", "docs/results_directory.md", "docs/adding_a_task.md"}
+PENDING = {"README.md"}
 PENDING_FLAGS = {"bundle", "task"}
 # Flags of other programs, and those that absl itself has.
 OTHERS_FLAGS = {"help", "flagfile", "logdir"}

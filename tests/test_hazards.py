@@ -22,7 +22,7 @@ from tfopt.backend import keras, tf, tfmot
 from tfopt.compress.passes.magnitude import Magnitude
 from tfopt.compress.passes.movement import Movement
 from tfopt.compress.pruning.schedules import Schedule
-from tfopt.export import calibrate, tflite
+from tfopt.export import calibrate, schemes, tflite
 from tfopt.export.interpreter import Interpreter, thread_counts
 from tfopt.model import attention, layers
 from tfopt.train import Settings, fit
@@ -110,8 +110,8 @@ def test_pruning_compiles_by_xla():
 
 def test_litert_computes_sparse_int8_kernels_wrong(monkeypatch):
     """By XNNPACK, which it uses by default: we offer no sparse int8 file."""
-    sparse = tflite.Scheme(optimizations=(tf.lite.Optimize.DEFAULT,
-                                          tf.lite.Optimize.EXPERIMENTAL_SPARSITY))
+    sparse = schemes.Scheme(name="sparse", optimizations=("DEFAULT",
+                                                          "EXPERIMENTAL_SPARSITY"))
     model = models.build(models.EncoderConfig.uniform(
         hidden_size=64, num_layers=2, num_heads=2, intermediate_size=256,
         vocab_size=103, max_positions=64, initializer_range=0.2),
@@ -120,7 +120,7 @@ def test_litert_computes_sparse_int8_kernels_wrong(monkeypatch):
     ids = np.arange(4, 25, dtype=np.int32)[None]
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids),
               "token_type_ids": np.zeros_like(ids)}
-    monkeypatch.setitem(tflite._SCHEMES, "dynamic_wi8_afp32", sparse)
+    monkeypatch.setitem(schemes._SCHEMES, "dynamic_wi8_afp32", sparse)
     contents = tflite.convert(pruned)
     errors = {}
     for kind in (litert.OpResolverType.AUTO,

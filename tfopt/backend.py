@@ -50,20 +50,10 @@ from tensorflow.python.distribute.cross_device_utils import (  # noqa: E402
 )
 from tensorflow.python.eager import context  # noqa: E402
 
-# Not in tfmot's public names, but what `prune_low_magnitude` and `quantize_apply` take
-# and return. Registered so that wrapped models load and copy without tfmot's scopes.
+# Not in tfmot's public names, but what `prune_low_magnitude` and `quantize_apply`
+# return. Registered so that wrapped models load and copy without tfmot's scopes.
 from tensorflow_model_optimization.python.core.quantization.keras import (  # noqa: E402
-    quantize_annotate,
     quantize_wrapper,
-)
-from tensorflow_model_optimization.python.core.quantization.keras.quantize_layout_transform import (  # noqa: E402, E501
-    QuantizeLayoutTransform,
-)
-from tensorflow_model_optimization.python.core.quantization.keras.quantize_registry import (  # noqa: E402, E501
-    QuantizeRegistry,
-)
-from tensorflow_model_optimization.python.core.quantization.keras.quantize_scheme import (  # noqa: E402, E501
-    QuantizeScheme,
 )
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import (  # noqa: E402
     PruneLowMagnitude,
@@ -88,8 +78,7 @@ def configure_coordination(jobs: Mapping[str, int]) -> None:
 
 
 QuantizeWrapper = quantize_wrapper.QuantizeWrapperV2
-for _wrapper in (PruneLowMagnitude, QuantizeWrapper,
-                 quantize_annotate.QuantizeAnnotate):
+for _wrapper in (PruneLowMagnitude, QuantizeWrapper):
     keras.utils.get_custom_objects()[_wrapper.__name__] = _wrapper
 
 
@@ -120,7 +109,6 @@ def constant_collective_keys(constant: bool = True) -> Iterator[None]:
         CollectiveReplicaLauncher._prefer_unique_instance_key = before
 
 
-__all__ = ["PruneLowMagnitude", "QuantizeLayoutTransform", "QuantizeRegistry",
-           "QuantizeScheme", "QuantizeWrapper", "check_keras_2",
+__all__ = ["PruneLowMagnitude", "QuantizeWrapper", "check_keras_2",
            "configure_coordination", "constant_collective_keys", "keras", "local", "tf",
            "tfmot"]

@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags, logging
 
 from tfopt import inputs, report
+from tfopt.cli import script as shared
 from tfopt.files import write_whole
 from tfopt.measure import latency
 from tfopt.measure.process import TimedProcess

@@ -52,7 +52,8 @@ def main() -> None:
             [len(ids) for ids in request["ids"]])))
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Defines the flags of this script."""
     shared.define_model()
     shared.define_data()
     shared.define_training()
@@ -63,4 +64,8 @@ if __name__ == "__main__":
         "dynamic_wi4b32_afp32", "weight_only_wi8_afp32"], "Quantized exports to time.")
     flags.DEFINE_integer("texts", 60, "Dev texts of a round.", lower_bound=2)
     flags.DEFINE_integer("rounds", 15, "Turns of each file.", lower_bound=1)
+
+
+if __name__ == "__main__":
+    define_flags()
     shared.run(main)

@@ -42,8 +42,8 @@ def write_batches(path: Path) -> dict[str, float]:
         ValueError: the file has too few examples.
     """
     corpus = data.read(FLAGS.train_file, shared.read(Data).columns())
-    task = tasks.named("classification").from_corpus(corpus)
-    part = encode(corpus, data.tokenizer_from(model.directory(FLAGS.model_dir)), task,
+    kind = tasks.named("classification").from_corpus(corpus)
+    part = encode(corpus, data.tokenizer_from(model.directory(FLAGS.model_dir)), kind,
                   shared.read(Data).tokens)
     batches = data.Batches(part.encoded, part.targets, batch_size=FLAGS.batch_size,
                            shuffle_seed=0, drop_remainder=True)
@@ -59,7 +59,7 @@ def write_batches(path: Path) -> dict[str, float]:
         tokens.append(arrays[f"input_ids_{i}"].shape[1])
         visible += int(arrays[f"attention_mask_{i}"].sum())
     np.savez(path, **arrays)
-    return {"batches": count, "batch_size": FLAGS.batch_size, "labels": task.outputs,
+    return {"batches": count, "batch_size": FLAGS.batch_size, "labels": kind.outputs,
             "tokens_min": min(tokens), "tokens_median": float(np.median(tokens)),
             "tokens_max": max(tokens),
             "padding": 1 - visible / (sum(tokens) * FLAGS.batch_size)}

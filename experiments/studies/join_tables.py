@@ -1,4 +1,4 @@
-r"""Joins tables of accuracy that were filled side by side.
+r"""Joins tables of quality that were filled side by side.
 
     python experiments/studies/join_tables.py --tables=a.json,b.json --report=FILE.json
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pruning_table
 import quantization_table
 import shrink_table
+import tables
 from absl import flags
 
 from tfopt.cli import script as shared
@@ -25,25 +26,31 @@ SCRIPTS = {"pruning": pruning_table, "quantization": quantization_table,
 
 def main() -> None:
     """Joins and prints."""
-    tables = {path: json.loads(Path(path).read_text(encoding="utf-8"))
-              for path in FLAGS.tables}
+    parts = {path: json.loads(Path(path).read_text(encoding="utf-8"))
+             for path in FLAGS.tables}
     runs: dict[str, dict] = {}
-    for path, table in tables.items():
-        for seed, cells in table["figures"]["runs"].items():
+    for path, part in parts.items():
+        for seed, cells in part["figures"]["runs"].items():
             known = runs.setdefault(seed, {})
             for cell, figures in cells.items():
                 if known.setdefault(cell, figures) != figures:
                     raise ValueError("Two tables must not differ in a cell. Received: "
                                      f"{path}, seed {seed}, {cell!r}")
-    figures = SCRIPTS[FLAGS.of].summary(runs)
+    figures = SCRIPTS[FLAGS.of].summary(runs, tables.kind())
     write_whole(FLAGS.report, json.dumps(
-        {"environments": [table["environment"] for table in tables.values()],
+        {"environments": [part["environment"] for part in parts.values()],
          "figures": figures}, indent=1) + "\n")
     SCRIPTS[FLAGS.of].show(figures)
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Defines the flags of this script."""
     flags.DEFINE_enum("of", "pruning", list(SCRIPTS), "The script that filled them.")
+    shared.define_task()
     flags.DEFINE_list("tables", None, "Its reports.", required=True)
     flags.DEFINE_string("report", None, "JSON file for the whole table.", required=True)
+
+
+if __name__ == "__main__":
+    define_flags()
     shared.run(main)

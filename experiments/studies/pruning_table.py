@@ -1,7 +1,8 @@
-r"""What pruning costs in accuracy: scores by patterns by sparsities, several seeds.
+r"""What pruning costs in quality: scores by patterns by sparsities, several seeds.
 
     python experiments/studies/pruning_table.py --train_file=F --dev_file=F \
-        --seeds=0,1,2 --scores=magnitude,movement --sparsities=0.5,0.8 --report=FILE.json
+        --seeds=0,1,2 --scores=magnitude,movement --sparsities=0.5,0.8 \
+        --report=FILE.json
 
 Source: the passes of `tfopt/compress/passes`. For each seed a model is fine-tuned as
 seeds.py does it, and every cell of the table prunes that one while training on, by
@@ -19,7 +20,7 @@ import seeds
 import tables
 from absl import flags
 
-from tfopt import compress, report, train
+from tfopt import compress, report, tasks, train
 from tfopt.cli import script as shared
 from tfopt.compress.pruning import masks
 
@@ -51,7 +52,7 @@ def settings() -> train.Settings:
 
 
 def run_cell(dataset, baseline, step: compress.Pass) -> dict[str, float]:
-    """Prunes and judges: {artifact split: accuracy, sparsity: of the kernels}."""
+    """Prunes and judges: {artifact split: value, sparsity: of the kernels}."""
     if FLAGS.pruning_epochs == 0:
         pruned = step.prune_at_once(baseline)
     else:
@@ -62,17 +63,17 @@ def run_cell(dataset, baseline, step: compress.Pass) -> dict[str, float]:
         pruned = outcome.model
     kernels = [pruned.get_layer(name).get_weights()[0] for name in step.targets(pruned)]
     zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
-    return named(seeds.accuracies(pruned, dataset)) | {
+    return named(seeds.values(pruned, dataset)) | {
         "sparsity": zeros / sum(kernel.size for kernel in kernels)}
 
 
-def named(accuracies) -> dict[str, float]:
-    """{artifact: {split: accuracy}} -> {"artifact split": accuracy}."""
-    return {f"{artifact} {split}": value for artifact, splits in accuracies.items()
+def named(values) -> dict[str, float]:
+    """{artifact: {split: value}} -> {"artifact split": value}."""
+    return {f"{artifact} {split}": value for artifact, splits in values.items()
             for split, value in splits.items()}
 
 
-def summary(runs: dict[str, dict[str, dict[str, float]]]) -> dict:
+def summary(runs: tables.Runs, kind: tasks.Task) -> dict:
     """Seed -> cell -> figures, and each cell's mean and loss against dense.
 
     A cell that not every seed has is held against the dense models of its own seeds.
@@ -87,8 +88,8 @@ def summary(runs: dict[str, dict[str, dict[str, float]]]) -> dict:
                  if cell in run and DENSE in run]
         if pairs:
             points_lost[cell] = {
-                figure: 100 * statistics.fmean(dense[figure] - found[figure]
-                                               for found, dense in pairs)
+                figure: statistics.fmean(kind.drop(dense[figure], found[figure])
+                                         for found, dense in pairs)
                 for figure in means[cell] if figure != "sparsity"}
     return {"runs": runs, "means": means, "points_lost": points_lost}
 
@@ -100,15 +101,16 @@ def main() -> None:
 
 def begin(dataset, baseline):
     """What judges a seed's dense model, and what fills its cells."""
-    return (lambda: named(seeds.accuracies(baseline, dataset)) | {"sparsity": 0.0},
+    return (lambda: named(seeds.values(baseline, dataset)) | {"sparsity": 0.0},
             lambda cell: run_cell(dataset, baseline, cells()[cell]))
 
 
 def show(found: dict) -> None:
-    """Prints a summary: each cell's mean accuracy and sparsity."""
+    """Prints a summary: each cell's mean and sparsity."""
     for cell, figures in found["means"].items():
-        print(f"{cell:32} accuracy {figures[f'{report.BASELINE} dev']:.4f} sparsity "
-              f"{figures['sparsity']:.4f}")
+        print(f"{cell:32} {tables.kind().monitor[0]} "
+              f"{figures[f'{report.BASELINE} dev']:.4f} "
+              f"sparsity {figures['sparsity']:.4f}")
 
 
 def define_flags() -> None:

@@ -21,7 +21,7 @@ import seeds
 import tables
 from absl import flags
 
-from tfopt import compress
+from tfopt import compress, tasks
 from tfopt.cli import script as shared
 from tfopt.export import tflite
 from tfopt.files import write_whole
@@ -65,8 +65,9 @@ def run_cell(dataset, baseline, graphs, scheme: str, how: str) -> dict[str, floa
         how: "ptq" or "qat".
 
     Returns:
-        accuracy of the file; agreement of its classes, and mean difference of its
-        logits over their deviation, with the Keras model that it was made of; bytes.
+        The metric of the file; agreement of its labels, where there are some, and mean
+        difference of its outputs over their deviation, with the Keras model that it was
+        made of; bytes.
     """
     part = dataset.report["dev"]
     if how == "ptq":
@@ -82,21 +83,19 @@ def run_cell(dataset, baseline, graphs, scheme: str, how: str) -> dict[str, floa
         write_whole(Path(FLAGS.files_dir) / f"{scheme}_{how}_{FLAGS.seed}.tflite",
                     contents)
 
-    def value(outputs):
-        return dataset.task.value(dataset.task.quality(outputs, part.targets))
-
+    # Where each output is a label's.
+    same = found.argmax(1) == expected.argmax(1) if dataset.task.labels else None
     return {
-        "accuracy": value(found),
-        "keras_accuracy": value(expected),
-        "agreement": float(np.mean(found.argmax(1) == expected.argmax(1))),
+        **tables.values(dataset, {"": found, "keras_": expected}),
+        **({} if same is None else {"agreement": float(np.mean(same))}),
         "logit_difference": float(np.abs(found - expected).mean() / expected.std()),
         "file_bytes": float(len(contents)),
     }
 
 
-def summary(runs: tables.Runs) -> dict:
-    """Seed -> cell -> figures; their means, and points lost against float."""
-    return tables.summary(runs, FLOAT)
+def summary(runs: tables.Runs, kind: tasks.Task) -> dict:
+    """Seed -> cell -> figures; their means, and what is lost against float."""
+    return tables.summary(runs, FLOAT, kind)
 
 
 def main() -> None:
@@ -111,15 +110,14 @@ def begin(dataset, baseline):
     graphs = tflite.float_graph(baseline), judging.outputs_of(baseline, part)
 
     def judge():
-        return {"accuracy": dataset.task.value(
-                    dataset.task.quality(graphs[1], part.targets)),
+        return {**tables.values(dataset, {"": graphs[1]}),
                 "parameters": cost.of_model(baseline)["parameters"]}
 
     return judge, lambda cell: run_cell(dataset, baseline, graphs, *cell.split())
 
 
 def show(found: dict) -> None:
-    """Prints a summary: each cell's mean accuracy, and what it lost."""
+    """Prints a summary: each cell's mean, and what it lost."""
     for cell in found["means"]:
         print(tables.said_of(cell, found))
 

@@ -1,4 +1,4 @@
-r"""Fine-tunes with several seeds: mean and spread of the accuracy, float and int8.
+r"""Fine-tunes with several seeds: mean and spread of the task's metric, float and int8.
 
     python experiments/studies/seeds.py --train_file=F --dev_file=F --seeds=0,1,2 \
         --epochs=3 --report=FILE.json
@@ -6,8 +6,8 @@ r"""Fine-tunes with several seeds: mean and spread of the accuracy, float and in
 Source: one run says little; Dodge et al. 2020, arXiv:2002.06305, find several points
 between seeds on small sets. Cost: as many fine-tunings as seeds; each is reported when
 it is done, and the same command after a kill goes on with the next seed. With
---holdout_fraction, the accuracy on the held-out part is reported too: what settings
-are chosen by.
+--holdout_fraction, the value on the held-out part is reported too: what settings are
+chosen by.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from tfopt import model, report
+from tfopt import model, report, tasks
 from tfopt.cli import script as shared
 from tfopt.export import tflite
 from tfopt.files import write_whole
@@ -29,11 +29,11 @@ FLAGS = flags.FLAGS
 
 
 def one_seed(seed: int) -> dict[str, dict[str, float]]:
-    """Fine-tunes once: artifact -> {split: accuracy}."""
+    """Fine-tunes once: artifact -> {split: value of the task's metric}."""
     FLAGS.seed = seed
     dataset = shared.fine_tuning().dataset()
     keras_model, history = shared.fine_tuning().train_model(dataset)
-    found = accuracies(keras_model, dataset)
+    found = values(keras_model, dataset)
     if dataset.choose is not None and FLAGS.holdout_fraction:
         metric, better = dataset.task.monitor
         best = max if better == "higher" else min
@@ -43,8 +43,8 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def accuracies(keras_model, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Accuracy of a model and of its exports: artifact -> {split: accuracy}."""
+def values(keras_model, dataset: Dataset) -> dict[str, dict[str, float]]:
+    """The metric of a model and its exports: artifact -> {split: value}."""
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as directory:
         model.save(keras_model, directory)
@@ -61,25 +61,25 @@ def accuracies(keras_model, dataset: Dataset) -> dict[str, dict[str, float]]:
     return found
 
 
-def summary(runs: dict[int, dict[str, dict[str, float]]]) -> dict:
-    """Each seed's accuracy, mean and spread, as the report has them."""
+def summary(runs: dict[int, dict[str, dict[str, float]]], metric: str) -> dict:
+    """Each seed's value, mean and spread, by the metric's name, as reported."""
     lines = []
     first = next(iter(runs.values()))
     for name, splits in first.items():
         for split in splits:
-            values = [run[name][split] for run in runs.values()]
-            lines.append({"artifact": name, "split": split, "accuracy": values,
-                          "mean": statistics.fmean(values),
-                          "spread": max(values) - min(values)})
-    return {"seeds": list(runs), "accuracy": lines}
+            each = [run[name][split] for run in runs.values()]
+            lines.append({"artifact": name, "split": split, metric: each,
+                          "mean": statistics.fmean(each),
+                          "spread": max(each) - min(each)})
+    return {"seeds": list(runs), metric: lines}
 
 
-def reported() -> dict[int, dict[str, dict[str, float]]]:
+def reported(metric: str) -> dict[int, dict[str, dict[str, float]]]:
     """The seeds that a killed run of the same command has reported."""
     found = shared.reported_figures(FLAGS.report)
     runs: dict[int, dict[str, dict[str, float]]] = {}
-    for line in found["accuracy"] if found else []:
-        for seed, value in zip(found["seeds"], line["accuracy"], strict=True):
+    for line in found[metric] if found else []:
+        for seed, value in zip(found["seeds"], line[metric], strict=True):
             runs.setdefault(seed, {}).setdefault(
                 line["artifact"], {})[line["split"]] = value
     return runs
@@ -87,14 +87,15 @@ def reported() -> dict[int, dict[str, dict[str, float]]]:
 
 def main() -> None:
     """Runs every seed; reports each, mean and spread."""
-    runs = reported()
+    metric = tasks.named(FLAGS.task).monitor[0]
+    runs = reported(metric)
     for seed in map(int, FLAGS.seeds):
         if seed not in runs:
             runs[seed] = one_seed(seed)
-            shared.write_figures(FLAGS.report, summary(runs))
-    for line in summary(runs)["accuracy"]:
+            shared.write_figures(FLAGS.report, summary(runs, metric))
+    for line in summary(runs, metric)[metric]:
         print(f"{line['artifact']:20} {line['split']:8} mean {line['mean']:.4f} "
-              f"spread {line['spread']:.4f} {line['accuracy']}")
+              f"spread {line['spread']:.4f} {line[metric]}")
 
 
 def define_flags() -> None:

@@ -1,14 +1,15 @@
-r"""What smaller structures cost in accuracy: target speedups, ways to train, seeds.
+r"""What smaller structures cost in quality: target speedups, ways to train, seeds.
 
     python experiments/studies/shrink_table.py --train_file=F --dev_file=F \
-        --seeds=0,1,2 --points=1.5,2,3,5 --ways=post_training,distilled --report=FILE.json
+        --seeds=0,1,2 --points=1.5,2,3,5 --ways=post_training,distilled \
+        --report=FILE.json
 
 Source: the passes `structured` and `student`. For each seed a model is fine-tuned as
 seeds.py does it. It is baseline and teacher of every cell, a target speedup and a way:
 "post_training" cuts and fits, without training; "cross_entropy" trains on from there,
 "distilled" with the teacher, "distilled_quantized" then trains --epochs more to be
 quantized; "student" keeps as many whole layers as the target allows, and learns from
-the teacher. Speedups are foretold by the latency table; benchmarks/shrunk_latency.py
+the teacher. Speedups are predicted from the latency table; benchmarks/shrunk_latency.py
 measures them. Cost: a fine-tuning for each seed, and --shrunk_epochs for each trained
 cell; each is reported when it is done, and the same command after a kill goes on with
 the next.
@@ -24,7 +25,7 @@ import seeds
 import tables
 from absl import flags
 
-from tfopt import compress, model
+from tfopt import compress, model, tasks
 from tfopt.cli import script as shared
 from tfopt.export import tflite
 from tfopt.measure import cost
@@ -110,33 +111,30 @@ def run_cell(dataset, baseline, cell: str) -> dict:
     outcome = compress.run(baseline, recipe, context)[-1]
     seconds = time.monotonic() - begun
     left = model.config_of(outcome.model)
-    return {**judged(dataset, outcome.model), "seconds": seconds,
+    return {**measured(dataset, outcome.model), "seconds": seconds,
             "predicted_ms": before.whole(left),
             "predicted_speedup": before.whole(config) / before.whole(left),
             "num_heads": list(left.num_heads),
             "intermediate_sizes": list(left.intermediate_sizes)}
 
 
-def judged(dataset, keras_model) -> dict[str, float]:
-    """Accuracy of a model and of its export, and their sizes."""
+def measured(dataset, keras_model) -> dict[str, float]:
+    """The metric of a model and of its export, and their sizes."""
     contents = tflite.convert(keras_model, FLAGS.exports[-1])
-    part = dataset.report["dev"]
-    accuracies = {name: dataset.task.value(dataset.task.quality(
-                      judging.outputs_of(artifact, part), part.targets))
-                  for name, artifact in (("accuracy", contents),
-                                         ("keras_accuracy", keras_model))}
-    return {**accuracies, "parameters": cost.of_model(keras_model)["parameters"],
-            "file_bytes": len(contents)}
+    outputs = {prefix: judging.outputs_of(artifact, dataset.report["dev"])
+               for prefix, artifact in (("", contents), ("keras_", keras_model))}
+    return {**tables.values(dataset, outputs), "file_bytes": len(contents),
+            "parameters": cost.of_model(keras_model)["parameters"]}
 
 
-def summary(runs: tables.Runs) -> dict:
-    """Seed -> cell -> figures; their means, and points lost against the baseline."""
-    return tables.summary(runs, BASELINE)
+def summary(runs: tables.Runs, kind: tasks.Task) -> dict:
+    """Seed -> cell -> figures; their means, and what is lost against the baseline."""
+    return tables.summary(runs, BASELINE, kind)
 
 
 def begin(dataset, baseline):
     """What judges a seed's model before, and what fills its cells."""
-    return (functools.partial(judged, dataset, baseline),
+    return (functools.partial(measured, dataset, baseline),
             functools.partial(run_cell, dataset, baseline))
 
 
@@ -146,7 +144,7 @@ def main() -> None:
 
 
 def show(found: dict) -> None:
-    """Prints a summary: each cell's mean accuracy, what it lost, and its speed."""
+    """Prints a summary: each cell's mean, what it lost, and its speed."""
     for cell, figures in found["means"].items():
         print(f"{tables.said_of(cell, found)}, predicted "
               f"{figures.get('predicted_speedup', 1.0):.2f}x")

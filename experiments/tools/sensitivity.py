@@ -6,7 +6,7 @@ r"""What each operation of a quantized export loses: a table and a plot.
 Source: `tfopt.measure.sensitivity`. The model is fine-tuned already, and its labels
 those of the train file. Cost: a few seconds an operation and thousand texts; each is
 written when it is done. Result: sensitivity.{json,md,png} in --out_dir. With
---holdout_fraction, accuracy is that of the part held out of train.
+--holdout_fraction, the value is that of the part held out of train.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.measure import sensitivity
 from tfopt.pipeline import judging
+from tfopt.pipeline.dataset import check_trained_for
 
 FLAGS = flags.FLAGS
 
@@ -73,10 +74,7 @@ def main() -> None:
     out = Path(FLAGS.out_dir)
     dataset = shared.fine_tuning().dataset()
     fine_tuned = model.load(FLAGS.model_dir)
-    if tuple(model.published_labels(FLAGS.model_dir) or ()) != dataset.task.labels:
-        raise ValueError("--model_dir must be trained for the labels of the train "
-                         f"file. Received: {FLAGS.model_dir} with "
-                         f"{model.published_labels(FLAGS.model_dir)}")
+    check_trained_for(dataset.task, FLAGS.model_dir, "--model_dir")
     graph = tflite.float_graph(fine_tuned)
     judge = judging.judge_on(dataset.task, dataset.guard)
     reference = judge(graph.contents)
@@ -84,8 +82,9 @@ def main() -> None:
     for loss in sensitivity.losses(graph, FLAGS.export, dataset.calibration, judge,
                                    mode=FLAGS.mode, method=FLAGS.ranges):
         found.append(loss)
-        logging.info("%s: %.2f points lost, %.1f dB", short(loss.name),
-                     dataset.task.drop(reference, loss.value), loss.logits_sqnr_db)
+        logging.info("%s: %.2f %s lost, %.1f dB", short(loss.name),
+                     dataset.task.drop(reference, loss.value), dataset.task.drop_unit,
+                     loss.logits_sqnr_db)
         shared.write_figures(str(out / "sensitivity.json"), {
             "float32": reference,
             "operations": [dataclasses.asdict(one) for one in found]})
@@ -94,7 +93,8 @@ def main() -> None:
     print(table(dataset.task, reference, found))
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Defines the flags of this script."""
     shared.define_model()
     shared.define_data()
     shared.define_training()
@@ -103,4 +103,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("export", "static_wi8_ai8", "A quantized export.")
     flags.DEFINE_enum("mode", "alone", sensitivity.MODES, "Quantize one operation at a "
                       "time, or all but one.")
+
+
+if __name__ == "__main__":
+    define_flags()
     shared.run(main)

@@ -107,6 +107,17 @@ def test_masks_show_the_ids_and_types_the_second_text():
     assert {value.dtype.name for value in inputs.values()} == {"int32"}
 
 
+@pytest.mark.parametrize(("options", "fill"), [({}, 1), ({"pad_id": 0}, 0)])
+def test_padding_and_inputs_are_the_tokenizers_and_the_models(options, fill):
+    short = data.Encoded(ids=[[2, 7], [2, 7, 3]], first_lengths=[2, 3], pad_id=1)
+    batches = data.Batches(data.join([short, short]), batch_size=4, pad_multiple=1,
+                           names=("input_ids", "attention_mask"), **options)
+    inputs = next(iter(batches.dataset()))
+    assert {name: value.numpy().tolist() for name, value in inputs.items()} == {
+        "input_ids": [[2, 7, fill]] * 2 + [[2, 7, 3]] * 2,
+        "attention_mask": [[1, 1, 0]] * 2 + [[1, 1, 1]] * 2}
+
+
 @pytest.mark.parametrize("first_step", [0, 1, 7, 8, 9, 16, 23, 24, 30])
 def test_a_resumed_dataset_is_the_tail_of_the_unbroken_one(first_step):
     unbroken = labels(batches_of().dataset(epochs=3))

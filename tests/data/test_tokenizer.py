@@ -73,7 +73,7 @@ def test_each_kind_of_files_gives_the_reference_ids(name, by_json, readers, fami
     assert pairs.ids == expected["pair_input_ids"]
     for row, types in enumerate(expected.get("pair_token_type_ids", [])):
         assert pairs.first_lengths[row] == types.count(0)
-    assert tokenizer.pad_id == PAD_IDS.get(name, 0)
+    assert tokenizer.pad_id == encoded.pad_id == PAD_IDS.get(name, 0)
     assert tokenizer.words[tokenizer.unknown_id] in ("[UNK]", "<unk>")
     assert tokenizer.lowercase == (name not in ("tiny_roberta", "tiny_bert_tokens"))
 

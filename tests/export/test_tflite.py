@@ -348,7 +348,7 @@ def test_massive_channels_are_kept_apart(small_bert, examples, monkeypatch):
     split, = (o for o in operations(apart, "FULLY_CONNECTED") if "massive" in o.name)
     assert split.arithmetic == "int8"
     with monkeypatch.context() as context:
-        context.setattr(ranges, "_massive", lambda contents, seen: {})
+        context.setattr(ranges, "_outlier_channels", lambda contents, seen: {})
         together = tflite.quantize(graph, "integer_wi8_ai8", calibration=examples)
     assert not [o for o in operations(together) if "massive" in o.name]
     assert error(apart) < SMALL_TOLERANCES["integer_wi8_ai8"]

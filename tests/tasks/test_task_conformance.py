@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from tfopt import data, tasks
-from tfopt.backend import tf
+from tfopt import data, model, tasks, train
+from tfopt.backend import keras, tf
 from tfopt.train import objective
-from tfopt.types import is_labelled
+from tfopt.types import INPUT_NAMES, is_labelled
 
 TASKS = tasks.all_tasks()
 CORPUS = data.Corpus(path="train.tsv", texts=["a", "b", "c", "d"], pairs=None,
@@ -61,10 +62,43 @@ def test_other_names_and_fields_are_refused(task):
             tasks.from_fields({**task.to_fields(), **wrong})
 
 
+def test_a_file_beside_a_model_gives_it_back(task, tmp_path):
+    assert tasks.read(tmp_path) is None
+    tasks.save(task, tmp_path)
+    assert tasks.read(tmp_path, labels=["of", "another"]) == task
+    for wrong in ("[]", "{", '{"task": "sorting"}'):
+        (tmp_path / "task.json").write_text(wrong)
+        with pytest.raises(ValueError, match="task.json$"):
+            tasks.read(tmp_path)
+
+
+def test_without_its_fields_it_has_losses_and_metrics(task, outputs, targets):
+    plain = type(task)()
+    np.testing.assert_array_equal(plain.example_loss(outputs, targets),
+                                  task.example_loss(outputs, targets))
+    assert plain.drop(0.25, 0.5) == task.drop(0.25, 0.5) != 0
+
+
 def test_its_metrics_hold_the_monitor(task):
     name, better = task.monitor
     assert {metric.name: metric.better for metric in task.metrics}[name] == better
     assert better in ("higher", "lower")
+
+
+def test_the_head_gives_its_outputs(task):
+    assert task.head().outputs == task.outputs
+    task.check_head(task.head())
+    for wrong in ({"outputs": task.outputs + 1},
+                  {"reads": "all" if task.head().reads == "first" else "first"}):
+        with pytest.raises(ValueError, match=f"task '{task.name()}' must .*Received: "):
+            task.check_head(task.head().replace(**wrong))
+
+
+def test_a_corpus_gives_a_target_an_example(task):
+    found = task.targets(CORPUS)
+    assert len(found) == 4 and found[1] == found[3] != found[0]
+    with pytest.raises(ValueError, match="^train.tsv:4: .*Received: 'neither'"):
+        task.targets(dataclasses.replace(CORPUS, labels=["1", "2", "neither", "2"]))
 
 
 def test_the_objective_is_the_mean_of_the_losses_of_examples(task, outputs, targets):
@@ -84,18 +118,41 @@ def test_the_monitor_is_among_the_metrics_of_training(task, outputs, targets):
         task.value(task.quality(outputs.numpy(), targets.numpy())), rel=1e-5)
 
 
-def test_a_missing_target_has_no_hard_loss_and_the_models_guess(task, outputs, targets):
-    missing = tf.fill([4], tf.cast(task.no_target, targets.dtype))
-    assert not is_labelled(missing).numpy().any()
+def with_missing(task, targets) -> list[tf.Tensor]:
+    """Targets of which the first is missing; and none at all, as batches without."""
+    some = tf.concat([tf.cast([task.no_target], targets.dtype), targets[1:]], 0)
+    return [some, tf.fill([4], -1)]
+
+
+def test_a_missing_target_has_no_hard_loss_and_no_gradient(task, outputs, targets):
     assert is_labelled(targets).numpy().all()
-    np.testing.assert_array_equal(task.objective().hard_loss(outputs, missing), 0.0)
-    assert task.guess(outputs).shape == [4]
-    assert np.all(np.isfinite(task.example_loss(outputs, missing)))
+    for own in with_missing(task, targets):
+        known = is_labelled(own).numpy()
+        assert not known[0]
+        with tf.GradientTape() as tape:
+            tape.watch(outputs)
+            loss = task.objective().hard_loss(outputs, own)
+        assert np.array_equal(loss.numpy() != 0, known)
+        gradient = tape.gradient(loss, outputs).numpy()
+        assert np.array_equal(np.any(gradient != 0, axis=1), known)
+        assert np.all(np.isfinite(gradient))
 
 
-def test_gradients_of_single_examples_tell_something_with_and_without_a_target(
+def test_the_models_guess_stands_for_a_missing_target(task, outputs, targets):
+    guess = task.guess(outputs)
+    assert guess.shape == [4] and guess.dtype == targets.dtype
+    for own in with_missing(task, targets):
+        np.testing.assert_array_equal(task.with_guesses(outputs, own), tf.where(
+            is_labelled(own), tf.cast(own, guess.dtype), guess))
+        assert np.all(np.isfinite(task.example_loss(outputs, own)))
+    # No target is nearer to the outputs.
+    loss = task.objective().hard_loss
+    assert np.all(loss(outputs, guess) <= loss(outputs, targets))
+
+
+def test_each_example_has_a_gradient_with_and_without_a_target(
         task, outputs, targets):
-    for own in (targets, tf.fill([4], tf.cast(task.no_target, targets.dtype))):
+    for own in (targets, *with_missing(task, targets)):
         with tf.GradientTape() as tape:
             tape.watch(outputs)
             loss = tf.reduce_sum(task.example_loss(outputs, own))
@@ -129,9 +186,53 @@ def test_other_numbers_of_targets_and_none_are_refused(task, outputs, targets):
 
 
 def test_answers_are_json(task, outputs):
-    answers = json.loads(json.dumps(task.decode(outputs.numpy())))
+    encoded = data.Encoded(ids=[[2, 5, 3]] * 4, first_lengths=[3] * 4)
+    answers = json.loads(json.dumps(task.decode(outputs.numpy(), encoded)))
     assert len(answers) == 4 and all("score" in answer for answer in answers)
     assert answers[0] != answers[1]
+
+
+def small(task, seed: int) -> keras.Model:
+    """The mean of word vectors, to the task's outputs."""
+    inputs = {name: keras.Input([None], dtype="int32", name=name)
+              for name in INPUT_NAMES}
+    words = keras.layers.Embedding(50, 8, embeddings_initializer=(
+        keras.initializers.RandomNormal(seed=seed)))(inputs["input_ids"])
+    mean = keras.layers.GlobalAveragePooling1D()(words)
+    return keras.Model(inputs, keras.layers.Dense(
+        task.outputs, kernel_initializer=keras.initializers.RandomNormal(seed=seed))(
+            mean))
+
+
+def test_a_student_learns_from_targets_and_teacher_where_targets_are_missing(
+        task, targets):
+    """Batches of which the last is smaller; dev chooses the epoch by the monitor."""
+    ids = [[2, 5 + i, 3] for i in range(7)]
+    encoded = data.Encoded(ids=ids, first_lengths=[3] * 7)
+    known = [*targets.numpy().tolist(), *[task.no_target] * 3]
+    dev = data.Batches(data.Encoded(ids=ids[:4], first_lengths=[3] * 4), known[:4],
+                       batch_size=3)
+    student, teacher = small(task, 1), small(task, 2)
+    goal = train.Distillation().goal(teacher, of=task.objective())
+    history = train.fit(
+        student, data.Batches(encoded, known, batch_size=3, shuffle_seed=0), dev,
+        train.Settings(epochs=2, learning_rate=0.05), goal=goal)
+    name, better = task.monitor
+    inputs, own = next(iter(data.Batches(encoded, known, batch_size=4).dataset()))
+    assert all(np.isfinite(value) for epoch in history for value in epoch.values())
+    assert history[1]["loss"] < history[0]["loss"]
+    best = (max if better == "higher" else min)(
+        epoch[f"val_{name}"] for epoch in history)
+    found = task.value(task.quality(student(inputs).numpy(), own.numpy()))
+    assert found == pytest.approx(best, rel=1e-5)
+
+
+def test_a_model_of_its_head_gives_its_outputs(task):
+    built = model.build(model.EncoderConfig.uniform(
+        hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, vocab_size=50,
+        max_positions=16), task.head())
+    task.check_head(model.head_of(built))
+    assert built.output_shape[-1] == task.outputs
 
 
 def test_no_task_imports_tensorflow():

@@ -24,8 +24,8 @@ def define(required: bool = True) -> None:
     """Which artifact, and where its tokenizer is."""
     flags.DEFINE_string("artifact", None, "A .tflite, or a directory with a Keras "
                         "model.", required=required)
-    flags.DEFINE_string("text_dir", None, "Directory with tokenizer and labels.txt, if "
-                        "they do not lie beside the artifact.")
+    flags.DEFINE_string("text_dir", None, "Directory with tokenizer, task.json and "
+                        "labels.txt, if they do not lie beside the artifact.")
 
 
 def text_side(artifact: Path, given: str | None) -> TextSide:
@@ -48,25 +48,29 @@ def text_side(artifact: Path, given: str | None) -> TextSide:
         raise ValueError(f"A tokenizer ({tokenizer.kinds()}) must lie beside the "
                          "artifact or in --text_dir. "
                          f"Received: {', '.join(map(str, places))}")
-    side = text_sides.read(place)
-    if side.task is None and (place / manifest.MANIFEST_FILE).is_file():
+    labels = place / data.LABELS_FILE
+    side = text_sides.read(
+        place, data.read_labels(labels) if labels.exists() else None)
+    if (place / manifest.MANIFEST_FILE).is_file():
         fields = manifest.read(place)
         side = dataclasses.replace(side, task=tasks.from_fields(fields["task"]),
                                    max_length=fields["max_length"])
-    if side.task is None or side.task.labels:  # the list counts, as a user sees it
-        kind = type(side.task) if side.task else tasks.named("classification")
-        side = dataclasses.replace(side, task=kind(labels=tuple(
-            data.read_labels(place / data.LABELS_FILE))))
+    if side.task is None:
+        raise ValueError("A task, or the labels of a classification, must lie beside "
+                         f"the tokenizer. Received: {labels}, which is not there")
     return side
 
 
 def check_outputs(task: tasks.Task, outputs: int, artifact: Path) -> None:
-    """Checks that the labels read for an artifact are its model's.
+    """Checks that the task read for an artifact is its model's.
 
     Raises:
-        ValueError: they are more or fewer than its outputs.
+        ValueError: the model gives more or fewer numbers than it has.
     """
-    if task.outputs != outputs:
+    if task.labels and len(task.labels) != outputs:
         raise ValueError(
             f"The label list must have the model's {outputs} classes. "
-            f"Received: {data.LABELS_FILE} of {artifact} with {task.outputs}")
+            f"Received: {data.LABELS_FILE} of {artifact} with {len(task.labels)}")
+    if task.outputs != outputs:
+        raise ValueError(f"A model of the task {task.name()!r} must give "
+                         f"{task.outputs} outputs. Received: {outputs} outputs")

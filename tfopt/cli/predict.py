@@ -136,8 +136,8 @@ def opened() -> Answering:
         ValueError: none or two are named, or it is not whole.
     """
     if bool(FLAGS.bundle) == bool(FLAGS.artifact):
-        raise ValueError("One of --bundle and --artifact must name the model. "
-                         f"Received: --bundle={FLAGS.bundle}, --artifact={FLAGS.artifact}")
+        raise ValueError("One of --bundle and --artifact must name the model. Received"
+                         f": --bundle={FLAGS.bundle}, --artifact={FLAGS.artifact}")
     if FLAGS.bundle:
         manifest.read(Path(FLAGS.bundle))  # which checks that it is whole
         artifact, directory = Path(FLAGS.bundle) / manifest.MODEL_FILE, FLAGS.bundle

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tfopt.backend import keras, tf
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
-from tfopt.types import INPUT_NAMES, BatchSource, is_labelled
+from tfopt.types import INPUT_NAMES, BatchSource
 
 
 def read(train: BatchSource, samples: int) -> Iterator[tuple[dict, tf.Tensor]]:
@@ -42,7 +42,7 @@ def with_targets(model: keras.Model, train: BatchSource, samples: int,
     """Reads samples for `mean_loss`.
 
     Args:
-        model: tells the target of those without one.
+        model: whose guess is the target of those without one.
         train: as of `read`.
         samples: how many, rounded up to whole batches.
         task: of the model.
@@ -50,11 +50,8 @@ def with_targets(model: keras.Model, train: BatchSource, samples: int,
     Returns:
         Batches of (inputs, targets).
     """
-    found = []
-    for inputs, targets in read(train, samples):
-        guesses = tf.cast(task.guess(model(inputs, training=False)), targets.dtype)
-        found.append((inputs, tf.where(is_labelled(targets), targets, guesses)))
-    return found
+    return [(inputs, task.with_guesses(model(inputs, training=False), targets))
+            for inputs, targets in read(train, samples)]
 
 
 def mean_loss(model: keras.Model, samples: list,

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tfopt import inputs as model_inputs
 from tfopt.backend import tf
 from tfopt.data.tokenizer_json import Encoded
+from tfopt.types import INPUT_NAMES
 
 
 def plan(lengths: np.ndarray, batch_size: int, seed: int, epoch: int,
@@ -68,6 +69,8 @@ class Batches:
         drop_remainder: whether a last, smaller batch is left out.
         sort_window: batches whose examples are sorted by length together, when
             shuffled: more save padding, fewer mix the lengths of a batch.
+        pad_id: stands behind shorter texts; None for that of `encoded`.
+        names: inputs that the model has, of `types.INPUT_NAMES`.
 
     Raises:
         ValueError: nothing to batch, a size, window or multiple below 1, examples
@@ -77,7 +80,8 @@ class Batches:
     def __init__(self, encoded: Encoded, targets=None, *, batch_size: int = 32,
                  shuffle_seed: int | None = None, pad_to: int | None = None,
                  pad_multiple: int = 8, drop_remainder: bool = False,
-                 sort_window: int = 64):
+                 sort_window: int = 64, pad_id: int | None = None,
+                 names: Sequence[str] = INPUT_NAMES):
         self.lengths = np.array([len(ids) for ids in encoded.ids], np.int64)
         if min(batch_size, sort_window, pad_multiple) < 1:
             raise ValueError(
@@ -101,6 +105,8 @@ class Batches:
         self.pad_multiple = pad_multiple
         self.drop_remainder = drop_remainder
         self.sort_window = sort_window
+        self.pad_id = encoded.pad_id if pad_id is None else pad_id
+        self.names = tuple(names)
         self._ids = tf.RaggedTensor.from_row_lengths(
             np.concatenate([np.asarray(ids, np.int32) for ids in encoded.ids]),
             self.lengths)
@@ -203,16 +209,18 @@ class Batches:
         lengths = tf.cast(tf.gather(self.lengths, index), tf.int32)
         tokens = self.pad_to or (
             -(-tf.reduce_max(lengths) // self.pad_multiple) * self.pad_multiple)
-        ids = ids.to_tensor(shape=tf.cast(tf.stack([-1, tokens]), tf.int64))
+        ids = ids.to_tensor(self.pad_id,
+                            shape=tf.cast(tf.stack([-1, tokens]), tf.int64))
         first_lengths = tf.gather(self._first_lengths, index)
         visible, second = model_inputs.visible_and_segments(
             tf.range(tokens)[tf.newaxis], lengths[:, tf.newaxis],
             first_lengths[:, tf.newaxis])
-        return {
+        arrays = {
             "input_ids": tf.ensure_shape(ids, [index.shape[0], self.pad_to]),
             "attention_mask": tf.cast(visible, tf.int32),
             "token_type_ids": tf.cast(second, tf.int32),
         }
+        return {name: arrays[name] for name in self.names}
 
 
 def _as_targets(targets) -> np.ndarray:

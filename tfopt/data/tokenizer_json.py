@@ -42,11 +42,13 @@ class Encoded:
         first_lengths: per example, how many of its ids belong to the first segment,
             special tokens included; all, where the tokenizer knows no segments.
         truncated: how many examples were cut to the maximal length.
+        pad_id: the tokenizer's, which stands behind shorter texts of a batch.
     """
 
     ids: list[list[int]]
     first_lengths: list[int]
     truncated: int = 0
+    pad_id: int = 0
 
 
 class JsonTokenizer:
@@ -151,6 +153,7 @@ class JsonTokenizer:
             ids=[e.ids for e in encodings],
             first_lengths=[len(e.ids) - sum(e.type_ids) for e in encodings],
             truncated=sum(bool(e.overflowing) for e in encodings),
+            pad_id=self.pad_id,
         )
 
     def removable(self) -> dict[int, int]:

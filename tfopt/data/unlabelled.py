@@ -67,10 +67,11 @@ def read_texts(path: PathLike, columns: Columns = Columns()) -> Texts:  # noqa: 
 
 
 def join(parts: Sequence[Encoded]) -> Encoded:
-    """The examples of several parts, one after the other."""
+    """The examples of several parts, by one tokenizer, one after the other."""
     return Encoded(ids=[ids for part in parts for ids in part.ids],
                    first_lengths=[n for part in parts for n in part.first_lengths],
-                   truncated=sum(part.truncated for part in parts))
+                   truncated=sum(part.truncated for part in parts),
+                   pad_id=parts[0].pad_id)
 
 
 def _lines(path: Path, text: str, wanted: Sequence[str],

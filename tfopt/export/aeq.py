@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tfopt.export.schemes import BLOCKS
 from tfopt.types import check_fields
 
 # Tensor name -> the lowest and highest value.
 Ranges = Mapping[str, tuple[float, float]]
-BLOCKS = (None, 32, 64, 128, 256)
 MODES = ("float", "dynamic", "weight_only", "static")
 
 

@@ -10,7 +10,6 @@ scheme, with ranges that were seen on examples (`export.calibrate`) or trained.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -18,77 +17,20 @@ from absl import logging
 
 from tfopt import model as models
 from tfopt.backend import keras, tf
-from tfopt.export import aeq, calibrate, converter, flatbuffer, ranges
+from tfopt.export import aeq, calibrate, converter, flatbuffer, ranges, schemes
 from tfopt.export.aeq import Rule
 from tfopt.export.ranges import FloatGraph
+from tfopt.export.schemes import SCHEMES, Numbers, Scheme
 from tfopt.model.anatomy import FFN_PRODUCT
 
-_KERNELS = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
+__all__ = ["SCHEMES", "check_scheme", "convert", "float_graph", "is_quantized",
+           "needs_calibration", "operations", "prepared", "quantize"]
+
+_PRODUCT = "FULLY_CONNECTED"
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _TABLE = "EMBEDDING_LOOKUP"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Scheme:
-    """One way to export.
-
-    Attributes:
-        optimizations: of the converter.
-        types: supported ones, of the converter.
-        rules: how the float graph is quantized; none leaves it as converted.
-        integer: whether the whole graph is, with an int8 output.
-    """
-
-    optimizations: tuple = ()
-    types: tuple = ()
-    rules: tuple[Rule, ...] = ()
-    integer: bool = False
-
-    @property
-    def static(self) -> bool:
-        """Whether it needs ranges."""
-        return any(rule.mode == "static" for rule in self.rules)
-
-
-def _kernels(mode: str, **options) -> tuple[Rule, ...]:
-    return tuple(Rule(kind, mode, **options) for kind in _KERNELS)
-
-
-_SCHEMES: dict[str, Scheme] = {
-    # Weights and arithmetic as they are.
-    "float32": Scheme(),
-    # Weights kept in half the bytes; widened to float32 when loaded on a CPU.
-    "float16": Scheme(optimizations=(tf.lite.Optimize.DEFAULT,), types=(tf.float16,)),
-    # Int8 weights; each row of activations quantized at run time, by its own range.
-    "dynamic_wi8_afp32": Scheme(rules=(*_kernels("dynamic"), Rule(_TABLE, "dynamic"))),
-    # Int8 weights for their size; arithmetic as it is.
-    "weight_only_wi8_afp32": Scheme(rules=(*_kernels("weight_only"),
-                                           Rule(_TABLE, "dynamic"))),
-    # Products in integers between calibrated ranges; but those of an ffn, to which some
-    # tokens give numbers a hundred times all others, by row. The rest in float.
-    "static_wi8_ai8": Scheme(rules=(
-        *_kernels("static"), Rule("FULLY_CONNECTED", "dynamic", FFN_PRODUCT),
-        Rule(_TABLE, "dynamic"))),
-    # The same with activations of 16 bits, for accelerators: slow on CPUs.
-    "static_wi8_ai16": Scheme(rules=(*_kernels("static", activation_bits=16),
-                                     Rule(_TABLE, "dynamic"))),
-    # Integers alone, int32 ids in and int8 logits out, for accelerators and
-    # microcontrollers.
-    "integer_wi8_ai8": Scheme(rules=(Rule("*", "static"),), integer=True),
-    # 4 bits a weight, a scale for each 32 of them.
-    "dynamic_wi4b32_afp32": Scheme(rules=(
-        *_kernels("dynamic"), Rule(_TABLE, "dynamic"),
-        Rule("FULLY_CONNECTED", "dynamic", weight_bits=4, block=32),
-        Rule(_TABLE, "dynamic", weight_bits=4, block=32))),
-    # 4 bits a weight, a scale for each output channel, and for each 32 of a table.
-    "dynamic_wi4_afp32": Scheme(rules=(
-        *_kernels("dynamic"), Rule(_TABLE, "dynamic"),
-        Rule("FULLY_CONNECTED", "dynamic", weight_bits=4),
-        Rule(_TABLE, "dynamic", weight_bits=4, block=32))),
-    # Pruned kernels as their nonzeros and where they are; it saves bytes, not time. Of
-    # int8 kernels LiteRT's XNNPACK computes wrong numbers so, without a word.
-    "sparse_float32": Scheme(optimizations=(tf.lite.Optimize.EXPERIMENTAL_SPARSITY,)),
-}
-SCHEMES = tuple(_SCHEMES)
+is_quantized = schemes.is_quantized
+needs_calibration = schemes.needs_calibration
 
 
 def check_scheme(scheme: str) -> None:
@@ -97,18 +39,23 @@ def check_scheme(scheme: str) -> None:
     Raises:
         ValueError: it is not.
     """
-    if scheme not in _SCHEMES:
-        raise ValueError(f"An export must be one of {SCHEMES}. Received: {scheme!r}")
+    schemes.get(scheme)
 
 
-def is_quantized(scheme: str) -> bool:
-    """Whether a scheme is made by `quantize` from a float graph."""
-    return bool(_SCHEMES[scheme].rules)
+def _rule(operation: str, numbers: Numbers, pattern: str = "") -> Rule:
+    return Rule(operation, numbers.mode, pattern, numbers.weight_bits,
+                numbers.activation_bits or 8, numbers.block)
 
 
-def needs_calibration(scheme: str) -> bool:
-    """Whether a scheme needs the ranges of activations."""
-    return _SCHEMES[scheme].static
+def _rules(scheme: Scheme) -> tuple[Rule, ...]:
+    """How a float graph becomes one of a scheme."""
+    if scheme.integer:
+        return (_rule("*", scheme.product),)
+    own = () if scheme.ffn_product == scheme.product else (
+        _rule(_PRODUCT, scheme.ffn_product, FFN_PRODUCT),)
+    return (_rule(_PRODUCT, scheme.product), *own,
+            *(_rule(kind, scheme.product.in_8_bits()) for kind in _CONVOLUTIONS),
+            _rule(_TABLE, scheme.table))
 
 
 def convert(
@@ -142,18 +89,18 @@ def convert(
             needed and missing, or the model is not functional, has several outputs, or
             holds an operation that TFLite has not.
     """
-    check_scheme(scheme)
-    chosen = _SCHEMES[scheme]
-    if not chosen.rules:
+    chosen = schemes.get(scheme)
+    if not chosen.is_quantized:
         plain = models.plain_copy(model) if models.quantized_layers_of(model) else model
-        return converter.to_bytes(plain, length=length, types=chosen.types,
-                                  optimizations=chosen.optimizations)
+        return converter.to_bytes(
+            plain, length=length, types=tuple(map(tf.as_dtype, chosen.types)),
+            optimizations=[tf.lite.Optimize[name] for name in chosen.optimizations])
     return quantize(float_graph(model, length=length), scheme,
                     calibration=calibration, method=method, leave=leave)
 
 
 def float_graph(model: keras.Model, *, length: int | None = None) -> FloatGraph:
-    """Converts a model to float32, from which `quantize` makes any scheme with rules.
+    """Converts a model to float32, from which `quantize` makes the quantized schemes.
 
     Args:
         model: as of `convert`.
@@ -184,7 +131,7 @@ def quantize(
 
     Args:
         graph: from `float_graph`.
-        scheme: one of `SCHEMES` with rules.
+        scheme: one of `SCHEMES` that quantizes.
         calibration: as of `convert`.
         method: as of `convert`.
         leave: names of operations' outputs, as `operations` gives them; these stay in
@@ -197,19 +144,19 @@ def quantize(
     Raises:
         ValueError: as of `convert`.
     """
-    check_scheme(scheme)
-    chosen = _SCHEMES[scheme]
+    chosen = schemes.get(scheme)
     if method not in calibrate.METHODS:
         raise ValueError(f"`method` must be one of {calibrate.METHODS}. "
                          f"Received: method={method!r}")
-    if not chosen.rules:
+    if not chosen.is_quantized:
         raise ValueError("A quantized export is asked for; `convert` makes the others. "
                          f"Received: {scheme!r}")
     contents, found = prepared(graph, scheme, calibration=calibration), None
-    if chosen.static:
+    if chosen.needs_calibration:
         of = ranges.of_all if chosen.integer else ranges.of_products
         found = of(graph, calibration, method)
-    rules = [*chosen.rules, *_in_8_bits(contents, chosen.rules)]
+    rules = list(_rules(chosen))
+    rules += _in_8_bits(contents, rules)
     known = (operations(graph, scheme, calibration=calibration)
              if leave or alone is not None else {})
     unknown = sorted({*leave, *(alone or ())} - set(known))
@@ -230,7 +177,7 @@ def prepared(graph: FloatGraph, scheme: str, *,
 
     Args:
         graph: from `float_graph`.
-        scheme: one of `SCHEMES` with rules.
+        scheme: one of `SCHEMES` that quantizes.
         calibration: as of `convert`; by it a graph of integers alone is wired.
 
     Returns:
@@ -239,8 +186,7 @@ def prepared(graph: FloatGraph, scheme: str, *,
     Raises:
         ValueError: the scheme is unknown, or calibration is needed and missing.
     """
-    check_scheme(scheme)
-    return (ranges.for_integers(graph, calibration) if _SCHEMES[scheme].integer
+    return (ranges.for_integers(graph, calibration) if schemes.get(scheme).integer
             else graph.looked_up)
 
 
@@ -258,7 +204,7 @@ def operations(graph: FloatGraph, scheme: str, *,
         ValueError: as of `prepared`.
     """
     model = flatbuffer.parse(prepared(graph, scheme, calibration=calibration))
-    kinds = {rule.operation for rule in _SCHEMES[scheme].rules}
+    kinds = {rule.operation for rule in _rules(schemes.get(scheme))}
     return {flatbuffer.output_name(part, operation): flatbuffer.kind(model, operation)
             for part in model.subgraphs for operation in part.operators
             if kinds & {"*", flatbuffer.kind(model, operation)}}

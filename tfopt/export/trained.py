@@ -123,6 +123,8 @@ class _TensorFinder:
     def _factor(self, operation, layer) -> float:
         tensor = self._graph.tensors[operation.inputs[1]]
         data = flatbuffer.stored(self._model, tensor)
+        if data is None:
+            return 1.0
         weights, kernel = data.view(np.float32), layer.kernel.numpy().T.ravel()
         if weights.size != kernel.size:
             return 1.0

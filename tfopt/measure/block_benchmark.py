@@ -166,7 +166,7 @@ def measure(
     """
     of = [environment(config, num_threads, scheme, tokens), _SEQUENCES,
           [dataclasses.asdict(sizes) for sizes in plan.values()]]
-    record = _Record(record, hashlib.sha256(json.dumps(of).encode()).hexdigest())
+    done = _Record(record, hashlib.sha256(json.dumps(of).encode()).hexdigest())
     with tempfile.TemporaryDirectory() as directory:
         files = {}
         for i, (name, sizes) in enumerate(plan.items()):
@@ -178,8 +178,8 @@ def measure(
                 logging.info("Latency table: exported %d of %d", i + 1, len(plan))
         with latency.started({name: (file, num_threads)
                               for name, file in files.items()}) as running:
-            seconds = _in_turn(list(running.values()), tokens, rounds, record)
-    seconds = np.concatenate(seconds, axis=1)  # [P, rounds * sequences, N]
+            turns = _in_turn(list(running.values()), tokens, rounds, done)
+    seconds = np.concatenate(turns, axis=1)  # [P, rounds * sequences, N]
     quiet = np.percentile(seconds, _QUIET_PERCENTILE, axis=1)
     median = np.median(seconds, axis=1)
     usual = np.median(median / quiet)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +99,8 @@ class LatencyTable:
                             (self.ffn, config.intermediate_sizes)):
             ms += self._at(curves["inner"], own[:-1], lengths).sum(axis=1)
             ms += self._at(curves["last"], own[-1:], lengths).sum(axis=1)
-        beyond = [np.interp(weights(config), *zip(*points, strict=True))
+        beyond = [float(np.interp(weights(config), [size for size, _ in points],
+                                  [ms for _, ms in points]))
                   for _, points in self.together]
         return ms + np.interp(blocks(config), [count for count, _ in self.together],
                               beyond)
@@ -177,7 +179,7 @@ class LatencyTable:
                              f"Received: lengths={list(lengths)[:8]}")
 
     def _check_sizes(self, config: EncoderConfig) -> None:
-        sizes = {"hidden_size": config.hidden_size}
+        sizes: dict[str, Any] = {"hidden_size": config.hidden_size}
         if any(config.num_heads):
             sizes["head_size"] = config.head_size
         if any(config.intermediate_sizes):

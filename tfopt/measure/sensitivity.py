@@ -1,7 +1,7 @@
 """What each operation of an export loses, and the export that loses no more than asked.
 
 Quantized is one operation at a time ("alone"), or all but one ("all_but"). Its loss is
-told by the signal-to-quantization-noise ratio of its own output and of the logits,
+given as the signal-to-quantization-noise ratio of its own output and of the logits,
 SQNR = 10 log10(sum x^2 / sum (x - y)^2) in dB, and by the value of the task's own
 metric that the file reaches.
 """
@@ -54,12 +54,14 @@ class Guarded:
     Attributes:
         contents: the `.tflite`.
         value: of it, of the metric that the task monitors.
+        reference: that of the export in float.
         left: operations that stayed in float -> why.
         met: whether the budget holds.
     """
 
     contents: bytes
     value: float
+    reference: float
     left: dict[str, str]
     met: bool
 
@@ -146,7 +148,7 @@ def within(
         contents = tflite.quantize(graph, scheme, calibration=examples, method=method,
                                    leave=list(left))
         value = judge(contents)
-        return Guarded(contents=contents, value=value, left=left,
+        return Guarded(contents=contents, value=value, reference=reference, left=left,
                        met=task.drop(reference, value) <= max_drop + 1e-7)
 
     best = tried({})
@@ -159,8 +161,9 @@ def within(
     while ranked:
         worst = ranked[:count]
         found = tried({loss.name: (
-            f"alone it loses {task.drop(reference, loss.value):.2f} {task.drop_unit}, "
-            f"and the logits have {loss.logits_sqnr_db:.1f} dB") for loss in worst})
+            f"alone it loses {task.drop(reference, loss.value):.2f} "
+            f"{task.drop_unit}, and the logits have "
+            f"{loss.logits_sqnr_db:.1f} dB") for loss in worst})
         logging.info("%s with %d operations in float: %s %.4f of %.4f", scheme,
                      len(worst), task.monitor[0], found.value, reference)
         if found.met or task.better(found.value, best.value):

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -137,11 +138,12 @@ def _build(config: EncoderConfig, environment: Mapping, rounds: int,
     """Times all files, and takes the table apart."""
     grids = block_benchmark.grids(config)
     mixed = Sizes.mixed(config)
-    plan = {"one": Sizes.empty(1), "empty": Sizes.empty(block_benchmark.REPEATS + 1),
-            **{(*key, size): Sizes.of_block(*key, size)
-               for key, grid in grids.items() for size in grid},
-            **{sizes: sizes for scales in mixed.values() for scale in scales
-               for sizes in scale}}
+    plan: dict[Any, Sizes] = {
+        "one": Sizes.empty(1), "empty": Sizes.empty(block_benchmark.REPEATS + 1),
+        **{(*key, size): Sizes.of_block(*key, size)
+           for key, grid in grids.items() for size in grid},
+        **{sizes: sizes for scales in mixed.values() for scale in scales
+           for sizes in scale}}
     ms, spread = block_benchmark.measure(
         config, plan, tokens=environment["tokens"], rounds=rounds, record=record,
         num_threads=environment["num_threads"], scheme=environment["scheme"])

@@ -1,8 +1,4 @@
-"""Files -> what a model is trained on and judged by: labels, batches, splits, ranges.
-
-    dataset = Dataset.read(Files(train="train.tsv", dev="dev.tsv"))
-    train.fit(model, dataset.train, dataset.choose)
-"""
+"""Files -> what a model is trained on and judged by: labels, batches, splits."""
 
 from __future__ import annotations
 
@@ -204,6 +200,29 @@ def _corpora(files: Files, columns: readers.Columns, seed: int
     return corpora, notes
 
 
+def check_trained_for(task: tasks.Task, path: PathLike, what: str) -> None:
+    """Checks that the model of a directory was trained for this very task.
+
+    Where nothing says what it was trained for, a task without labels takes its word.
+
+    Args:
+        task: the task.
+        path: the directory.
+        what: named it, such as "--teacher_dir".
+
+    Raises:
+        ValueError: its task or its labels are others.
+    """
+    own = tasks.read(model.directory(path), model.published_labels(path))
+    if own != task and (own is not None or task.labels):
+        labels = f" of the labels {list(task.labels)}" if task.labels else ""
+        has = ("no labels" if own is None else
+               f"the task {own.name()!r} of the labels {list(own.labels)}")
+        raise ValueError(f"{what} must be trained for the task {task.name()!r}"
+                         f"{labels}, in the train file's order. Received: {path} with "
+                         f"{has}")
+
+
 def _check_teacher(path: PathLike | None, task: tasks.Task, tokenizer: Tokenizer
                    ) -> None:
     """Checks, before any work, that a teacher was trained for this very task.
@@ -213,16 +232,12 @@ def _check_teacher(path: PathLike | None, task: tasks.Task, tokenizer: Tokenizer
     """
     if path is None:
         return
-    own = model.published_labels(path)
-    if tuple(own or ()) != task.labels:
-        raise ValueError("--teacher_dir must be trained for the labels of the train "
-                         f"file, in their order: {list(task.labels)}. Received: {path} "
-                         f"with {own}")
-    words = readers.tokenizer_from(path).words
-    if words != tokenizer.words:
+    check_trained_for(task, path, "--teacher_dir")
+    own = readers.tokenizer_from(path)
+    if not text_side.same_ids(own, tokenizer):
         raise ValueError("--teacher_dir must have the vocabulary of the model, whose "
                          f"token ids it reads: {tokenizer.vocab_size} entries. "
-                         f"Received: {path} with other {len(words)}")
+                         f"Received: {path} with other {own.vocab_size}")
 
 
 def _unlabelled(corpus: readers.Corpus, teacher: Teacher, data: Data,

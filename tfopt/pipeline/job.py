@@ -19,7 +19,7 @@ from typing import Any
 from tfopt import compress, data, model, report
 from tfopt.pipeline import costs, measuring, publishing, recipes, run_dir, stages
 from tfopt.pipeline import text_side as text_sides
-from tfopt.pipeline.dataset import Dataset
+from tfopt.pipeline.dataset import Dataset, check_trained_for
 from tfopt.pipeline.fine_tuning import FineTuning, of_checkpoint
 from tfopt.pipeline.option import Options, option
 from tfopt.pipeline.options import Tables, Targets
@@ -102,7 +102,8 @@ class Job(FineTuning):
         job, side = self._by_baseline()
         recipe = job._recipe()
         dataset = job.dataset(side.tokenizer, side.task and side.task.labels)
-        job._check_baseline(dataset)
+        if self.baseline is not None:
+            check_trained_for(dataset.task, self.baseline, "--baseline_dir")
         context, table_notes = job._context(dataset)
         # The teacher, which may be the baseline, is there later.
         compress.check(dataclasses.replace(recipe, distillation=None), context)
@@ -143,7 +144,8 @@ class Job(FineTuning):
         """
         if self.baseline is None:
             return self, text_sides.TextSide()
-        side = text_sides.read(model.directory(self.baseline))
+        side = text_sides.read(model.directory(self.baseline),
+                               model.published_labels(self.baseline))
         own = self.data.max_length
         if side.max_length is not None:
             if own not in (None, side.max_length):
@@ -154,28 +156,15 @@ class Job(FineTuning):
             own = side.max_length
         default = type(self).__dataclass_fields__["model"].default
         if side.tokenizer is not None and self.model != default:
-            words = data.tokenizer_from(model.directory(self.model)).words
-            if words != side.tokenizer.words:
+            other = data.tokenizer_from(model.directory(self.model))
+            if not text_sides.same_ids(other, side.tokenizer):
                 raise ValueError(
                     "The baseline's tokenizer must be the checkpoint's, if one is "
-                    f"named. Received: --model_dir={self.model} of {len(words)} "
+                    f"named. Received: --model_dir={self.model} of {other.vocab_size} "
                     f"entries, --baseline_dir={self.baseline} of other "
-                    f"{len(side.tokenizer.words)}")
+                    f"{side.tokenizer.vocab_size}")
         return dataclasses.replace(
             self, data=dataclasses.replace(self.data, max_length=own)), side
-
-    def _check_baseline(self, dataset: Dataset) -> None:
-        """Checks that a baseline that is given was trained for these labels.
-
-        Raises:
-            ValueError: it is of other labels, or has too few positions.
-        """
-        if self.baseline is None:
-            return
-        labels = model.published_labels(self.baseline)
-        if tuple(labels or ()) != dataset.task.labels:
-            raise ValueError("--baseline_dir must be trained for the labels of the "
-                             f"train file. Received: {self.baseline} with {labels}")
 
     def _context(self, dataset: Dataset) -> tuple[compress.Context, list[str]]:
         """What the passes may use, and a list that gets the notes of latency tables."""

@@ -157,9 +157,9 @@ def export(tuning: FineTuning, recipe: compress.Recipe, dataset: Dataset,
                   for name, why in found.left.items()]
         notes.append(
             f"{scheme}: the budget of {max_drop:g} {task.drop_unit} was "
-            f"{'met' if found.met else 'not met'}; the "
-            f"{'' if found.met else 'best '}file has {task.monitor[0]} "
-            f"{found.value:.4f}.")
+            f"{'met' if found.met else 'not met'}; "
+            f"{'the file' if found.met else 'the best file'} has {task.monitor[0]} "
+            f"{found.value:.4f}, and {found.reference:.4f} in float.")
     return files, notes, met
 
 

@@ -53,13 +53,16 @@ class Bundle:
         self._interpreter = interpreter
 
     @classmethod
-    def open(cls, directory: PathLike, num_threads: int | None = None) -> Bundle:
+    def open(cls, directory: PathLike, num_threads: int | None = None,
+             copies: int | None = None) -> Bundle:
         """Opens a directory that `write` has completed, or one of the first edition.
 
         Args:
             directory: of the bundle.
-            num_threads: of a request; None tries what answers fastest here. As many
-                requests are computed at once as have a core for each thread.
+            num_threads: of a request; None tries what answers fastest here.
+            copies: of the model at most, each with weights of its own, to compute that
+                many requests at once; None for as many as have a core for each thread.
+                There is one until several threads ask.
 
         Returns:
             The bundle.
@@ -74,7 +77,7 @@ class Bundle:
             task = tasks.from_fields(fields["task"])
             return cls(
                 Interpreter(directory / manifest.MODEL_FILE, num_threads=num_threads,
-                            pad_id=tokenizer.pad_id),
+                            copies=copies, pad_id=tokenizer.pad_id),
                 task=task, tokenizer=tokenizer, max_length=fields["max_length"],
                 fields=fields)
         except ValueError as error:

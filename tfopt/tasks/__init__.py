@@ -7,6 +7,7 @@ No task imports TensorFlow before it trains: a server reads a model's answers by
 task, too.
 """
 
-from tfopt.tasks.base import Task, all_tasks, from_fields, named
+from tfopt.tasks.base import Task
+from tfopt.tasks.registry import all_tasks, from_fields, named, read, save
 
-__all__ = ["Task", "all_tasks", "from_fields", "named"]
+__all__ = ["Task", "all_tasks", "from_fields", "named", "read", "save"]

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import functools
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +24,9 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC):
     """What a model is trained for, and judged by.
+
+    A task without its fields, `NAME()`, can be made too, where losses and metrics alone
+    are asked for.
 
     Class attributes:
         monitor: name of the metric by which an epoch is the best and a budget holds,
@@ -88,10 +88,13 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def guess(self, outputs: Any) -> Any:
-        """Targets in the place of missing ones: what the model itself says.
+        """The targets that the model itself takes for right.
 
         Args:
             outputs: <float>[B, outputs], TensorFlow's.
+
+        Returns:
+            <int32>[B] or <float32>[B], of the type of the task's targets.
         """
 
     @abc.abstractmethod
@@ -110,11 +113,13 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def decode(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+    def decode(self, outputs: np.ndarray, encoded: Any = None) -> list[dict[str, Any]]:
         """Answers as a person or a client reads them.
 
         Args:
             outputs: <float>[N, outputs].
+            encoded: the `data.Encoded` that was read, for tasks whose answers name
+                places in a text.
 
         Returns:
             A JSON object for each of N examples.
@@ -139,23 +144,40 @@ class Task(abc.ABC):
                 f"and read {own.reads!r} tokens. Received: outputs={head.outputs}, "
                 f"reads={head.reads!r}")
 
-    def example_loss(self, outputs: Any, targets: Any) -> Any:
-        """The loss of each example, whose gradient tells what matters in a model.
+    def with_guesses(self, outputs: Any, targets: Any) -> Any:
+        """Targets, with the model's guesses where there are none.
 
         Args:
             outputs: <float>[B, outputs].
-            targets: <int32>[B] or <float32>[B]; of a missing one, the model's own guess
-                is taken.
+            targets: <int32>[B] or <float32>[B]; below 0, or NaN, where one is missing.
+
+        Returns:
+            <int32>[B] or <float32>[B], constants to a gradient.
+        """
+        from tfopt.backend import tf
+        from tfopt.types import is_labelled
+
+        guesses = tf.stop_gradient(self.guess(outputs))
+        return tf.where(is_labelled(targets), tf.cast(targets, guesses.dtype), guesses)
+
+    def example_loss(self, outputs: Any, targets: Any) -> Any:
+        """The loss of each example, whose gradient shows what matters in a model.
+
+        A task whose loss of its own guess has no gradient, such as a square of the
+        difference, puts another target in the place of a missing one here.
+
+        Args:
+            outputs: <float>[B, outputs].
+            targets: <int32>[B] or <float32>[B]; for a missing one, the model's own
+                guess is taken.
 
         Returns:
             <float32>[B].
         """
         from tfopt.backend import tf
-        from tfopt.types import is_labelled
 
-        guesses = tf.cast(self.guess(outputs), targets.dtype)
-        known = tf.where(is_labelled(targets), targets, guesses)
-        return self.objective().hard_loss(tf.cast(outputs, tf.float32), known)
+        return self.objective().hard_loss(
+            tf.cast(outputs, tf.float32), self.with_guesses(outputs, targets))
 
     def value(self, quality: Mapping[str, float]) -> float:
         """The monitored metric of a quality."""
@@ -203,58 +225,3 @@ def check_same_number(outputs: Sized, targets: Sized) -> None:
     if len(outputs) != len(targets) or not len(targets):
         raise ValueError("Outputs and targets must be of the same examples. Received: "
                          f"{len(outputs)} outputs, {len(targets)} targets")
-
-
-@functools.cache
-def all_tasks() -> dict[str, type[Task]]:
-    """Every task by name.
-
-    Raises:
-        TypeError: a module does not define exactly one task.
-    """
-    from tfopt import tasks
-
-    found = {}
-    for info in pkgutil.iter_modules(tasks.__path__):
-        if info.name == "base":
-            continue
-        module = importlib.import_module(f"{tasks.__name__}.{info.name}")
-        own = [value for value in vars(module).values()
-               if isinstance(value, type) and issubclass(value, Task)
-               and value.__module__ == module.__name__]
-        if len(own) != 1:
-            raise TypeError("A module of tasks must define exactly one. Received: "
-                            f"{module.__name__} with {[c.__name__ for c in own]}")
-        found[info.name] = own[0]
-    return found
-
-
-def named(name: str) -> type[Task]:
-    """The task of a name.
-
-    Raises:
-        ValueError: there is none; says which there are.
-    """
-    if name not in all_tasks():
-        raise ValueError(f"A task must be one of {sorted(all_tasks())}. "
-                         f"Received: task={name!r}")
-    return all_tasks()[name]
-
-
-def from_fields(fields: Mapping[str, Any]) -> Task:
-    """Makes a task from its JSON values, as `Task.to_fields` gives them.
-
-    Raises:
-        ValueError: the name or a field is unknown, or a value is of the wrong type.
-    """
-    values = dict(fields)
-    name = values.pop("task", None)
-    kind = named(name) if isinstance(name, str) else named(repr(name))
-    known = {field.name for field in dataclasses.fields(kind)}
-    labels = values.get("labels", [])
-    if set(values) - known or not isinstance(labels, list | tuple) or not all(
-            isinstance(label, str) for label in labels):
-        raise ValueError(f"The task {name!r} has the fields {sorted(known)}, its "
-                         f"labels a list of words. Received: {dict(fields)}")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value
-                   for key, value in values.items()})

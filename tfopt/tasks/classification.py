@@ -97,11 +97,12 @@ class Classification(Task):
         return {"accuracy": float(np.mean(predicted == classes)),
                 "macro_f1": float(np.mean(scores))}
 
-    def decode(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+    def decode(self, outputs: np.ndarray, encoded: Any = None) -> list[dict[str, Any]]:
         """The likeliest label, and the probability of each, the highest first.
 
         Args:
             outputs: logits <float>[N, C].
+            encoded: not looked at.
 
         Returns:
             {"label", "score", "scores": label -> probability} of each.

@@ -65,7 +65,8 @@ class LowRank(Pass):
         Raises:
             ValueError: no layer is chosen.
         """
-        factors, untouched = {}, {}
+        factors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        untouched = {}
         for layer in choose_layers(model, self.only, self.leave):
             if not isinstance(layer, keras.layers.Dense):
                 untouched[layer.name] = "no Dense layer"
@@ -76,7 +77,7 @@ class LowRank(Pass):
                 untouched[layer.name] = f"of no higher rank than {rank}"
             elif self.fold:
                 layer.kernel.assign(down @ up)
-                factors[layer.name] = None
+                factors[layer.name] = down, up
             elif down.size + up.size >= np.prod(layer.kernel.shape):
                 untouched[layer.name] = f"no smaller as two kernels of rank {rank}"
             else:
@@ -89,8 +90,8 @@ class LowRank(Pass):
         """<float>[K, N] -> <float>[K, r], <float>[r, N]."""
         left, values, right = np.linalg.svd(kernel.astype(np.float64),
                                             full_matrices=False)
-        rank = self.rank
-        if rank is None:
+        rank = self.rank or len(values)
+        if self.energy is not None:
             held = np.cumsum(values ** 2) / np.sum(values ** 2)
             rank = int(np.searchsorted(held, self.energy)) + 1
         root = np.sqrt(values[:rank])

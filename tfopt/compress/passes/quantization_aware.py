@@ -1,8 +1,7 @@
 """Trains a model to be quantized: it computes as its `.tflite` will.
 
 After Jacob et al. 2018, arXiv:1712.05877, with a scale for each output channel of a
-kernel and each row of a table, on tfmot's `quantize_annotate_layer` and
-`quantize_apply`.
+kernel and each row of a table, in the wrappers of tfmot's `quantize_apply`.
 """
 
 from __future__ import annotations
@@ -10,21 +9,18 @@ from __future__ import annotations
 import dataclasses
 
 from tfopt.backend import keras
-from tfopt.compress.base import Context, Outcome, Pass, Stage, copy_model
+from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.layer_selection import check_expressions, matches, skipped
 from tfopt.compress.pruning.callbacks import KeepMask
 from tfopt.compress.pruning.masked_layer import check_wrapped
 from tfopt.compress.qat import configs
 from tfopt.compress.qat.callbacks import QuantizationStep
 from tfopt.compress.qat.configs import PointsConfig
-from tfopt.model import anatomy, quantized_layers_of
-from tfopt.model.attention import SelfAttention
-from tfopt.model.layers import LayerNorm, PositionEmbedding
+from tfopt.compress.qat.points import points_of
+from tfopt.export import schemes
+from tfopt.model import quantized_layers_of
 from tfopt.model.quantized_layers import QUANTIZED
 from tfopt.types import check_fields
-
-_BLOCK = 32
-_TABLES = (keras.layers.Embedding, PositionEmbedding)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +33,7 @@ class QuantizationAware(Pass):
     "integer_wi8_ai8" also what additions, LayerNorm, GELU, softmax and attention give.
 
     Attributes:
-        scheme: the export to train for, one of `SCHEMES`.
+        scheme: the export to train for, one of `schemes()`.
         begin_step: optimizer step before which static ranges are watched only, >= 0.
         freeze_step: step from which ranges stay, above `begin_step`; None for never.
         begin_fraction: in a recipe, the same as a fraction of the run's steps.
@@ -67,7 +63,7 @@ class QuantizationAware(Pass):
         """
         begin = self.begin_step or 0
         check_fields(self, {
-            "scheme": (self.scheme in SCHEMES, f"one of {tuple(SCHEMES)}"),
+            "scheme": (self.scheme in self.schemes(), f"one of {self.schemes()}"),
             "begin_step": (begin >= 0, "at least 0"),
             "freeze_step": (self.freeze_step is None or self.freeze_step > begin,
                             f"above begin_step={begin}"),
@@ -79,7 +75,7 @@ class QuantizationAware(Pass):
     @staticmethod
     def schemes() -> tuple[str, ...]:
         """The exports that can be trained for."""
-        return tuple(SCHEMES)
+        return schemes.trainable()
 
     def resolve(self, context: Context) -> QuantizationAware:
         """Turns fractions of the run into steps, where no step is given.
@@ -114,7 +110,7 @@ class QuantizationAware(Pass):
         if quantized_layers_of(model) or configs.wrappers_of(model):
             raise ValueError("The model is quantized already; `tfopt.model.plain_copy` "
                              f"gives it without. Received: {model.name!r}")
-        return configs.annotate(copy_model(model), self._configs(model))
+        return configs.annotate(model, self._configs(model))
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """The one that sets the phases, and one that keeps a pruned model's zeros."""
@@ -150,9 +146,9 @@ class QuantizationAware(Pass):
         """The layers to quantize -> what is rounded in each."""
         able = [layer for layer in model.layers if type(layer) in QUANTIZED]
         check_expressions((*self.only, *self.leave), able, " that can be quantized")
-        found = {}
+        scheme, found = schemes.get(self.scheme), {}
         for layer in able:
-            config = SCHEMES[self.scheme](layer)
+            config = points_of(scheme, layer)
             if (config is not None and not matches(self.leave, layer.name)
                     and (not self.only or matches(self.only, layer.name))):
                 found[layer.name] = config
@@ -161,68 +157,3 @@ class QuantizationAware(Pass):
                              "quantize. Received: layers "
                              f"{[layer.name for layer in model.layers][:8]}")
         return found
-
-
-def _in_8_bits(layer) -> PointsConfig | None:
-    if isinstance(layer, keras.layers.Dense):
-        return PointsConfig({}, 8)
-    if isinstance(layer, _TABLES):
-        return PointsConfig({"rows": "rows"}, 8)
-    return None
-
-
-def _dynamic(layer) -> PointsConfig | None:
-    if isinstance(layer, keras.layers.Dense):
-        return PointsConfig({"input": "per_token"}, 8)
-    return _in_8_bits(layer)
-
-
-def _dynamic_in_4_bits(layer) -> PointsConfig | None:
-    config = _dynamic(layer)
-    if config is None:
-        return None
-    width = (layer.get_output_shape_at(0) if isinstance(layer, _TABLES)
-             else layer.get_input_shape_at(0))[-1]
-    # What does not come in whole blocks has 8 bits.
-    return config if width % _BLOCK else PointsConfig(config.points, 4, _BLOCK)
-
-
-def _dynamic_in_4_bits_by_channel(layer) -> PointsConfig | None:
-    if isinstance(layer, keras.layers.Dense):
-        return PointsConfig({"input": "per_token"}, 4)
-    return _dynamic_in_4_bits(layer)
-
-
-def _static(layer) -> PointsConfig | None:
-    if isinstance(layer, keras.layers.Dense) and not anatomy.is_in_ffn(layer.name):
-        return PointsConfig({"input": "range", "output": "range"}, 8)
-    return _dynamic(layer)
-
-
-def _integer(layer) -> PointsConfig | None:
-    width = layer.get_output_shape_at(0)[-1]
-    if isinstance(layer, keras.layers.Dense):
-        curved = layer.activation is not keras.activations.linear
-        output = ("channel_ranges" if anatomy.has_outlier_channels(layer.name)
-                  else "range")
-        return PointsConfig({"output": output} | ({"activation": "range"} if curved
-                                                  else {}), 8, None,
-                            width if output == "channel_ranges" else None)
-    if isinstance(layer, keras.layers.Add):
-        return PointsConfig({"output": "channel_ranges"}, width=width)
-    if isinstance(layer, LayerNorm):
-        return PointsConfig({"output": "range"})
-    if isinstance(layer, SelfAttention):
-        return PointsConfig({"scores": "range", "probabilities": "unit",
-                             "output": "range"})
-    return PointsConfig({"rows": "table"}, 8) if isinstance(layer, _TABLES) else None
-
-
-SCHEMES = {
-    "dynamic_wi8_afp32": _dynamic,
-    "weight_only_wi8_afp32": _in_8_bits,
-    "static_wi8_ai8": _static,
-    "integer_wi8_ai8": _integer,
-    "dynamic_wi4b32_afp32": _dynamic_in_4_bits,
-    "dynamic_wi4_afp32": _dynamic_in_4_bits_by_channel,
-}

@@ -11,15 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt.backend import (
-    QuantizeLayoutTransform,
-    QuantizeRegistry,
-    QuantizeScheme,
-    QuantizeWrapper,
-    keras,
-    tf,
-    tfmot,
-)
+from tfopt.backend import QuantizeWrapper, keras, tf, tfmot
 from tfopt.compress.pruning.masked_layer import uncast
 from tfopt.compress.qat.observers import Fixed, Quantizer, Ranged, Table, Weights
 from tfopt.model import fake_quant
@@ -88,30 +80,6 @@ class PointsConfig(tfmot.quantization.keras.QuantizeConfig):
             "unit": Grid("static", 0.0, 255.0 / 256.0)}[kind])
 
 
-class AsItIs(QuantizeScheme, QuantizeLayoutTransform, QuantizeRegistry):
-    """Wraps the annotated layers, and changes nothing else."""
-
-    def get_layout_transformer(self):
-        """Itself: no layer is fused or moved."""
-        return self
-
-    def get_quantize_registry(self):
-        """Itself: no layer is quantized that is not annotated."""
-        return self
-
-    def apply(self, model, layer_quantize_map):
-        """Leaves the model."""
-        return model, layer_quantize_map
-
-    def supports(self, layer):
-        """No layer by itself."""
-        return False
-
-    def get_quantize_config(self, layer):
-        """None by itself."""
-        return None
-
-
 def annotate(model: keras.Model, configs: Mapping[str, PointsConfig]) -> keras.Model:
     """Copies a model with wrappers that round, for training.
 
@@ -120,20 +88,23 @@ def annotate(model: keras.Model, configs: Mapping[str, PointsConfig]) -> keras.M
         configs: layer -> what is rounded in it.
 
     Returns:
-        What tfmot's `quantize_apply` makes; the wrappers have their layers' names.
+        What tfmot's `quantize_apply` would make by way of four copies; the wrappers
+        have their layers' names.
     """
     def quantizable(layer):
-        config = layer.get_config()
-        if layer.name not in configs:
-            return type(layer).from_config(config)
         # An exact type: of a subclass, the quantized layer would forget what is its.
-        return tfmot.quantization.keras.quantize_annotate_layer(
-            QUANTIZED[type(layer)].from_config(config), configs[layer.name])
+        kind = QUANTIZED[type(layer)] if layer.name in configs else type(layer)
+        return kind.from_config(layer.get_config())
 
-    annotated = keras.models.clone_model(model, clone_function=quantizable)
-    annotated.set_weights(model.get_weights())
-    return tfmot.quantization.keras.quantize_apply(
-        annotated, AsItIs(), quantized_layer_name_prefix="")
+    def wrapped(layer):
+        config = configs.get(layer.name)
+        return layer if config is None else QuantizeWrapper(
+            layer, config, name_prefix="")
+
+    # Built before it is wrapped, a layer's variables are its own by name.
+    copy = keras.models.clone_model(model, clone_function=quantizable)
+    copy.set_weights(model.get_weights())
+    return keras.models.clone_model(copy, clone_function=wrapped)
 
 
 def wrappers_of(model: keras.Model) -> dict[str, Any]:

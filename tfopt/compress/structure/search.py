@@ -8,6 +8,7 @@ arXiv:2302.04089, section 3.2; SPDY, Frantar & Alistarh 2022, arXiv:2201.13096).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,8 +47,9 @@ def search(config: EncoderConfig, scores: Importance, costs: Costs, target: floa
     Raises:
         ValueError: no structure meets the target; says what the least costs.
     """
-    limits = {"neurons_multiple": neurons_multiple, "heads_multiple": heads_multiple,
-              "empty_blocks": empty_blocks, "layers": layers}
+    limits: dict[str, Any] = {
+        "neurons_multiple": neurons_multiple, "heads_multiple": heads_multiple,
+        "empty_blocks": empty_blocks, "layers": layers}
     check_target(config, costs, target, **limits)
     blocks = [*zip(scores.heads, costs.heads, strict=True),
               *zip(scores.neurons, costs.neurons, strict=True)]

@@ -1,0 +1,108 @@
+"""The tasks there are, and a task's own file beside a model.
+
+A module of `tfopt.tasks` that defines one task is found by its name; `task.json` says
+which task a saved model was trained for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import json
+import pkgutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfopt.files import write_whole
+from tfopt.tasks.base import Task
+from tfopt.types import PathLike
+
+FILE = "task.json"
+_NO_TASKS = ("base", "registry")
+
+
+@functools.cache
+def all_tasks() -> dict[str, type[Task]]:
+    """Every task by name.
+
+    Raises:
+        TypeError: a module does not define exactly one task.
+    """
+    from tfopt import tasks
+
+    found = {}
+    for info in pkgutil.iter_modules(tasks.__path__):
+        if info.name in _NO_TASKS:
+            continue
+        module = importlib.import_module(f"{tasks.__name__}.{info.name}")
+        own = [value for value in vars(module).values()
+               if isinstance(value, type) and issubclass(value, Task)
+               and value.__module__ == module.__name__]
+        if len(own) != 1:
+            raise TypeError("A module of tasks must define exactly one. Received: "
+                            f"{module.__name__} with {[c.__name__ for c in own]}")
+        found[info.name] = own[0]
+    return found
+
+
+def named(name: str) -> type[Task]:
+    """The task of a name.
+
+    Raises:
+        ValueError: there is none; says which there are.
+    """
+    if name not in all_tasks():
+        raise ValueError(f"A task must be one of {sorted(all_tasks())}. "
+                         f"Received: task={name!r}")
+    return all_tasks()[name]
+
+
+def from_fields(fields: Mapping[str, Any]) -> Task:
+    """Makes a task from its JSON values, as `Task.to_fields` gives them.
+
+    Raises:
+        ValueError: the name or a field is unknown, or a value is of the wrong type.
+    """
+    values = dict(fields)
+    name = values.pop("task", None)
+    kind = named(name) if isinstance(name, str) else named(repr(name))
+    known = {field.name for field in dataclasses.fields(kind)}
+    labels = values.get("labels", [])
+    if set(values) - known or not isinstance(labels, list | tuple) or not all(
+            isinstance(label, str) for label in labels):
+        raise ValueError(f"The task {name!r} has the fields {sorted(known)}, its "
+                         f"labels a list of words. Received: {dict(fields)}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value
+                   for key, value in values.items()})
+
+
+def save(task: Task, directory: PathLike) -> None:
+    """Writes `task.json` beside a model."""
+    write_whole(Path(directory) / FILE, json.dumps(task.to_fields(), indent=1,
+                                                   ensure_ascii=False) + "\n")
+
+
+def read(directory: PathLike, labels: Sequence[str] | None = None) -> Task | None:
+    """The task that the model of a directory was trained for.
+
+    Args:
+        directory: of a Keras model, an export or a published checkpoint.
+        labels: label words that lie there, by class number; those of a directory
+            without `task.json` are classes.
+
+    Returns:
+        The task; None where nothing says which.
+
+    Raises:
+        ValueError: the file is no task; names it.
+    """
+    file = Path(directory) / FILE
+    if not file.exists():
+        return named("classification")(labels=tuple(labels)) if labels else None
+    try:
+        return from_fields(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"A task's file must be as `save` writes it: {error} "
+                         f"Received: {file}") from error
