@@ -228,7 +228,7 @@ def test_what_does_not_fit_is_refused(tiny_model, context, changes, message):
 
 def test_a_model_without_a_token_embedding_is_refused(context):
     entry = keras.Input([4])
-    with pytest.raises(ValueError, match="must be a BERT made by tfopt. Received: "):
+    with pytest.raises(ValueError, match="encoder made by tfopt. Received: "):
         run(keras.Model(entry, keras.layers.Dense(2)(entry)), context)
 
 
