@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,13 +19,13 @@ import numpy as np
 from absl import flags, logging
 
 from tfopt import inputs, report
+from tfopt.cli import script as shared
 from tfopt.files import write_whole
 from tfopt.measure import latency
 from tfopt.measure.process import TimedProcess
 
 HERE = Path(__file__).parent
-# The scripts beside this directory (flags, task) are shared with the benchmarks.
-sys.path.insert(1, str(HERE.parent))
+
 
 FLAGS = flags.FLAGS
 # Thread pools go on spinning for some milliseconds when their work is done. Nothing
@@ -298,8 +297,6 @@ def write_report(figures: Mapping, **environment: object) -> None:
         figures: names -> numbers, or deeper.
         **environment: entries beside those of `tfopt.report.environment`.
     """
-    import flags as shared  # found by the path set above
-
     here = report.environment(command=shared.command(),
                               load_average_at_start=_LOAD_AT_START, **environment)
     write_whole(FLAGS.report, json.dumps({"environment": here, "figures": figures},

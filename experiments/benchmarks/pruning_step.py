@@ -13,12 +13,12 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import common
-import flags as shared
 import numpy as np
 from absl import flags
 
 from tfopt import compress, model
 from tfopt.backend import keras, tfmot
+from tfopt.cli import script as shared
 from tfopt.model.anatomy import Anatomy
 
 FLAGS = flags.FLAGS

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import run_dir
 
 from tfopt import compress, data, report
 from tfopt import model as models
@@ -21,7 +20,7 @@ from tfopt.compress.passes.vocabulary import Vocabulary
 from tfopt.export.interpreter import Interpreter
 from tfopt.train import Distillation, Settings
 
-SCRIPT = Path(run_dir.__file__).parent / "compress.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "compress.py"
 TEXTS = ["a great film", "not bad, really", "it is great!", "the movie was awful"]
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

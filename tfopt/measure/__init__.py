@@ -1,1 +1,1 @@
-"""Measuring: sizes (`cost`), times (`latency`), losses of operations (`sensitivity`)."""
+"""Measuring: sizes (`cost`), times (`latency`), losses by operation (`sensitivity`)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def load(
     tokens: Sequence[int] = TOKENS,
     rounds: int = 60,
     as_is: bool = False,
+    note: Callable[[str], object] | None = None,
     head: Head = Head(),
 ) -> LatencyTable:
     """Reads the table of a model on this machine; times and writes it if there is none.
@@ -58,6 +59,8 @@ def load(
         as_is: takes the table in `path`, which must be there, whatever machine and
             version of the runtime it is of: that of a machine that serves, where
             another one trains.
+        note: is given a sentence for a reader, where the file is of another
+            environment.
         head: of the model.
 
     Returns:
@@ -79,15 +82,18 @@ def load(
             raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
     wanted = block_benchmark.environment(config, num_threads, scheme, tokens, head)
     if as_is:
-        return _read_as_is(path, config, wanted)
+        return _read_as_is(path, config, wanted, note)
     path = Path(path) if path is not None else _default_path(wanted)
     if path.is_file():
         table = _read(path)
         differences = _differences(table, wanted)
         if not differences:
             return table
-        logging.warning("The latency table in %s is timed anew, for it is of another "
-                        "environment: %s", path, "; ".join(differences))
+        said = (f"The latency table in {path} was timed anew, for it was of another "
+                f"environment: {'; '.join(differences)}.")
+        logging.warning("%s", said)
+        if note is not None:
+            note(said)
     record = path.with_name(path.name + ".rounds")
     table = _build(config, head, wanted, rounds, record)
     write_whole(path, table.to_json())
@@ -105,7 +111,8 @@ def _read(path: Path) -> LatencyTable:
 
 
 def _read_as_is(path: PathLike | None, config: EncoderConfig,
-                wanted: Mapping) -> LatencyTable:
+                wanted: Mapping, note: Callable[[str], object] | None
+                ) -> LatencyTable:
     """Reads a table of any machine that can predict what is wanted."""
     if path is None or not Path(path).is_file():
         raise ValueError("A table that is taken as it is must be there. "
@@ -120,8 +127,11 @@ def _read_as_is(path: PathLike | None, config: EncoderConfig,
     if differences:
         raise ValueError(f"The latency table in {path} must fit model, texts and "
                          f"export. Received: {'; '.join(differences)}")
-    logging.info("The latency table in %s is taken as it is: %s", path,
-                 "; ".join(_differences(table, wanted)) or "of this environment")
+    of = "; ".join(_differences(table, wanted)) or "of this environment"
+    said = f"The latency table in {path} is taken as it is: {of}."
+    logging.info("%s", said)
+    if note is not None:
+        note(said)
     return table
 
 

@@ -1,6 +1,6 @@
 r"""Fine-tunes with several seeds: mean and spread of the task's metric, float and int8.
 
-    python experiments/seeds.py --train_file=F --dev_file=F --seeds=0,1,2 \
+    python experiments/studies/seeds.py --train_file=F --dev_file=F --seeds=0,1,2 \
         --epochs=3 --report=FILE.json
 
 Source: one run says little; Dodge et al. 2020, arXiv:2002.06305, find several points
@@ -16,15 +16,14 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import flags as shared
-import task as tasks
 from absl import flags, logging
 
-from tfopt import model, report
-from tfopt import tasks as kinds
+from tfopt import model, report, tasks
+from tfopt.cli import script as shared
 from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.measure import runners
+from tfopt.pipeline.dataset import Dataset
 
 FLAGS = flags.FLAGS
 
@@ -32,11 +31,11 @@ FLAGS = flags.FLAGS
 def one_seed(seed: int) -> dict[str, dict[str, float]]:
     """Fine-tunes once: artifact -> {split: value of the task's metric}."""
     FLAGS.seed = seed
-    task = tasks.load()
-    keras_model, history = tasks.finetune(task)
-    found = values(keras_model, task)
-    if task.choose is not None and FLAGS.holdout_fraction:
-        metric, better = task.kind.monitor
+    dataset = shared.fine_tuning().dataset()
+    keras_model, history = shared.fine_tuning().train_model(dataset)
+    found = values(keras_model, dataset)
+    if dataset.choose is not None and FLAGS.holdout_fraction:
+        metric, better = dataset.task.monitor
         best = max if better == "higher" else min
         found[report.BASELINE]["holdout"] = best(
             epoch[f"val_{metric}"] for epoch in history)
@@ -44,7 +43,7 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def values(keras_model, task: tasks.Task) -> dict[str, dict[str, float]]:
+def values(keras_model, dataset: Dataset) -> dict[str, dict[str, float]]:
     """The metric of a model and its exports: artifact -> {split: value}."""
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as directory:
@@ -55,10 +54,10 @@ def values(keras_model, task: tasks.Task) -> dict[str, dict[str, float]]:
             write_whole(artifacts[scheme], tflite.convert(keras_model, scheme))
         for name, path in artifacts.items():
             runner = runners.open_artifact(path, FLAGS.num_threads)
-            for split, part in task.report.items():
+            for split, part in dataset.report.items():
                 logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
-                found.setdefault(name, {})[split] = task.kind.value(
-                    task.kind.quality(logits, part.targets))
+                found.setdefault(name, {})[split] = dataset.task.value(
+                    dataset.task.quality(logits, part.targets))
     return found
 
 
@@ -88,7 +87,7 @@ def reported(metric: str) -> dict[int, dict[str, dict[str, float]]]:
 
 def main() -> None:
     """Runs every seed; reports each, mean and spread."""
-    metric = kinds.named(FLAGS.task).monitor[0]
+    metric = tasks.named(FLAGS.task).monitor[0]
     runs = reported(metric)
     for seed in map(int, FLAGS.seeds):
         if seed not in runs:
@@ -103,7 +102,7 @@ def define_flags() -> None:
     """Defines the flags of this script."""
     shared.define_model()
     shared.define_data()
-    shared.define_training(out_dir=False)
+    shared.define_training()
     shared.define_measuring()
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to run, separated by commas.")
     flags.DEFINE_list("exports", ["dynamic_wi8_afp32"], "Exports to measure beside the "

@@ -1,6 +1,6 @@
 r"""Holds whole texts out of a file that has their parts too, and the parts with them.
 
-    python experiments/hold_out_whole.py --input_file=F.tsv --fraction=0.2 \
+    python experiments/studies/hold_out_whole.py --input_file=F.tsv --fraction=0.2 \
         --train_file=train.tsv --holdout_file=holdout.tsv
 
 SST-2's train set holds sentences and the phrases they are made of, its dev set
@@ -15,12 +15,12 @@ from __future__ import annotations
 import collections
 import random
 
-import flags as shared
-import task as tasks
 from absl import flags, logging
 
 from tfopt import data
+from tfopt.cli import script as shared
 from tfopt.files import write_whole
+from tfopt.pipeline.options import Data
 
 FLAGS = flags.FLAGS
 _LEAST_WHOLE, _LEAST_PART = 5, 4  # words
@@ -58,7 +58,7 @@ def main() -> None:
     if not FLAGS.input_file.endswith(".tsv"):
         raise ValueError("--input_file must be a .tsv. Received: "
                          f"--input_file={FLAGS.input_file}")
-    corpus = data.read(FLAGS.input_file, tasks.columns())
+    corpus = data.read(FLAGS.input_file, shared.read(Data).columns())
     texts = [text.strip() for text in corpus.texts]
     whole, parents = parts_of(texts)
     count = int(len(whole) * FLAGS.fraction)

@@ -1,7 +1,8 @@
 r"""What smaller structures cost in quality: target speedups, ways to train, seeds.
 
-    python experiments/shrink_table.py --train_file=F --dev_file=F --seeds=0,1,2 \
-        --points=1.5,2,3,5 --ways=post_training,distilled --report=FILE.json
+    python experiments/studies/shrink_table.py --train_file=F --dev_file=F \
+        --seeds=0,1,2 --points=1.5,2,3,5 --ways=post_training,distilled \
+        --report=FILE.json
 
 Source: the passes `structured` and `student`. For each seed a model is fine-tuned as
 seeds.py does it. It is baseline and teacher of every cell, a target speedup and a way:
@@ -20,16 +21,16 @@ import dataclasses
 import functools
 import time
 
-import flags as shared
 import seeds
 import tables
-import targets
-import task as tasks
 from absl import flags
 
-from tfopt import compress, model
+from tfopt import compress, model, tasks
+from tfopt.cli import script as shared
 from tfopt.export import tflite
 from tfopt.measure import cost
+from tfopt.pipeline import costs, judging
+from tfopt.pipeline.options import Tables, Teacher
 
 FLAGS = flags.FLAGS
 BASELINE = "unpruned"
@@ -79,11 +80,11 @@ def layers_within(speedup: float, config: model.EncoderConfig, costs) -> int:
     return max((n for n in range(1, config.num_layers) if whole(n) <= most), default=1)
 
 
-def run_cell(task, baseline, cell: str) -> dict:
+def run_cell(dataset, baseline, cell: str) -> dict:
     """Shrinks, trains, exports and judges.
 
     Args:
-        task: the data.
+        dataset: the data.
         baseline: fine-tuned.
         cell: its name.
 
@@ -93,52 +94,54 @@ def run_cell(task, baseline, cell: str) -> dict:
     """
     point, way = cell.split()
     config = model.config_of(baseline)
-    costs_of = targets.costs(task.report["dev"].lengths)
-    costs = costs_of(config)
+    costs_of = costs.costs(
+        dataset.report["dev"].lengths, num_threads=FLAGS.num_threads,
+        tables=FLAGS.latency_tables, as_is=FLAGS.latency_tables_as_is)
+    before = costs_of(config)
     context = compress.Context(
-        task=task.kind, train=task.train, dev=task.choose,
+        task=dataset.task, train=dataset.train, dev=dataset.choose,
         resources={"costs": costs_of},
-        settings=dataclasses.replace(tasks.settings(),
+        settings=dataclasses.replace(shared.fine_tuning().training_settings(),
                                      learning_rate=FLAGS.shrunk_learning_rate))
     if way not in ("post_training", "cross_entropy"):
         context = dataclasses.replace(
-            context, transfer_set=task.transfer_set, teacher=baseline,
-            distillation=tasks.distillation())
-    recipe = compress.Recipe(passes=passes(float(point[:-1]), way, config, costs))
+            context, transfer_set=dataset.transfer_set, teacher=baseline,
+            distillation=shared.read(Teacher).distillation())
+    recipe = compress.Recipe(passes=passes(float(point[:-1]), way, config, before))
     begun = time.monotonic()
     outcome = compress.run(baseline, recipe, context)[-1]
     seconds = time.monotonic() - begun
     left = model.config_of(outcome.model)
-    return {**measured(task, outcome.model), "seconds": seconds,
-            "predicted_ms": costs.whole(left),
-            "predicted_speedup": costs.whole(config) / costs.whole(left),
+    return {**measured(dataset, outcome.model), "seconds": seconds,
+            "predicted_ms": before.whole(left),
+            "predicted_speedup": before.whole(config) / before.whole(left),
             "num_heads": list(left.num_heads),
             "intermediate_sizes": list(left.intermediate_sizes)}
 
 
-def measured(task, keras_model) -> dict[str, float]:
+def measured(dataset, keras_model) -> dict[str, float]:
     """The metric of a model and of its export, and their sizes."""
     contents = tflite.convert(keras_model, FLAGS.exports[-1])
-    outputs = {prefix: tasks.logits_of(artifact, task.report["dev"])
+    outputs = {prefix: judging.outputs_of(artifact, dataset.report["dev"])
                for prefix, artifact in (("", contents), ("keras_", keras_model))}
-    return {**tables.values(task, outputs), "file_bytes": len(contents),
+    return {**tables.values(dataset, outputs), "file_bytes": len(contents),
             "parameters": cost.of_model(keras_model)["parameters"]}
 
 
-def summary(runs: tables.Runs, kind: tables.kinds.Task) -> dict:
+def summary(runs: tables.Runs, kind: tasks.Task) -> dict:
     """Seed -> cell -> figures; their means, and what is lost against the baseline."""
     return tables.summary(runs, BASELINE, kind)
 
 
-def begin(task, baseline):
+def begin(dataset, baseline):
     """What judges a seed's model before, and what fills its cells."""
-    return (functools.partial(measured, task, baseline),
-            functools.partial(run_cell, task, baseline))
+    return (functools.partial(measured, dataset, baseline),
+            functools.partial(run_cell, dataset, baseline))
 
 
 def main() -> None:
     """Fills the table."""
-    show(tables.fill(cells(), BASELINE, begin, summary, distils=True))
+    show(tables.fill(cells(), BASELINE, begin, summary))
 
 
 def show(found: dict) -> None:
@@ -152,8 +155,8 @@ def define_flags() -> None:
     """Defines the flags of this script."""
     seeds.define_flags()
     tables.define_flags()
-    shared.define_distillation()
-    targets.define_table_flags()
+    shared.define(Teacher)
+    shared.define(Tables)
     flags.DEFINE_list("points", ["1.5", "2", "3", "5"], "Target speedups.")
     flags.DEFINE_list("ways", ["post_training", "distilled"], f"Of {WAYS}.")
     flags.DEFINE_integer("layers", None, "Encoder layers, at even steps, that cells "

@@ -1,7 +1,8 @@
 r"""What pruning costs in quality: scores by patterns by sparsities, several seeds.
 
-    python experiments/pruning_table.py --train_file=F --dev_file=F --seeds=0,1,2 \
-        --scores=magnitude,movement --sparsities=0.5,0.8 --report=FILE.json
+    python experiments/studies/pruning_table.py --train_file=F --dev_file=F \
+        --seeds=0,1,2 --scores=magnitude,movement --sparsities=0.5,0.8 \
+        --report=FILE.json
 
 Source: the passes of `tfopt/compress/passes`. For each seed a model is fine-tuned as
 seeds.py does it, and every cell of the table prunes that one while training on, by
@@ -15,13 +16,12 @@ from __future__ import annotations
 import dataclasses
 import statistics
 
-import flags as shared
 import seeds
 import tables
-import task as tasks
 from absl import flags
 
-from tfopt import compress, report, train
+from tfopt import compress, report, tasks, train
+from tfopt.cli import script as shared
 from tfopt.compress.pruning import masks
 
 FLAGS = flags.FLAGS
@@ -46,23 +46,24 @@ def cells() -> dict[str, compress.Pass]:
 def settings() -> train.Settings:
     """How a cell trains."""
     own = {"epochs": FLAGS.pruning_epochs, "learning_rate": FLAGS.pruning_learning_rate}
-    return dataclasses.replace(tasks.settings(), **{
+    return dataclasses.replace(shared.fine_tuning().training_settings(), **{
         name: value for name, value in own.items()
         if value is not None and not FLAGS.smoke})
 
 
-def run_cell(task, baseline, step: compress.Pass) -> dict[str, float]:
+def run_cell(dataset, baseline, step: compress.Pass) -> dict[str, float]:
     """Prunes and judges: {artifact split: value, sparsity: of the kernels}."""
     if FLAGS.pruning_epochs == 0:
         pruned = step.prune_at_once(baseline)
     else:
-        context = compress.Context(task=task.kind, train=task.train, dev=task.choose,
-                                   settings=settings())
+        context = compress.Context(
+            task=dataset.task, train=dataset.train, dev=dataset.choose,
+            settings=settings())
         outcome, = compress.run(baseline, compress.Recipe(passes=(step,)), context)
         pruned = outcome.model
     kernels = [pruned.get_layer(name).get_weights()[0] for name in step.targets(pruned)]
     zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
-    return named(seeds.values(pruned, task)) | {
+    return named(seeds.values(pruned, dataset)) | {
         "sparsity": zeros / sum(kernel.size for kernel in kernels)}
 
 
@@ -72,7 +73,7 @@ def named(values) -> dict[str, float]:
             for split, value in splits.items()}
 
 
-def summary(runs: tables.Runs, kind: tables.kinds.Task) -> dict:
+def summary(runs: tables.Runs, kind: tasks.Task) -> dict:
     """Seed -> cell -> figures, and each cell's mean and loss against dense.
 
     A cell that not every seed has is held against the dense models of its own seeds.
@@ -98,10 +99,10 @@ def main() -> None:
     show(tables.fill(list(cells()), DENSE, begin, summary))
 
 
-def begin(task, baseline):
+def begin(dataset, baseline):
     """What judges a seed's dense model, and what fills its cells."""
-    return (lambda: named(seeds.values(baseline, task)) | {"sparsity": 0.0},
-            lambda cell: run_cell(task, baseline, cells()[cell]))
+    return (lambda: named(seeds.values(baseline, dataset)) | {"sparsity": 0.0},
+            lambda cell: run_cell(dataset, baseline, cells()[cell]))
 
 
 def show(found: dict) -> None:

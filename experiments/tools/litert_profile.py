@@ -1,6 +1,6 @@
 r"""LiteRT at work on a `.tflite`: XNNPACK's part, a request's time, each operation's.
 
-    python experiments/litert_profile.py --artifact=FILE
+    python experiments/tools/litert_profile.py --artifact=FILE
 
 prints LiteRT's own summary of times; `inspect_tflite.py` calls the rest. Sources: the
 interpreter of LiteRT's Python API, and the profiler of its C API, by ctypes, for its
@@ -20,12 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ai_edge_litert
-import flags as shared
 import numpy as np
 from absl import flags
 from ai_edge_litert import interpreter as litert
 
 from tfopt import inputs as model_inputs
+from tfopt.cli import script as shared
 from tfopt.measure import latency
 from tfopt.types import INPUT_NAMES
 

@@ -1,6 +1,6 @@
 r"""Joins tables of quality that were filled side by side.
 
-    python experiments/join_tables.py --tables=a.json,b.json --report=FILE.json
+    python experiments/studies/join_tables.py --tables=a.json,b.json --report=FILE.json
 
 Cost: none. The report holds each table's environment and command beside the figures.
 """
@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import flags as shared
 import pruning_table
 import quantization_table
 import shrink_table
 import tables
 from absl import flags
 
+from tfopt.cli import script as shared
 from tfopt.files import write_whole
 
 FLAGS = flags.FLAGS
@@ -43,9 +43,14 @@ def main() -> None:
     SCRIPTS[FLAGS.of].show(figures)
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Defines the flags of this script."""
     flags.DEFINE_enum("of", "pruning", list(SCRIPTS), "The script that filled them.")
     shared.define_task()
     flags.DEFINE_list("tables", None, "Its reports.", required=True)
     flags.DEFINE_string("report", None, "JSON file for the whole table.", required=True)
+
+
+if __name__ == "__main__":
+    define_flags()
     shared.run(main)

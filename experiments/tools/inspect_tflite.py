@@ -1,6 +1,6 @@
 r"""Tells what is inside a `.tflite`: operations, bytes, XNNPACK's part, times.
 
-    python experiments/inspect_tflite.py FILE --report=FILE.json
+    python experiments/tools/inspect_tflite.py FILE --report=FILE.json
 
 Sources: the file's own FlatBuffer for operations and bytes; LiteRT for the rest, which
 `litert_profile.py` asks. Cost: seconds. What LiteRT does not tell is said in a
@@ -15,11 +15,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import flags as shared
 import litert_profile
 from absl import flags
 from ai_edge_litert import schema_py_generated as schema
 
+from tfopt.cli import script as shared
 from tfopt.export import flatbuffer
 
 FLAGS = flags.FLAGS

@@ -1,6 +1,6 @@
 r"""What quantization costs in accuracy: exports by seeds, post-training and trained.
 
-    python experiments/quantization_table.py --train_file=F --dev_file=F \
+    python experiments/studies/quantization_table.py --train_file=F --dev_file=F \
         --seeds=0,1,2 --report=FILE.json
 
 Source: `tfopt.export.tflite`, and the pass `quantization_aware`. For each seed a model
@@ -16,17 +16,17 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import flags as shared
 import numpy as np
 import seeds
 import tables
-import task as tasks
 from absl import flags
 
-from tfopt import compress
+from tfopt import compress, tasks
+from tfopt.cli import script as shared
 from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.measure import cost
+from tfopt.pipeline import judging
 
 FLAGS = flags.FLAGS
 FLOAT = "float32"
@@ -39,24 +39,26 @@ def cells() -> list[tuple[str, str]]:
             if how == "ptq" or scheme in trained.schemes()]
 
 
-def quantized(task, baseline, scheme: str):
+def quantized(dataset, baseline, scheme: str):
     """The fine-tuned model, trained on with quantization."""
     own = {"epochs": FLAGS.quantized_epochs,
            "learning_rate": FLAGS.quantized_learning_rate}
-    settings = dataclasses.replace(tasks.settings(), **({} if FLAGS.smoke else own))
+    settings = dataclasses.replace(shared.fine_tuning().training_settings(),
+                                   **({} if FLAGS.smoke else own))
     step = compress.from_fields({"pass": "quantization_aware", "scheme": scheme,
                                  "freeze_fraction": FLAGS.freeze_fraction})
-    context = compress.Context(task=task.kind, train=task.train, dev=task.choose,
-                               settings=settings)
+    context = compress.Context(
+            task=dataset.task, train=dataset.train, dev=dataset.choose,
+            settings=settings)
     outcome, = compress.run(baseline, compress.Recipe(passes=(step,)), context)
     return outcome.model
 
 
-def run_cell(task, baseline, graphs, scheme: str, how: str) -> dict[str, float]:
+def run_cell(dataset, baseline, graphs, scheme: str, how: str) -> dict[str, float]:
     """Quantizes, exports and judges.
 
     Args:
-        task: the data.
+        dataset: the data.
         baseline: fine-tuned.
         graphs: its float graph and the logits of it, made once.
         scheme: the export.
@@ -67,31 +69,31 @@ def run_cell(task, baseline, graphs, scheme: str, how: str) -> dict[str, float]:
         difference of its outputs over their deviation, with the Keras model that it was
         made of; bytes.
     """
-    part = task.report["dev"]
+    part = dataset.report["dev"]
     if how == "ptq":
         graph, expected = graphs
     else:
-        trained = quantized(task, baseline, scheme)
-        graph, expected = tflite.float_graph(trained), tasks.logits_of(trained, part)
+        trained = quantized(dataset, baseline, scheme)
+        graph, expected = tflite.float_graph(trained), judging.outputs_of(trained, part)
     # Of a trained model the ranges are trained, but for what is within LayerNorm.
-    contents = tflite.quantize(graph, scheme, calibration=task.calibration,
+    contents = tflite.quantize(graph, scheme, calibration=dataset.calibration,
                                method=FLAGS.ranges)
-    found = tasks.logits_of(contents, part)
+    found = judging.outputs_of(contents, part)
     if FLAGS.files_dir is not None:
         write_whole(Path(FLAGS.files_dir) / f"{scheme}_{how}_{FLAGS.seed}.tflite",
                     contents)
 
     # Where each output is a label's.
-    same = found.argmax(1) == expected.argmax(1) if task.kind.labels else None
+    same = found.argmax(1) == expected.argmax(1) if dataset.task.labels else None
     return {
-        **tables.values(task, {"": found, "keras_": expected}),
+        **tables.values(dataset, {"": found, "keras_": expected}),
         **({} if same is None else {"agreement": float(np.mean(same))}),
         "logit_difference": float(np.abs(found - expected).mean() / expected.std()),
         "file_bytes": float(len(contents)),
     }
 
 
-def summary(runs: tables.Runs, kind: tables.kinds.Task) -> dict:
+def summary(runs: tables.Runs, kind: tasks.Task) -> dict:
     """Seed -> cell -> figures; their means, and what is lost against float."""
     return tables.summary(runs, FLOAT, kind)
 
@@ -102,16 +104,16 @@ def main() -> None:
                      summary))
 
 
-def begin(task, baseline):
+def begin(dataset, baseline):
     """What judges a seed's model in float, and what fills its cells."""
-    part = task.report["dev"]
-    graphs = tflite.float_graph(baseline), tasks.logits_of(baseline, part)
+    part = dataset.report["dev"]
+    graphs = tflite.float_graph(baseline), judging.outputs_of(baseline, part)
 
     def judge():
-        return {**tables.values(task, {"": graphs[1]}),
+        return {**tables.values(dataset, {"": graphs[1]}),
                 "parameters": cost.of_model(baseline)["parameters"]}
 
-    return judge, lambda cell: run_cell(task, baseline, graphs, *cell.split())
+    return judge, lambda cell: run_cell(dataset, baseline, graphs, *cell.split())
 
 
 def show(found: dict) -> None:

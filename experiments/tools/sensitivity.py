@@ -1,7 +1,7 @@
 r"""What each operation of a quantized export loses: a table and a plot.
 
-    python experiments/sensitivity.py --model_dir=DIR --train_file=F --dev_file=F \
-        --export=static_wi8_ai8 --out_dir=DIR
+    python experiments/tools/sensitivity.py --model_dir=DIR --train_file=F \
+        --dev_file=F --export=static_wi8_ai8 --out_dir=DIR
 
 Source: `tfopt.measure.sensitivity`. The model is fine-tuned already, and its labels
 those of the train file. Cost: a few seconds an operation and thousand texts; each is
@@ -15,14 +15,15 @@ import dataclasses
 import math
 from pathlib import Path
 
-import flags as shared
-import task as tasks
 from absl import flags, logging
 
 from tfopt import model
+from tfopt.cli import script as shared
 from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.measure import sensitivity
+from tfopt.pipeline import judging
+from tfopt.pipeline.dataset import check_trained_for
 
 FLAGS = flags.FLAGS
 
@@ -71,33 +72,39 @@ def main() -> None:
     """Judges each operation."""
     tflite.check_scheme(FLAGS.export)
     out = Path(FLAGS.out_dir)
-    task = tasks.load()
+    dataset = shared.fine_tuning().dataset()
     fine_tuned = model.load(FLAGS.model_dir)
-    tasks.check_trained_for(task.kind, Path(FLAGS.model_dir), "model_dir")
+    check_trained_for(dataset.task, FLAGS.model_dir, "--model_dir")
     graph = tflite.float_graph(fine_tuned)
-    judge = tasks.judge_on(task.kind, task.guard)
+    judge = judging.judge_on(dataset.task, dataset.guard)
     reference = judge(graph.contents)
     found: list[sensitivity.Loss] = []
-    for loss in sensitivity.losses(graph, FLAGS.export, task.calibration, judge,
+    for loss in sensitivity.losses(graph, FLAGS.export, dataset.calibration, judge,
                                    mode=FLAGS.mode, method=FLAGS.ranges):
         found.append(loss)
         logging.info("%s: %.2f %s lost, %.1f dB", short(loss.name),
-                     task.kind.drop(reference, loss.value), task.kind.drop_unit,
+                     dataset.task.drop(reference, loss.value), dataset.task.drop_unit,
                      loss.logits_sqnr_db)
         shared.write_figures(str(out / "sensitivity.json"), {
             "float32": reference,
             "operations": [dataclasses.asdict(one) for one in found]})
-    write_whole(out / "sensitivity.md", table(task.kind, reference, found))
+    write_whole(out / "sensitivity.md", table(dataset.task, reference, found))
     plot(found, out / "sensitivity.png")
-    print(table(task.kind, reference, found))
+    print(table(dataset.task, reference, found))
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Defines the flags of this script."""
     shared.define_model()
     shared.define_data()
     shared.define_training()
+    flags.DEFINE_string("out_dir", None, "Directory for all results.", required=True)
     shared.define_measuring()
     flags.DEFINE_string("export", "static_wi8_ai8", "A quantized export.")
     flags.DEFINE_enum("mode", "alone", sensitivity.MODES, "Quantize one operation at a "
                       "time, or all but one.")
+
+
+if __name__ == "__main__":
+    define_flags()
     shared.run(main)

@@ -10,13 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import flags as shared
 import numpy as np
-import task as tasks
 from absl import flags, logging
 
-from tfopt import model
-from tfopt import tasks as kinds
+from tfopt import model, tasks
+from tfopt.cli import script as shared
 
 FLAGS = flags.FLAGS
 # The flags count as those of the script that asks for them: --help lists them.
@@ -35,9 +33,9 @@ def define_flags() -> None:
                       "this one, has it (join_tables.py).")
 
 
-def kind() -> kinds.Task:
+def kind() -> tasks.Task:
     """The task that the flags name, for its metrics alone."""
-    return kinds.named(FLAGS.task)()
+    return tasks.named(FLAGS.task)()
 
 
 def said_of(cell: str, found: dict) -> str:
@@ -49,25 +47,24 @@ def said_of(cell: str, found: dict) -> str:
     return said
 
 
-def values(task, outputs: Mapping[str, np.ndarray]) -> Figures:
+def values(dataset, outputs: Mapping[str, np.ndarray]) -> Figures:
     """The task's metric on dev: prefix of a figure's name -> outputs -> figure."""
-    name, targets = task.kind.monitor[0], task.report["dev"].targets
-    return {prefix + name: task.kind.value(task.kind.quality(found, targets))
+    name, targets = dataset.task.monitor[0], dataset.report["dev"].targets
+    return {prefix + name: dataset.task.value(dataset.task.quality(found, targets))
             for prefix, found in outputs.items()}
 
 
 def fill(cells: Sequence[str], first: str, begin: Callable,
-         summary: Callable[[Runs, kinds.Task], dict], distils: bool = False
+         summary: Callable[[Runs, tasks.Task], dict]
          ) -> dict:
     """Fills what a killed run of the same command has left, and reports each cell.
 
     Args:
         cells: names of the cells of a seed.
         first: name of the cell of the fine-tuned model itself.
-        begin: (task, model) -> what gives that cell's figures, and what gives those of
-            another by its name.
+        begin: (dataset, model) -> what gives that cell's figures, and what gives
+            those of another by its name.
         summary: (figures of all cells, the task) -> what the report holds.
-        distils: as of `task.load`.
 
     Returns:
         The summary of the whole table.
@@ -80,8 +77,8 @@ def fill(cells: Sequence[str], first: str, begin: Callable,
         left = [name for name in wanted if name not in done]
         if not left:
             continue
-        task = tasks.load(distils)
-        judge, run_cell = begin(task, fine_tuned(task))
+        dataset = shared.fine_tuning().dataset()
+        judge, run_cell = begin(dataset, fine_tuned(dataset))
         for name in left:
             done[name] = judge() if name == first else run_cell(name)
             logging.info("Seed %s, %s: %s", seed, name, done[name])
@@ -89,18 +86,18 @@ def fill(cells: Sequence[str], first: str, begin: Callable,
     return summary(runs, kind())
 
 
-def fine_tuned(task):
+def fine_tuned(dataset):
     """The model that cells begin with: of --baselines_dir, if it has this seed's."""
     if FLAGS.baselines_dir is None:
-        return tasks.finetune(task)[0]
+        return shared.fine_tuning().train_model(dataset)[0]
     directory = Path(FLAGS.baselines_dir) / f"seed_{FLAGS.seed}"
     if not (directory / model.KERAS_FILE).exists():
-        model.save(tasks.finetune(task)[0], directory)
+        model.save(shared.fine_tuning().train_model(dataset)[0], directory)
     with shared.placement().strategy.scope():
         return model.load(directory)
 
 
-def summary(runs: Runs, first: str, kind: kinds.Task) -> dict:
+def summary(runs: Runs, first: str, kind: tasks.Task) -> dict:
     """Means over seeds, and what is lost against a cell of the same seed.
 
     Args:
