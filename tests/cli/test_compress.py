@@ -13,6 +13,7 @@ from scripts import figures, process, run
 
 from tfopt import compress, data, model, report
 from tfopt.export.interpreter import Interpreter
+from tfopt.pipeline import judging
 
 
 def test_finetune_leaves_a_model_that_loads(finetuned):
