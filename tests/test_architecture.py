@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 import tfopt
+from tfopt.model import layer_names
 
 HOUSE = Path(tfopt.__file__).parent
 MODULES = {path.relative_to(HOUSE).as_posix(): path
@@ -40,7 +42,8 @@ ALLOWED = {
     # The table that an export and the training for it have in common.
     "schemes": {"types"},
     "compress": {*GROUND, "model", "train", "tasks", "schemes", "passes"},
-    "passes": {*GROUND, "model", "train", "tasks", "sparse", "schemes", "compress"},
+    "passes": {*GROUND, "drawing", "model", "train", "tasks", "sparse", "schemes",
+               "compress"},
     "callbacks": {"compress", "train"},
     # Puts the others together for those who write one line.
     "api": {*GROUND, "compress", "passes", "train", "model", "data", "measure",
@@ -182,6 +185,30 @@ def test_no_pass_is_known_by_name_outside():
             "new pass needs no edit here.")
 
     hold(rule, [name for name in MODULES if home(name) not in ("passes", "tfopt")])
+
+
+def test_layers_are_named_by_one_module_alone():
+    """Their names are words of exported files, too: one place must change them."""
+    spelled = {name for name, value in vars(layer_names).items()
+               if name.isupper() and isinstance(value, str) and value.isidentifier()}
+    words = {getattr(layer_names, name) for name in spelled} - {
+        "query", "key", "value", "attention",  # common words, no layer outside
+        "attention_dropout", "classifier_dropout"}  # fields of configs, too
+
+    def rule(module):
+        nodes = list(ast.walk(tree(module)))
+        documents = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        found = sorted({node.value for node in nodes if isinstance(node, ast.Constant)
+                        and isinstance(node.value, str) and id(node) not in documents
+                        and (node.value in words or re.search(
+                            r"\blayer_(\d|\\d|$)", node.value))})
+        return found and (
+            f"{module} spells {found}, names of layers: ask model.anatomy.Anatomy for "
+            "the layer, or a function of model.layer_names for that of a tensor.")
+
+    # A head's fields are called as its layers, and so are published tensors.
+    own = ("model/layer_names.py", "model/heads.py", "model/families/")
+    hold(rule, [name for name in MODULES if not name.startswith(own)])
 
 
 def test_unstable_packages_come_through_their_door():

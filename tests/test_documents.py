@@ -6,6 +6,7 @@ A block marked ```python no-run does not, and is counted in NOT_RUN with its rea
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pkgutil
 import re
@@ -17,7 +18,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 import tfopt
-from tfopt import compress, data, tasks
+from tfopt import compress, data, tasks, train
 from tfopt.backend import keras, tf
 from tfopt.export import tflite
 
@@ -35,8 +36,8 @@ OTHERS_FLAGS = {"help", "flagfile", "logdir"}
 RESULTS = {file.name for file in (ROOT / "experiments" / "results").iterdir()}
 # Files that documents name, which are no results.
 OTHER_FILES = {"config.json", "bert_config.json", "bert.json", "tokenizer.json",
-               "tokenizer_config.json", "vocab.json", "bundle.json", "run.json",
-               "report.json", "recipe.json", "structure.json"}
+               "tokenizer_config.json", "vocab.json", "bundle.json", "task.json",
+               "run.json", "report.json", "recipe.json", "structure.json"}
 # What the glossary replaced; it alone may have them, as what something was called.
 OLD_WORDS = re.compile(r"\b(foretold|taught|massive|so many|settles?|hears)\b", re.I)
 
@@ -125,9 +126,14 @@ def test_few_blocks_are_not_run():
 
 def defined_flags() -> set[str]:
     """Names of all flags that the command line and the scripts define."""
-    sources = [*(ROOT / "tfopt").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]
-    return {name for source in sources for name in re.findall(
-        r"""DEFINE_\w+\(\s*f?["']([\w{}]+)["']""", source.read_text(encoding="utf-8"))}
+    sources = [path.read_text(encoding="utf-8") for folder in ("tfopt", "experiments")
+               for path in (ROOT / folder).rglob("*.py")]
+    # A flag is defined by itself, or made of a record's field.
+    forms = (r"""DEFINE_\w+\(\s*f?["']([\w{}]+)["']""", r"(\w+): .*? = option\(",
+             r"""flag=["'](\w+)["']""")
+    found = {name for form in forms for text in sources
+             for name in re.findall(form, text)}
+    return found | {field.name for field in dataclasses.fields(train.Settings)}
 
 
 def test_flags_that_documents_name_are_defined():

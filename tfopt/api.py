@@ -56,7 +56,7 @@ def compress_model(
     if score not in kinds:
         raise ValueError(f"`score` must be one of {sorted(kinds)}. "
                          f"Received: score={score!r}")
-    pruning = kinds[score](final_sparsity=sparsity, **options)
+    pruning = kinds[score](**{"final_sparsity": sparsity, **options})
     if train is None:
         return pruning.prune_at_once(model)
     context = Context(train=_batches(train), dev=dev and _batches(dev),

@@ -99,7 +99,8 @@ def run_cell(dataset, baseline, cell: str) -> dict:
         tables=FLAGS.latency_tables, as_is=FLAGS.latency_tables_as_is)
     before = costs_of(config)
     context = compress.Context(
-        task=dataset.task, train=dataset.train, dev=dataset.choose, costs=costs_of,
+        task=dataset.task, train=dataset.train, dev=dataset.choose,
+        resources={"costs": costs_of},
         settings=dataclasses.replace(shared.fine_tuning().training_settings(),
                                      learning_rate=FLAGS.shrunk_learning_rate))
     if way not in ("post_training", "cross_entropy"):

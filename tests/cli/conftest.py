@@ -95,7 +95,7 @@ def four_layers(finetuned, tmp_path_factory):
                      "head_size": 8, "activation": "gelu"},
         tokens=(1, 64), first_ms=(0.1, 1.0), layer_ms=(0.0, 0.0),
         attention=curves(4, 1.0), ffn=curves(80, 2.0), spread=(1.0,),
-        together=((0, ((0.0, 0.0),)),))
+        interaction=((0, ((0.0, 0.0),)),))
     (place / "table.json").write_text(table.to_json())
     return [f"--baseline_dir={place / 'baseline'}", "--latency_tables_as_is",
             f"--latency_tables={place / 'table.json'}", "--num_threads=1"]

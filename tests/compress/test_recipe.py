@@ -10,7 +10,7 @@ import pytest
 
 from tfopt import compress, data
 from tfopt.backend import keras, tf
-from tfopt.compress import Context, Outcome, Pass, Recipe, Stage
+from tfopt.compress import Context, Outcome, Pass, Recipe, Stage, facts
 from tfopt.compress.passes.magnitude import Magnitude
 from tfopt.compress.passes.none import Identity
 from tfopt.compress.passes.truncate import Truncate
@@ -309,3 +309,59 @@ def test_killed_pruning_goes_on_to_the_same_weights(
     for ours, expected in zip(resumed.get_weights(), unbroken, strict=True):
         np.testing.assert_array_equal(ours, expected)
     assert np.mean(resumed.get_layer("hidden").get_weights()[0] == 0) == 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found(Pass):
+    """Leaves facts, of which it draws, and something for the passes after it."""
+
+    keep: float | None = None
+    count: int | None = 3
+
+    stage = Stage.SHAPE
+    needs = ("words",)
+    provides = ("words",)
+    overrides = ("keep", "count")
+    facts_file = "found.json"
+    draws = {"found.png": lambda facts: bytes(facts["count"]),
+             "none.png": lambda facts: None}
+
+    def apply(self, model, context):
+        words = context.get("words")
+        return Outcome(model=model, touched=("only",), facts={"count": len(words)},
+                       provides={"words": words[1:]})
+
+
+def test_resources_reach_the_passes_that_need_them(tmp_path):
+    context = Context(resources={"words": "abc"})
+    outcomes = compress.run(dense(), Recipe(passes=(Found(), Found())), context)
+    assert [outcome.facts["count"] for outcome in outcomes] == [3, 2]
+    assert outcomes[-1].provides == {"words": "c"}
+    with pytest.raises(ValueError, match="'test_recipe' needs words. Received: "):
+        compress.check(Recipe(passes=(Found(),)), Context())
+    changed = context.replaced({"words": "d", "dev": "e"})
+    assert (changed.get("words"), changed.dev, changed.get("dev")) == ("d", "e", "e")
+    assert (context.get("words"), context.get("dev")) == ("abc", None)
+
+
+def test_facts_lie_beside_the_model_and_are_drawn(tmp_path):
+    passes = (Identity(), Found())
+    assert facts.pictures(passes, tmp_path) == {}
+    context = Context(resources={"words": "abc"})
+    facts.write(passes, compress.run(dense(), Recipe(passes=passes), context), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+    assert facts.pictures(passes, tmp_path) == {"found.png": bytes(3)}
+
+
+def test_a_target_is_set_from_outside_in_place_of_the_others():
+    recipe = Recipe(passes=(Identity(), Found()))
+    assert recipe.overriding({}) is recipe
+    found = recipe.overriding({"keep": 0.5}).passes[1]
+    assert found == Found(keep=0.5)
+    assert Recipe(passes=(Found(keep=0.5),)).overriding({"count": 4}).passes == (
+        Found(count=4),)
+    for wrong in ({"keep": 0.5, "count": 1}, {"steps": 3}):
+        with pytest.raises(ValueError, match="One target.*Received: {.*'none', "):
+            recipe.overriding(wrong)
+    with pytest.raises(ValueError, match="One target"):
+        Recipe(passes=(Found(), Found())).overriding({"keep": 0.5})

@@ -81,7 +81,7 @@ def test_layers_are_replaced_where_a_trial_says_so(pruned, monkeypatch):
     assert outcome.skipped["layer_0_ffn_output"] == (
         "75% zeros, not faster than dense: csr 0.80x")
     assert outcome.skipped["layer_0_query"] == "0% zeros, too few for any sparse form"
-    assert outcome.details["layer_0_intermediate"] == {
+    assert outcome.facts["layer_0_intermediate"] == {
         "backend": "block", "block": 16, "speedup": 1.5,
         "tried": {"csr": 0.7, "block 16": 1.6}, "milliseconds": {}}
     assert len(asked) == 6  # the projections of the layer
@@ -104,7 +104,7 @@ def test_both_times_are_told(pruned, monkeypatch):
     assert outcome.skipped["layer_0_ffn_output"] == (
         "75% zeros, not faster than dense (0.3 ms): csr 0.75x (0.4 ms), "
         "block 16 1.50x (0.2 ms)")
-    assert outcome.details["layer_0_intermediate"]["milliseconds"] == taken
+    assert outcome.facts["layer_0_intermediate"]["milliseconds"] == taken
 
 
 def test_where_nothing_pays_all_stay_dense(pruned, monkeypatch):

@@ -112,7 +112,7 @@ def sizes(model) -> tuple:
     ({"target_speedup": 2.0}, WHOLE_MS / 2), ({"target_latency_ms": 5.0}, 5.0)])
 def test_a_target_of_time_is_met_by_the_costs_given(before, context, target, most_ms):
     step = dataclasses.replace(QUICK, keep=None, **target)
-    outcome = run(before, step, dataclasses.replace(context, costs=times))
+    outcome = run(before, step, context.replaced({"costs": times}))
     left = CONFIG.replace(**dict(zip(("num_heads", "intermediate_sizes"),
                                      sizes(outcome.model), strict=True)))
     assert most_ms - 1 < times(left).whole(left) <= most_ms
@@ -127,7 +127,7 @@ def test_costs_make_a_difference(before, context):
     """Where neurons take no time, heads go, and the other way round."""
     step = dataclasses.replace(QUICK, keep=None, target_speedup=2.0)
     for kind, others in (("heads", 1), ("neurons", 0)):
-        outcome = run(before, step, dataclasses.replace(context, costs=only(kind)))
+        outcome = run(before, step, context.replaced({"costs": only(kind)}))
         left = sizes(outcome.model)
         assert left[others] == sizes(before)[others]
         assert sum(left[1 - others]) <= sum(sizes(before)[1 - others]) / 2
@@ -234,7 +234,7 @@ def test_a_killed_run_goes_on_with_the_same_structure(shallow, context, tmp_path
         resumed = run(shallow, step, resumable)
     assert sizes(resumed.model) == tuple(tuple(map(len, kept[1][name]))
                                          for name in ("heads", "neurons"))
-    assert resumed.details == unbroken.details
+    assert resumed.facts == unbroken.facts
     for ours, theirs in zip(resumed.model.get_weights(), unbroken.model.get_weights(),
                             strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
@@ -259,7 +259,7 @@ def test_the_structure_is_written_before_anything_else_is_done(before, context,
 
 def test_it_says_what_it_left(before, context):
     step = dataclasses.replace(QUICK, keep=None, target_latency_ms=6.0)
-    outcome = run(before, step, dataclasses.replace(context, costs=times))
+    outcome = run(before, step, context.replaced({"costs": times}))
     left = models.config_of(outcome.model).replace(head_size=4)
     ms = times(left).whole(left)
     heads, neurons = (", ".join(map(str, own)) for own in sizes(outcome.model))
@@ -279,19 +279,19 @@ def test_it_says_what_it_left(before, context):
 @pytest.mark.parametrize("score", ["magnitude", "block_fisher"])
 def test_its_details_tell_scores_of_heads_and_what_is_left(before, context, score):
     step = dataclasses.replace(QUICK, keep=None, target_latency_ms=6.0, score=score)
-    outcome = run(before, step, dataclasses.replace(context, costs=times))
-    details = outcome.details
-    assert json.loads(json.dumps(details)) == details
+    outcome = run(before, step, context.replaced({"costs": times}))
+    facts = outcome.facts
+    assert json.loads(json.dumps(facts)) == facts
     scores = importance.of(before, score, context.train)
     kept = search.search(CONFIG, scores, times(CONFIG), 6.0, neurons_multiple=4)
-    assert details["num_heads"] == [4, 4]
-    assert details["intermediate_sizes"] == [16, 16]
-    assert details["heads_kept"] == [list(own) for own in kept.heads]
-    assert details["neurons_kept"] == [len(own) for own in kept.neurons]
+    assert facts["num_heads"] == [4, 4]
+    assert facts["intermediate_sizes"] == [16, 16]
+    assert facts["heads_kept"] == [list(own) for own in kept.heads]
+    assert facts["neurons_kept"] == [len(own) for own in kept.neurons]
     left = models.config_of(outcome.model).replace(head_size=4)
-    assert (details["predicted"], details["predicted_before"], details["unit"]) == (
+    assert (facts["predicted"], facts["predicted_before"], facts["unit"]) == (
         times(left).whole(left), 13.2, "ms")
-    for own, block in zip(details["head_scores"], scores.heads, strict=True):
+    for own, block in zip(facts["head_scores"], scores.heads, strict=True):
         # In the order in which they go, they add up to the loss without them.
         np.testing.assert_allclose(np.cumsum(np.array(own)[list(block.order)]),
                                    block.loss[1:], rtol=1e-6)
@@ -301,13 +301,13 @@ def test_its_details_tell_scores_of_heads_and_what_is_left(before, context, scor
 def test_details_of_several_cuts_name_heads_as_the_given_model_does(before, context):
     step = dataclasses.replace(QUICK, keep=None, target_speedup=4.0, steps=3,
                                step_epochs=0, empty_blocks=False)
-    outcome = run(before, step, dataclasses.replace(context, costs=only("heads")))
-    details = outcome.details
-    assert [len(own) for own in details["head_scores"]] == [4, 4]
-    assert [len(own) for own in details["heads_kept"]] == [1, 1]
-    assert details["neurons_kept"] == [16, 16]
-    assert details["predicted"] / details["predicted_before"] == 0.25
-    for i, own in enumerate(details["heads_kept"]):
+    outcome = run(before, step, context.replaced({"costs": only("heads")}))
+    facts = outcome.facts
+    assert [len(own) for own in facts["head_scores"]] == [4, 4]
+    assert [len(own) for own in facts["heads_kept"]] == [1, 1]
+    assert facts["neurons_kept"] == [16, 16]
+    assert facts["predicted"] / facts["predicted_before"] == 0.25
+    for i, own in enumerate(facts["heads_kept"]):
         assert own != [0]  # the number of the only one, in the model that is left
         kernel = before.get_layer(f"layer_{i}_query").get_weights()[0]
         np.testing.assert_array_equal(
@@ -319,7 +319,7 @@ def test_details_of_several_cuts_name_heads_as_the_given_model_does(before, cont
 def test_without_heads_costs_are_of_the_heads_there_were(before, context, target_ms):
     step = dataclasses.replace(QUICK, keep=None, target_latency_ms=target_ms, steps=2,
                                step_epochs=0)
-    outcome = run(before, step, dataclasses.replace(context, costs=times))
+    outcome = run(before, step, context.replaced({"costs": times}))
     assert not any(sizes(outcome.model)[0])
     assert f"of 13.2 ({13.2 / (2 + 0.1 * sum(sizes(outcome.model)[1])):.2f}x)" in (
         outcome.notes[0])
@@ -330,7 +330,7 @@ def test_of_all_depths_the_one_of_least_loss_is_taken(before, context, monkeypat
                                                       depth):
     seen = []
 
-    def loss(model, examples):
+    def loss(model, examples, task):
         seen.append(models.config_of(model).num_layers)
         return abs(seen[-1] - depth)
 
@@ -340,7 +340,7 @@ def test_of_all_depths_the_one_of_least_loss_is_taken(before, context, monkeypat
     assert seen == [2, 1]
     assert models.config_of(outcome.model).num_layers == depth
     # Of one layer that stays, it is the last.
-    assert (outcome.details["heads_kept"][0] == []) == (depth == 1)
+    assert (outcome.facts["heads_kept"][0] == []) == (depth == 1)
     assert multiplications_of(outcome.model) <= 0.4 * multiplications_of(before)
 
 
@@ -416,7 +416,7 @@ def test_missing_costs_are_told_before_any_work(context, target):
     recipe = Recipe(passes=(Structured(**target),))
     with pytest.raises(ValueError, match="needs `costs`.*Received: costs=None$"):
         compress.check(recipe, context)
-    compress.check(recipe, dataclasses.replace(context, costs=times))
+    compress.check(recipe, context.replaced({"costs": times}))
 
 
 @pytest.mark.parametrize(("fields", "match"), [
@@ -431,7 +431,7 @@ def test_a_target_out_of_reach_is_refused_before_any_training(
     log = Log(monkeypatch)
     step = dataclasses.replace(QUICK, keep=None, steps=3, **fields)
     with pytest.raises(ValueError, match=match):
-        run(before, step, dataclasses.replace(context, costs=times))
+        run(before, step, context.replaced({"costs": times}))
     assert log.calls == []
 
 

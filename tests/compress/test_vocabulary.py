@@ -40,7 +40,7 @@ def context(wordpiece) -> Context:
     return Context(train=batches(wordpiece, TEXTS, shuffle_seed=0),
                    dev=batches(wordpiece, ["a good film", "great"]),
                    settings=Settings(epochs=2, learning_rate=1e-3),
-                   removable_tokens=wordpiece.removable())
+                   resources={"tokenizer": wordpiece})
 
 
 def run(model, context, *passes):
@@ -64,7 +64,8 @@ def test_specials_single_characters_and_used_pieces_stay(
     expected = [i for i, word in enumerate(wordpiece.words)
                 if word in SPECIALS or word in used
                 or len(word.removeprefix("##")) == 1]
-    assert outcome.kept_tokens == tuple(expected)
+    assert outcome.provides["tokenizer"].words == [wordpiece.words[i]
+                                                   for i in expected]
     assert outcome.touched == ("token_embedding",)
     gone = set(wordpiece.words) - {wordpiece.words[i] for i in expected}
     assert {"good", "this", "##ing"} <= gone
@@ -78,10 +79,11 @@ def test_specials_single_characters_and_used_pieces_stay(
 def test_texts_of_the_corpus_have_the_same_pieces_and_logits(
         tiny_model, context, wordpiece, tmp_path):
     outcome, = run(tiny_model, context)
-    wordpiece.keeping(outcome.kept_tokens).save(tmp_path)
+    outcome.provides["tokenizer"].save(tmp_path)
     small = data.WordPiece.from_directory(tmp_path)
     assert small.lowercase == wordpiece.lowercase
-    assert small.vocab_size == len(outcome.kept_tokens) < wordpiece.vocab_size
+    assert small.vocab_size == models.config_of(
+        outcome.model).vocab_size < wordpiece.vocab_size
     for text in TEXTS:
         assert pieces(small, text) == pieces(wordpiece, text)
     before, after = wordpiece.encode(TEXTS), small.encode(TEXTS)
@@ -100,7 +102,7 @@ def test_texts_of_the_corpus_have_the_same_pieces_and_logits(
 def test_other_words_are_spelled_out(
         tiny_model, context, wordpiece, text, before, after):
     outcome, = run(tiny_model, context)
-    small = wordpiece.keeping(outcome.kept_tokens)
+    small = outcome.provides["tokenizer"]
     assert pieces(wordpiece, text) == ["[CLS]", *before, "[SEP]"]
     assert pieces(small, text) == ["[CLS]", *after, "[SEP]"]
 
@@ -132,7 +134,7 @@ def test_passes_that_follow_read_the_new_ids(tiny_model, context, wordpiece):
     pruning = Magnitude(final_sparsity=0.5)
     old = dataclasses.replace(context, dev=None)
     first, second = run(tiny_model, old, Vocabulary(), pruning)
-    small = wordpiece.keeping(first.kept_tokens)
+    small = first.provides["tokenizer"]
     new = dataclasses.replace(old, train=batches(small, TEXTS, shuffle_seed=0))
     expected, = run(first.model, new, pruning)
     for ours, theirs in zip(second.model.get_weights(), expected.model.get_weights(),
@@ -142,9 +144,10 @@ def test_passes_that_follow_read_the_new_ids(tiny_model, context, wordpiece):
 
 def test_what_the_context_is_left_with(tiny_model, context, wordpiece):
     outcome, = run(tiny_model, dataclasses.replace(context, teacher=tiny_model))
-    small = wordpiece.keeping(outcome.kept_tokens)
-    changed = dataclasses.replace(context, **outcome.context)
-    assert changed.removable_tokens == small.removable()
+    small = outcome.provides["tokenizer"]
+    changed = context.replaced(outcome.provides)
+    assert changed.get("tokenizer") is small
+    assert set(outcome.provides) == {"train", "dev", "teacher", "tokenizer"}
     expected = inputs(small.encode(TEXTS))["input_ids"]
     for index, found in changed.train.each_once():
         ids = found["input_ids"].numpy()
@@ -162,11 +165,13 @@ def test_words_of_texts_that_the_teacher_alone_judges_stay(tiny_model, context,
                                transfer_set=batches(wordpiece, [*TEXTS, "a good film"]))
     (alone,), (outcome,) = run(tiny_model, context), run(tiny_model, more)
     good, = wordpiece.encode(["good"]).ids[0][1:-1]
-    assert good in outcome.kept_tokens and good not in alone.kept_tokens
-    small = wordpiece.keeping(outcome.kept_tokens)
-    changed = dataclasses.replace(more, **outcome.context)
+    good = wordpiece.words[good]
+    assert good in outcome.provides["tokenizer"].words
+    assert good not in alone.provides["tokenizer"].words
+    small = outcome.provides["tokenizer"]
+    changed = more.replaced(outcome.provides)
     expected = inputs(small.encode([*TEXTS, "a good film"]))["input_ids"]
-    for index, found in changed.taught.each_once():
+    for index, found in changed.training_set.each_once():
         ids = found["input_ids"].numpy()
         np.testing.assert_array_equal(ids, expected[index][:, :ids.shape[1]])
 
@@ -193,27 +198,37 @@ def test_a_remainder_that_an_epoch_leaves_out_is_used_too(tiny_model, context,
                                                           wordpiece):
     train = batches(wordpiece, [*TEXTS, "good"], shuffle_seed=0, drop_remainder=True)
     outcome, = run(tiny_model, dataclasses.replace(context, train=train))
-    assert wordpiece.words.index("good") in outcome.kept_tokens
+    assert "good" in outcome.provides["tokenizer"].words
+
+
+@dataclasses.dataclass
+class Removable:
+    """A tokenizer that says that it can do without these."""
+
+    tokens: dict
+
+    def removable(self):
+        return self.tokens
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"removable_tokens": {5: 5}}, r"with \[5\] on both sides$"),
-    ({"removable_tokens": {5: 103}}, r"model's 103 rows. Received: \[103\]$"),
-    ({"removable_tokens": {}}, "Received: 103 rows, all in use"),
+    ({"tokenizer": Removable({5: 5})}, r"with \[5\] on both sides$"),
+    ({"tokenizer": Removable({5: 103})}, r"model's 103 rows. Received: \[103\]$"),
+    ({"tokenizer": Removable({})}, "Received: 103 rows, all in use"),
     ({"teacher": 99}, "a teacher of 99 and a student of 103 entries$"),
-    ({"removable_tokens": None}, "needs removable_tokens. Received: "),
+    ({"tokenizer": None}, "needs tokenizer. Received: "),
 ])
 def test_what_does_not_fit_is_refused(tiny_model, context, changes, message):
     if "teacher" in changes:
         config = models.config_of(tiny_model)
         changes = {"teacher": models.build(config.replace(vocab_size=99))}
     with pytest.raises(ValueError, match=message):
-        run(tiny_model, dataclasses.replace(context, **changes))
+        run(tiny_model, context.replaced(changes))
 
 
 def test_a_model_without_a_token_embedding_is_refused(context):
     entry = keras.Input([4])
-    with pytest.raises(ValueError, match="must be a BERT made by tfopt. Received: "):
+    with pytest.raises(ValueError, match="encoder made by tfopt. Received: "):
         run(keras.Model(entry, keras.layers.Dense(2)(entry)), context)
 
 

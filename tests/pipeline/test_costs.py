@@ -52,7 +52,7 @@ def table(num_threads, head_ms, neuron_ms=0.1) -> LatencyTable:
                      "hidden_size": 16, "head_size": 8, "activation": "gelu"},
         tokens=TOKENS, first_ms=(5.0,) * 3, layer_ms=(5.0,) * 3,
         attention=curves(2, head_ms), ffn=curves(32, neuron_ms),
-        together=((0, ((0.0, 0.0),)),), spread=(1.0,))
+        interaction=((0, ((0.0, 0.0),)),), spread=(1.0,))
 
 
 @pytest.fixture

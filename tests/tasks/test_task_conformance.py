@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from tfopt import data, model, tasks, train
+from tfopt import compress, data, model, tasks, train
 from tfopt.backend import keras, tf
 from tfopt.train import objective
 from tfopt.types import INPUT_NAMES, is_labelled
@@ -233,6 +233,21 @@ def test_a_model_of_its_head_gives_its_outputs(task):
         max_positions=16), task.head())
     task.check_head(model.head_of(built))
     assert built.output_shape[-1] == task.outputs
+
+
+def test_a_model_of_other_outputs_is_refused_before_it_is_trained(task):
+    right, wrong = small(task, 1), small(task, 1)
+    wrong = keras.Model(wrong.inputs, keras.layers.Dense(
+        task.outputs + 1)(wrong.output))
+    context = compress.Context(task=task, train=data.Batches(
+        data.Encoded(ids=[[2, 3]], first_lengths=[2]), task.targets(CORPUS)[:1]))
+    context.training_inputs(right)
+    message = f"task '{task.name()}' must .*Received: .*{task.outputs + 1}\\)$"
+    with pytest.raises(ValueError, match=message):
+        context.training_inputs(wrong)
+    recipe = compress.Recipe(passes=(compress.all_passes()["magnitude"].example(),))
+    with pytest.raises(ValueError, match=message):
+        compress.run(wrong, recipe, context)
 
 
 def test_no_task_imports_tensorflow():

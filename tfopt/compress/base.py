@@ -11,20 +11,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from tfopt.backend import keras
-from tfopt.compress.costs import Costs
-from tfopt.compress.teacher import check_teacher, taps
-from tfopt.model import EncoderConfig, for_inference
-from tfopt.tasks.base import Task
-from tfopt.tasks.classification import Classification
-from tfopt.train import loop
-from tfopt.train.distill.config import Distillation
-from tfopt.train.distill.teacher_cache import with_cached_logits
-from tfopt.train.objective import Objective
-from tfopt.types import BatchSource, PathLike
+from tfopt.compress.context import Context
 
 
 class Stage(enum.IntEnum):
@@ -33,125 +23,6 @@ class Stage(enum.IntEnum):
     SHAPE = 1  # sizes
     WEIGHTS = 2  # values
     NUMERICS = 3  # arithmetic
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Context:
-    """What a recipe's passes may use beside the model; data reaches them only so.
-
-    Attributes:
-        task: what the model is for; its objective trains, its losses tell what matters.
-        train: labelled batches to learn from, or None.
-        dev: labelled batches that choose the best epoch, or None.
-        settings: how the passes that train do it.
-        state_dir: where a killed run finds its state, or None.
-        log_dir: where TensorBoard's files go, or None.
-        teacher: a trained model; every pass that trains then distils from it. None
-            learns from the labels alone.
-        transfer_set: what is learned from the teacher, if not `train` alone: it may
-            hold texts without labels, by which nothing is measured; or None.
-        distillation: how it is.
-        teacher_logits_file: where the teacher's logits of those are kept, computed
-            once; None runs it on every batch.
-        costs: what the blocks of a BERT of some config take in time, or None.
-        removable_tokens: ids that a vocabulary can do without -> the id read in the
-            place of each, which stays; or None (`data.WordPiece.removable` tells).
-    """
-
-    task: Task = Classification()
-    train: BatchSource | None = None
-    dev: BatchSource | None = None
-    settings: loop.Settings = loop.Settings()
-    state_dir: PathLike | None = None
-    log_dir: PathLike | None = None
-    teacher: keras.Model | None = None
-    transfer_set: BatchSource | None = None
-    distillation: Distillation = Distillation()
-    teacher_logits_file: PathLike | None = None
-    costs: Callable[[EncoderConfig], Costs] | None = None
-    removable_tokens: Mapping[int, int] | None = None
-
-    def __post_init__(self):
-        """Checks the fields with one another.
-
-        Raises:
-            ValueError: logits are to be kept where there is no teacher, or where more
-                than its logits is learned from.
-        """
-        if self.teacher_logits_file is None:
-            return
-        if self.teacher is None:
-            raise ValueError("Logits are kept of a teacher. Received: teacher=None, "
-                             f"teacher_logits_file={self.teacher_logits_file}")
-        if self.distillation.uses_layers:
-            raise ValueError(
-                "A file keeps a teacher's logits alone; hidden states and relations "
-                "need the teacher in every step: leave out the file, or their weights. "
-                f"Received: hidden_weight={self.distillation.hidden_weight}, "
-                f"relations_weight={self.distillation.relations_weight}, "
-                f"teacher_logits_file={self.teacher_logits_file}")
-
-    @property
-    def training_set(self) -> BatchSource:
-        """The batches that passes train on.
-
-        Raises:
-            ValueError: there are none.
-        """
-        alone = None in (self.teacher, self.transfer_set)
-        batches = self.train if alone else self.transfer_set
-        if batches is None:
-            raise ValueError("Training needs batches. Received: train=None")
-        return batches
-
-    def training_inputs(self, model: keras.Model) -> tuple[BatchSource, Objective]:
-        """What a model is to be trained on, and for.
-
-        Args:
-            model: the student.
-
-        Returns:
-            `training_set`, maybe with the teacher's logits, and the objective.
-
-        Raises:
-            ValueError: the teacher does not fit the student.
-        """
-        plain = self.task.objective()
-        if self.teacher is None:
-            return self.training_set, plain
-        check_teacher(self.teacher, model)
-        if self.distillation.uses_layers:
-            return self.training_set, self.distillation.goal(self.teacher, taps, plain)
-        quick = for_inference(self.teacher)
-        if self.teacher_logits_file is None:
-            return self.training_set, self.distillation.goal(quick, of=plain)
-        return (with_cached_logits(self.training_set, quick, self.teacher_logits_file),
-                self.distillation.goal(of=plain))
-
-    def fit(self, model: keras.Model, epochs: int | None = None, **options) -> None:
-        """Trains a model in place, as the context says.
-
-        Args:
-            model: the student, where there is a teacher.
-            epochs: None for the settings'; 0 does nothing.
-            **options: of `loop.fit`, such as `callbacks`.
-
-        Raises:
-            ValueError: the teacher does not fit the student.
-        """
-        if epochs == 0:
-            return
-        settings = self.settings if epochs is None else dataclasses.replace(
-            self.settings, epochs=epochs)
-        train, goal = self.training_inputs(model)
-        loop.fit(model, train, self.dev, settings, goal=goal, state_dir=self.state_dir,
-                 log_dir=self.log_dir, **options)
-
-    def within(self, label: str) -> Context:
-        """The context with directories of a pass's own, or of a part of one."""
-        return dataclasses.replace(
-            self, state_dir=self.state_dir and Path(self.state_dir) / label,
-            log_dir=self.log_dir and Path(self.log_dir) / label)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,11 +35,11 @@ class Outcome:
         skipped: names of the layers it could have changed and did not -> the reason.
         figures: what it claims, by metric name; held against measurement.
         notes: sentences for the report.
-        kept_tokens: where token ids are numbered anew, the ids from before in their new
-            order (`data.WordPiece.keeping` makes the tokenizer); else None.
-        context: fields of the Context that the passes after it need in place of the
-            ones given, such as batches of the new ids.
-        details: facts for pictures, as JSON has them; the pass says which.
+        provides: names of the context's fields and resources -> what the passes after
+            it, and who ships the model, need in place of the ones given, such as
+            batches of new ids and their tokenizer.
+        facts: what it found, as JSON has it; its module says what, and a file beside
+            the model keeps it (`compress.facts`).
     """
 
     model: keras.Model
@@ -176,9 +47,8 @@ class Outcome:
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
     figures: Mapping[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    kept_tokens: tuple[int, ...] | None = None
-    context: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    provides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -187,7 +57,17 @@ class Pass:
 
     Class attributes:
         stage: what it changes.
-        needs: names of the `Context` fields without which it cannot run.
+        needs: names of the `Context`'s fields and resources without which it cannot
+            run.
+        provides: names of those that its outcome may replace.
+        overrides: fields of which one may be set from outside of a recipe, such as by a
+            command line; the others are then at their default.
+        facts_file: the file beside the model that keeps the outcome's facts; "" for
+            one of the pass's name.
+        draws: name of a picture -> what draws it of the outcome's facts: a PNG, or None
+            where that is not installed.
+        for_tensorflow: whether what it makes is of use where TensorFlow alone, not
+            LiteRT, runs the model.
         same_on_replicas: whether several devices give, but for rounding, the weights
             that one gives; not so where a pass gathers squares of gradients, say, and
             each replica those of its own share of the batch.
@@ -197,6 +77,11 @@ class Pass:
 
     stage: ClassVar[Stage]
     needs: ClassVar[tuple[str, ...]] = ()
+    provides: ClassVar[tuple[str, ...]] = ()
+    overrides: ClassVar[tuple[str, ...]] = ()
+    facts_file: ClassVar[str] = ""
+    draws: ClassVar[Mapping[str, Callable[[Mapping[str, Any]], bytes | None]]] = {}
+    for_tensorflow: ClassVar[bool] = False
     same_on_replicas: ClassVar[bool] = True
     may_touch_nothing: ClassVar[bool] = False
 
@@ -209,6 +94,16 @@ class Pass:
     def example(cls) -> Pass:
         """The smallest instance that does something, for tests."""
         return cls()
+
+    def overriding(self, given: Mapping[str, Any]) -> Pass:
+        """The pass with one of `overrides` set from outside, in place of the others."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)
+                    if field.name in self.overrides}
+        return dataclasses.replace(self, **{**defaults, **given})
+
+    def target_ms(self, before_ms: float) -> float | None:
+        """The time that a request is to take, of one that took `before_ms`, if any."""
+        return None
 
     def resolve(self, context: Context) -> Pass:
         """Fills in what only the context can tell, such as the length of the run."""

@@ -88,6 +88,28 @@ class Recipe:
                    distillation=None if distils is None else registry.make(
                        Distillation, distils, "A recipe's 'distillation'"))
 
+    def overriding(self, given: Mapping[str, Any]) -> Recipe:
+        """The recipe with a pass's target set from outside, in place of its own.
+
+        Args:
+            given: the field -> its value, of a pass that has it in `overrides`; nothing
+                leaves the recipe as it is.
+
+        Raises:
+            ValueError: several fields are given, or not one pass has it.
+        """
+        if not given:
+            return self
+        places = [number for number, step in enumerate(self.passes)
+                  if set(given) <= set(step.overrides)]
+        if len(given) > 1 or len(places) != 1:
+            raise ValueError("One target, for a recipe of which one pass has it, can "
+                             f"be set from outside. Received: {dict(given)}, passes "
+                             f"{[step.name() for step in self.passes]}")
+        passes = list(self.passes)
+        passes[places[0]] = passes[places[0]].overriding(given)
+        return dataclasses.replace(self, passes=tuple(passes))
+
     @classmethod
     def load(cls, path: PathLike) -> Recipe:
         """Reads a recipe file.
@@ -124,15 +146,16 @@ def run(model: keras.Model, recipe: Recipe, context: Context,
         An outcome for each pass, in their order.
 
     Raises:
-        ValueError: as `check`, or a pass touched nothing or changed the model's inputs
-            or output, or other workers run another recipe.
+        ValueError: as `check`, the model is of another task, a pass touched nothing or
+            changed the model's inputs or output, or other workers run another recipe.
     """
     check(recipe, context)
+    context.task.check_outputs(model.output_shape)
     strategy = model.distribute_strategy
     if workers.count(strategy) > 1:  # else a pass may hold what JSON does not
         workers.check_same(strategy, recipe.to_json(),
                            "All workers must run the same recipe.")
-    context = _taught(recipe, context)
+    context = _distilling(recipe, context)
     outcomes = []
     for number, step in enumerate(recipe.passes):
         label = f"{number}_{step.name()}"
@@ -147,27 +170,27 @@ def run(model: keras.Model, recipe: Recipe, context: Context,
             outcome = dataclasses.replace(outcome, figures=measure(outcome.model))
         outcomes.append(outcome)
         model = outcome.model
-        context = dataclasses.replace(context, **outcome.context)
+        context = context.replaced(outcome.provides)
     return outcomes
 
 
 def check(recipe: Recipe, context: Context) -> None:
-    """Checks what can be told before a model is there.
+    """Checks what can be known before a model is there.
 
     Raises:
         ValueError: the context lacks what a pass or the distillation needs, or one of
             these does not fit it, such as a ramp that is longer than the run.
     """
-    context = _taught(recipe, context)
+    context = _distilling(recipe, context)
     for step in recipe.passes:
-        missing = [name for name in step.needs if getattr(context, name) is None]
+        missing = [name for name in step.needs if context.get(name) is None]
         if missing:
             raise ValueError(f"The pass {step.name()!r} needs {', '.join(missing)}. "
                              "Received: a context without")
         step.resolve(context)
 
 
-def _taught(recipe: Recipe, context: Context) -> Context:
+def _distilling(recipe: Recipe, context: Context) -> Context:
     """The context with what the recipe says is learned from its teacher."""
     if recipe.distillation is None:
         return context

@@ -7,7 +7,6 @@ The tables are timed on this machine when a search first asks, or read from file
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from tfopt.types import PathLike
 
 # How far a measured time may be above its target: the search's prediction is as good.
 _TOLERANCE = 1.1
-_TARGETS = ("keep", "target_speedup", "target_latency_ms")
+_TARGETS = ("target_speedup", "target_latency_ms")
 
 
 def aimed(recipe: compress.Recipe, targets: Targets) -> compress.Recipe:
@@ -35,22 +34,10 @@ def aimed(recipe: compress.Recipe, targets: Targets) -> compress.Recipe:
         targets: those of speed count.
 
     Raises:
-        ValueError: both are named, or the recipe has not one pass `structured`.
+        ValueError: both are named, or not one pass of the recipe has such a target.
     """
-    given = {name: getattr(targets, name) for name in _TARGETS[1:]
-             if getattr(targets, name) is not None}
-    if not given:
-        return recipe
-    places = [number for number, step in enumerate(recipe.passes)
-              if step.name() == "structured"]
-    if len(given) > 1 or len(places) != 1:
-        raise ValueError("One target, for a recipe with one pass 'structured', can be "
-                         f"set by flags. Received: {given}, passes "
-                         f"{[step.name() for step in recipe.passes]}")
-    passes = list(recipe.passes)
-    passes[places[0]] = dataclasses.replace(
-        passes[places[0]], **dict.fromkeys(_TARGETS) | given)
-    return dataclasses.replace(recipe, passes=tuple(passes))
+    return recipe.overriding({name: getattr(targets, name) for name in _TARGETS
+                              if getattr(targets, name) is not None})
 
 
 def costs(lengths: Sequence[int], *, num_threads: int = 2,
@@ -140,9 +127,7 @@ def verdict(recipe: compress.Recipe, rows: Sequence[report.Row], whole: Sequence
         return [f"{said}, on this machine; the target is of the one that "
                 f"{', '.join(tables.latency_tables)} were timed on."], True
     for step in recipe.passes:
-        speedup = getattr(step, "target_speedup", None)
-        target = before / speedup if speedup else getattr(step, "target_latency_ms",
-                                                          None)
+        target = step.target_ms(before)
         if target:
             met = after <= _TOLERANCE * target
             return [f"{said}; the target of {target:.3g} ms was "

@@ -175,8 +175,8 @@ class Job(FineTuning):
             note=notes.append)
         return compress.Context(
             task=dataset.task, train=dataset.train, dev=dataset.choose,
-            settings=self.training_settings(), costs=costs_of,
-            removable_tokens=dataset.tokenizer.removable()), notes
+            settings=self.training_settings(), resources={
+                "tokenizer": dataset.tokenizer, "costs": costs_of}), notes
 
 
 def _fields(record: Options) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from absl import logging
 from tfopt import data, model, report, tasks
 from tfopt.backend import keras
 from tfopt.measure import cost, latency, runners
-from tfopt.model import anatomy
+from tfopt.model.anatomy import Anatomy
 from tfopt.pipeline import stages
 from tfopt.pipeline.dataset import Dataset, Split
 from tfopt.pipeline.fine_tuning import FineTuning
@@ -92,8 +92,9 @@ def on_sparse_core(tpu: Any, tuning: FineTuning, dataset: Dataset, baseline: Pat
     """Judges the baseline with its tokens looked up by the SparseCore of a TPU."""
     with tpu.scope():
         keras_model = model.load(baseline)
-    run = embedding.served(keras_model, anatomy.TOKEN_EMBEDDING, tpu,
-                           tuning.batching.batch_size, dataset.max_length)
+    table = Anatomy.of(keras_model).embeddings.token.name
+    run = embedding.served(keras_model, table, tpu, tuning.batching.batch_size,
+                           dataset.max_length)
     rows = []
     for split, part in dataset.report.items():
         (order, inputs), = data.Batches(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfopt import compress, drawing, report
+from tfopt import compress, report
+from tfopt.compress import facts
 from tfopt.files import write_whole
-from tfopt.pipeline import stages
 from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.fine_tuning import FineTuning
 from tfopt.serve.bundle import Bundle
@@ -50,11 +49,8 @@ def publish(out: Path, recipe: compress.Recipe, dataset: Dataset,
     here = report.environment(num_threads=num_threads, command=report.command())
     write_whole(out / "report.json", report.to_json(here, rows))
     write_whole(out / REPORT, report.to_markdown(here, rows, notes))
-    pictures = {"report.png": report.to_png(rows, monitor=dataset.task.monitor[0])}
-    structure = out / "keras" / stages.STRUCTURE
-    if structure.exists():
-        pictures["structure.png"] = drawing.structure(
-            json.loads(structure.read_text(encoding="utf-8")))
+    pictures = {"report.png": report.to_png(rows, monitor=dataset.task.monitor[0]),
+                **facts.pictures(recipe.passes, out / "keras")}
     for name, contents in pictures.items():
         if contents is not None:
             write_whole(out / name, contents)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tfopt import compress, data, model
 from tfopt.backend import keras
+from tfopt.compress import facts
 from tfopt.export import densify, saved_model, tflite
 from tfopt.files import write_whole
 from tfopt.measure import cost, sensitivity
@@ -21,7 +21,6 @@ from tfopt.pipeline import judging, run_dir
 from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.fine_tuning import FineTuning
 
-STRUCTURE = "structure.json"  # in keras/, of the last pass that cuts structures
 SAVED_MODEL = Path("exports") / "saved_model"
 _NOTES = "passes.txt"
 _MANY_ZEROS = 0.95  # share of nonzeros below which the report speaks of the zeros
@@ -41,17 +40,12 @@ def compress_model(tuning: FineTuning, recipe: compress.Recipe, dataset: Dataset
                                   log_dir=out / "logs")
     outcomes = compress.run(start, recipe, context, cost.of_model)
     notes = _notes(recipe, outcomes)
-    tokenizer = dataset.tokenizer
     for outcome in outcomes:
-        if outcome.kept_tokens is not None:
-            tokenizer = tokenizer.keeping(outcome.kept_tokens)
-    dataclasses.replace(dataset, tokenizer=tokenizer).save_text_side(target)
+        context = context.replaced(outcome.provides)
+    dataclasses.replace(
+        dataset, tokenizer=context.get("tokenizer")).save_text_side(target)
     write_whole(target / _NOTES, "\n".join(notes) + "\n")
-    for step, outcome in zip(recipe.passes, outcomes, strict=True):
-        if outcome.details:
-            name = (STRUCTURE if "heads_kept" in outcome.details
-                    else f"{step.name()}.json")
-            write_whole(target / name, json.dumps(outcome.details) + "\n")
+    facts.write(recipe.passes, outcomes, target)
     run_dir.note_stage(target, identity)
     model.save(outcomes[-1].model, target)
     return notes
@@ -172,7 +166,7 @@ def serve(recipe: compress.Recipe, compressed: keras.Model, out: Path
         other passes, whose models are served as a `.tflite`.
     """
     makers = [step.name() for step in recipe.passes
-              if getattr(step, "for_tensorflow", False)]
+              if step.for_tensorflow]
     if not makers:
         return {}, []
     saved_model.write(compressed, out / SAVED_MODEL)

@@ -4,7 +4,7 @@ After a pass that prunes: zeros save time only in a form that leaves them out
 (`tfopt.sparse`), and only where there are enough of them. It serves models that
 TensorFlow runs; a `.tflite` has the zeros again (`export.densify`).
 
-`Outcome.details` has of each Dense that was looked at "backend", "block", "speedup"
+`Outcome.facts` has of each Dense that was looked at "backend", "block", "speedup"
 (how many times as fast as dense, timed once more after the trial), "tried" (that of
 each form in the trial) and "milliseconds" (of one product by each form, dense among
 them). Notes and reasons to skip have them, too.
@@ -28,9 +28,6 @@ from tfopt.types import check_fields
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SparseDense(Pass):
     """Stores kernels without their zeros.
-
-    Class attributes:
-        for_tensorflow: that TensorFlow alone, not LiteRT, runs what it makes.
 
     Attributes:
         backend: one of `sparse.BACKENDS`; "auto" times them, and leaves a layer dense
@@ -76,24 +73,24 @@ class SparseDense(Pass):
         Raises:
             ValueError: no layer is chosen, or one cannot be stored so.
         """
-        made, slower, details = {}, {}, {}
+        made, slower, facts = {}, {}, {}
         for layer in choose_layers(model, self.only, self.leave):
             if not isinstance(layer, keras.layers.Dense):
                 slower[layer.name] = "no Dense layer"
                 continue
             choice = self._choose(layer)
-            details[layer.name] = dataclasses.asdict(choice)
+            facts[layer.name] = dataclasses.asdict(choice)
             if self.backend == "auto" and choice.backend == "dense":
-                slower[layer.name] = _said(layer, details[layer.name])
+                slower[layer.name] = _said(layer, facts[layer.name])
                 continue
             made[layer.name] = Layer.from_dense(layer, choice.backend, choice.block)
-        notes = [_note(name, details[name]) for name in made]
+        notes = [_note(name, facts[name]) for name in made]
         if made:
             model = keras.models.clone_model(
                 model, clone_function=lambda layer: made.get(layer.name, layer))
         else:
             notes = ["No layer is faster sparse on this machine: all stay dense"]
-        return Outcome(model=model, touched=tuple(made), details=details,
+        return Outcome(model=model, touched=tuple(made), facts=facts,
                        skipped=skipped(model, tuple(made)) | slower,
                        notes=tuple(notes))
 

@@ -5,7 +5,7 @@ target at the least loss, least squares make up for what is gone (minutes, no tr
 then, if asked for, training recovers the rest, from a teacher where there is one. In
 several steps, each cut is scored on the model that the one before left.
 
-What was found is in `Outcome.details`, in lists of an entry a layer: "num_heads" and
+What was found is in `Outcome.facts`, in lists of an entry a layer: "num_heads" and
 "intermediate_sizes" before; "head_scores" of every head in the first cut, by how much
 the loss is thought to rise when it goes after those of its layer that go before it;
 "heads_kept", by their numbers in the model given; "neurons_kept", how many; and the
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from tfopt import drawing
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.costs import Costs, multiplications
@@ -31,7 +32,8 @@ from tfopt.compress.structure import importance, search
 from tfopt.compress.structure.least_squares import reconstruct
 from tfopt.compress.structure.slicing import Kept, cut, drop_empty_layers
 from tfopt.files import write_whole
-from tfopt.model import EncoderConfig, anatomy
+from tfopt.model import EncoderConfig, config_of
+from tfopt.model.anatomy import Anatomy
 from tfopt.train.distill import losses
 from tfopt.types import check_fields
 
@@ -40,27 +42,27 @@ from tfopt.types import check_fields
 class Structured(Pass):
     """Removes heads and neurons, physically.
 
-    One target is given. Those of time need the costs of a latency table in the
-    context.
+    One target is given. Those of time need the resource "costs" in the context,
+    of a latency table.
 
     Attributes:
         keep: fraction in (0, 1) of the encoder's multiplications to keep.
         target_speedup: how many times faster than the given model, above 1.
         target_latency_ms: milliseconds of a request, above 0.
-        score: one of `importance.SCORES`.
+        score: one of `importance.UNIT_SCORES`.
         examples: how many score the units, and fit the projections.
         reconstruct: whether the output projections are fitted to the model before.
         steps: cuts on the way to the target, each by the same factor.
         step_epochs: epochs of training after each cut but the last; with 0 each is
             scored on what the one before left, without training.
         epochs: epochs after the last; None for the settings', 0 for no training at all.
-        neurons_multiple: an ffn keeps a multiple of so many; the runtime's products
-            are computed in such parts.
+        neurons_multiple: an ffn keeps a multiple of this; the runtime's products are
+            computed in parts of it.
         heads_multiple: the same of heads.
         empty_blocks: whether a layer may lose its whole attention or ffn block.
         search_depth: whether structures of fewer layers, those at even steps, are cut
             and fitted too, for the one whose loss is the least in truth: where most is
-            to go, the loss foretold says little. Each takes as long as the first.
+            to go, the predicted loss says little. Each takes as long as the first.
     """
 
     keep: float | None = None
@@ -79,6 +81,9 @@ class Structured(Pass):
 
     stage = Stage.SHAPE
     needs = ("train",)
+    overrides = ("keep", "target_speedup", "target_latency_ms")
+    facts_file = "structure.json"
+    draws = {"structure.png": drawing.structure}
     # Scores of other sums of floats may tell another unit to be the least important.
     same_on_replicas = False
 
@@ -88,8 +93,7 @@ class Structured(Pass):
         Raises:
             ValueError: one is out of its range, or there is not one target.
         """
-        targets = {name: getattr(self, name) for name in (
-            "keep", "target_speedup", "target_latency_ms")}
+        targets = {name: getattr(self, name) for name in self.overrides}
         if sum(value is not None for value in targets.values()) != 1:
             raise ValueError("One of `keep`, `target_speedup` and `target_latency_ms` "
                              f"must be given. Received: {targets}")
@@ -99,7 +103,8 @@ class Structured(Pass):
                                "above 1"),
             "target_latency_ms": (self.target_latency_ms is None
                                   or self.target_latency_ms > 0, "above 0"),
-            "score": (self.score in importance.SCORES, f"one of {importance.SCORES}"),
+            "score": (self.score in importance.UNIT_SCORES,
+                      f"one of {importance.UNIT_SCORES}"),
             **{name: (getattr(self, name) >= 1, "at least 1") for name in (
                 "examples", "steps", "neurons_multiple", "heads_multiple")},
             "step_epochs": (self.step_epochs >= 0, "at least 0"),
@@ -111,13 +116,18 @@ class Structured(Pass):
         """Half of the multiplications, without training."""
         return cls(keep=0.5, epochs=0, examples=16, neurons_multiple=1)
 
+    def target_ms(self, before_ms: float) -> float | None:
+        """The time of a request that is aimed at, where one is."""
+        return (self.target_latency_ms if self.target_speedup is None
+                else before_ms / self.target_speedup)
+
     def resolve(self, context: Context) -> Structured:
         """Checks that the context tells times where a target is one.
 
         Raises:
             ValueError: it does not.
         """
-        if self.keep is None and context.costs is None:
+        if self.keep is None and context.get("costs") is None:
             raise ValueError("A target of time needs `costs` in the context, from a "
                              "latency table. Received: costs=None")
         return self
@@ -130,11 +140,11 @@ class Structured(Pass):
                 no BERT of plain layers.
         """
         self.resolve(context)
-        config = anatomy.config_of(model)
+        config = config_of(model)
         costs_of = _without_empty_layers(
-            multiplications if self.keep else context.costs)
+            multiplications if self.keep else context.get("costs"))
         before = costs_of(config).whole(config)
-        target = self._target(before)
+        target = before * self.keep if self.keep else self.target_ms(before)
         if target >= before:
             raise ValueError(
                 f"The target must be below what the model takes, {before:.4g}. "
@@ -155,14 +165,7 @@ class Structured(Pass):
                 small = drop_empty_layers(small)
             part.fit(small, self.step_epochs if step < self.steps else self.epochs)
         return _outcome(model, small,
-                        _details(config, left, costs_of(config), choices))
-
-    def _target(self, before: float) -> float:
-        if self.keep is not None:
-            return before * self.keep
-        if self.target_speedup is not None:
-            return before / self.target_speedup
-        return self.target_latency_ms
+                        _facts(config, left, costs_of(config), choices))
 
     def _limits(self) -> dict:
         """What the search is free to choose, by the names of its arguments."""
@@ -251,12 +254,12 @@ class _Choice:
         return cls(Kept(**kept), tuple(map(tuple, fields["head_scores"])))
 
 
-def _rises(block: importance.Block) -> tuple[float, ...]:
+def _rises(block: importance.UnitScores) -> tuple[float, ...]:
     """The rise of the loss when a unit goes, after those before it: by unit."""
     return tuple(np.diff(block.loss)[np.argsort(block.order)].tolist())
 
 
-def _details(config: EncoderConfig, left: EncoderConfig, costs: Costs,
+def _facts(config: EncoderConfig, left: EncoderConfig, costs: Costs,
              choices: Sequence[_Choice]) -> dict[str, Any]:
     """See the module."""
     heads = [list(range(count)) for count in config.num_heads]
@@ -272,25 +275,22 @@ def _details(config: EncoderConfig, left: EncoderConfig, costs: Costs,
         "predicted_before": float(costs.whole(config)), "unit": costs.unit}
 
 
-def _outcome(before: keras.Model, after: keras.Model, details: dict) -> Outcome:
-    names = {layer.name for layer in before.layers}
+def _outcome(before: keras.Model, after: keras.Model, facts: dict) -> Outcome:
     touched, skipped = [], {}
-    for i, heads in enumerate(details["heads_kept"]):
-        fewer_heads = len(heads) < details["num_heads"][i]
-        fewer_neurons = details["neurons_kept"][i] < details["intermediate_sizes"][i]
-        for role in anatomy.DENSE_ROLES:
-            name = anatomy.layer_name(i, role)
-            if name not in names:
-                continue
-            if fewer_neurons if anatomy.is_in_ffn(name) else fewer_heads:
-                touched.append(name)
-            else:
-                skipped[name] = "all of it matters more than what went"
-    old, new = details["predicted_before"], details["predicted"]
+    for i, layer in enumerate(Anatomy.of(before).layers):
+        fewer = (len(facts["heads_kept"][i]) < facts["num_heads"][i],
+                 facts["neurons_kept"][i] < facts["intermediate_sizes"][i])
+        for block, smaller in zip(layer.blocks, fewer, strict=True):
+            for name in (dense.name for dense in block.dense) if block else ():
+                if smaller:
+                    touched.append(name)
+                else:
+                    skipped[name] = "all of it matters more than what went"
+    old, new = facts["predicted_before"], facts["predicted"]
     times = f" ({old / new:.2f}x)" if new else ""
-    heads = ", ".join(str(len(kept)) for kept in details["heads_kept"])
-    neurons = ", ".join(map(str, details["neurons_kept"]))
+    heads = ", ".join(str(len(kept)) for kept in facts["heads_kept"])
+    neurons = ", ".join(map(str, facts["neurons_kept"]))
     note = (f"heads left {heads}; neurons left {neurons}; predicted {new:.4g} "
-            f"{details['unit']} of {old:.4g}{times}")
+            f"{facts['unit']} of {old:.4g}{times}")
     return Outcome(model=after, touched=tuple(touched), skipped=skipped, notes=(note,),
-                   details=details)
+                   facts=facts)

@@ -3,9 +3,9 @@
 A model of one task reads a part of its vocabulary, and the table of a small BERT is
 half of its weights or more (Abdaoui et al. 2020, "Load what you need: smaller versions
 of multilingual BERT", arXiv:2010.05609). Rows that stay are numbered anew, so that the
-tokenizer changes with the model: `Outcome.kept_tokens` says how. A pass sees ids, not
-words; which of these can go without a word becoming unknown only the tokenizer knows,
-and the context tells.
+tokenizer changes with the model: the outcome provides the one of the rows that stay. A
+pass sees ids, not words; which of these can go without a word becoming unknown only the
+tokenizer knows, the context's resource of that name (`data.Tokenizer`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 from tfopt.backend import keras, tf
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.teacher import check_teacher
-from tfopt.model import anatomy
+from tfopt.model import config_of
+from tfopt.model.anatomy import Anatomy
 from tfopt.types import INPUT_NAMES, BatchSource
 
 _IDS = INPUT_NAMES[0]
@@ -36,7 +37,8 @@ class Vocabulary(Pass):
     """
 
     stage = Stage.SHAPE
-    needs = ("train", "removable_tokens")
+    needs = ("train", "tokenizer")
+    provides = ("train", "dev", "transfer_set", "teacher", "tokenizer")
 
     def apply(self, model: keras.Model, context: Context) -> Outcome:
         """Removes the rows, and numbers the context's token ids anew.
@@ -45,8 +47,8 @@ class Vocabulary(Pass):
             ValueError: the model or the teacher is no BERT of these tokens, or all of
                 the rows are used.
         """
-        rows = anatomy.config_of(model).vocab_size
-        removable = context.removable_tokens
+        rows = config_of(model).vocab_size
+        removable = context.get("tokenizer").removable()
         _check(removable, rows)
         sources = {name: batches for name in ("train", "transfer_set")
                    if (batches := getattr(context, name)) is not None}
@@ -63,20 +65,19 @@ class Vocabulary(Pass):
         changes: dict[str, Any] = {
             **{name: Renumbered(batches, places)
                for name, batches in sources.items()},
-            "removable_tokens": {int(places[row]): int(places[other])
-                                 for row, other in removable.items()
-                                 if row not in gone}}
+            "tokenizer": context.get("tokenizer").keeping(kept)}
         if context.dev is not None:
             changes["dev"] = Renumbered(context.dev, places)
         if context.teacher is not None:
-            anatomy.config_of(context.teacher)  # of no other could it cut the rows
+            config_of(context.teacher)  # of no other could it cut the rows
             check_teacher(context.teacher, model)
             with context.teacher.distribute_strategy.scope():
                 changes["teacher"] = narrow(context.teacher, kept)
         return Outcome(
-            model=narrow(model, kept), touched=(anatomy.TOKEN_EMBEDDING,),
+            model=narrow(model, kept),
+            touched=(Anatomy.of(model).embeddings.token.name,),
             notes=(f"{len(kept)} of {rows} rows of the token embedding stay",),
-            kept_tokens=tuple(kept), context=changes)
+            provides=changes)
 
 
 def narrow(model: keras.Model, kept: Sequence[int]) -> keras.Model:
@@ -89,14 +90,15 @@ def narrow(model: keras.Model, kept: Sequence[int]) -> keras.Model:
     Returns:
         A model with weights of its own.
     """
+    table = Anatomy.of(model).embeddings.token.name
     fields = model.get_config()
     for layer in fields["layers"]:
-        if layer["config"]["name"] == anatomy.TOKEN_EMBEDDING:
+        if layer["config"]["name"] == table:
             layer["config"]["input_dim"] = len(kept)
     small = type(model).from_config(fields)
     for layer in small.layers:
         weights = model.get_layer(layer.name).get_weights()
-        layer.set_weights([weights[0][kept]] if layer.name == anatomy.TOKEN_EMBEDDING
+        layer.set_weights([weights[0][kept]] if layer.name == table
                           else weights)
     return small
 
@@ -104,12 +106,13 @@ def narrow(model: keras.Model, kept: Sequence[int]) -> keras.Model:
 def _check(removable, rows: int) -> None:
     beyond = [row for row in (*removable, *removable.values()) if not 0 <= row < rows]
     if beyond:
-        raise ValueError(f"`removable_tokens` must be of the model's {rows} rows. "
+        raise ValueError("A tokenizer's removable tokens must be of the model's "
+                         f"{rows} rows. "
                          f"Received: {beyond[:8]}")
     both = sorted(set(removable.values()) & set(removable))
     if both:
         raise ValueError("What is read in the place of a token must stay. Received: "
-                         f"removable_tokens with {both[:8]} on both sides")
+                         f"removable tokens with {both[:8]} on both sides")
 
 
 def _used(batches: BatchSource) -> set[int]:

@@ -53,7 +53,7 @@ class Pruning(Pass):
         leave: regular expressions; layers to leave as they are.
     """
 
-    final_sparsity: float | None = None
+    final_sparsity: float = None  # type: ignore[assignment]  # a pattern may say it
     initial_sparsity: float = 0.0
     schedule: str = "polynomial"
     begin_step: int | None = None

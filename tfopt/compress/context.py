@@ -1,0 +1,163 @@
+"""What a recipe's passes may use beside the model: data, a teacher, settings, places.
+
+A field is of use to many passes; what one or two of them ask for is a resource, by a
+name that they give in `needs`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfopt.backend import keras
+from tfopt.compress.teacher import check_teacher, taps
+from tfopt.model import for_inference
+from tfopt.tasks.base import Task
+from tfopt.tasks.classification import Classification
+from tfopt.train import loop
+from tfopt.train.distill.config import Distillation
+from tfopt.train.distill.teacher_cache import with_cached_logits
+from tfopt.train.objective import Objective
+from tfopt.types import BatchSource, PathLike
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a recipe's passes may use beside the model; data reaches them only so.
+
+    Attributes:
+        task: what the model is for; its objective trains, its losses tell what matters.
+        train: labelled batches to learn from, or None.
+        dev: labelled batches that choose the best epoch, or None.
+        settings: how the passes that train do it.
+        state_dir: where a killed run finds its state, or None.
+        log_dir: where TensorBoard's files go, or None.
+        teacher: a trained model; every pass that trains then distils from it. None
+            learns from the labels alone.
+        transfer_set: what is learned from the teacher, if not `train` alone: it may
+            hold texts without labels, by which nothing is measured; or None.
+        distillation: how it is.
+        teacher_logits_file: where the teacher's logits of those are kept, computed
+            once; None runs it on every batch.
+        resources: what single passes ask for by name, in their `needs`, such as
+            "tokenizer" (which knows the words behind the ids) or "costs" (config ->
+            what the blocks of such an encoder take in time, `compress.costs.Costs`).
+    """
+
+    task: Task = Classification()
+    train: BatchSource | None = None
+    dev: BatchSource | None = None
+    settings: loop.Settings = loop.Settings()
+    state_dir: PathLike | None = None
+    log_dir: PathLike | None = None
+    teacher: keras.Model | None = None
+    transfer_set: BatchSource | None = None
+    distillation: Distillation = Distillation()
+    teacher_logits_file: PathLike | None = None
+    resources: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        """Checks the fields with one another.
+
+        Raises:
+            ValueError: logits are to be kept where there is no teacher, or where more
+                than its logits is learned from.
+        """
+        if self.teacher_logits_file is None:
+            return
+        if self.teacher is None:
+            raise ValueError("Logits are kept of a teacher. Received: teacher=None, "
+                             f"teacher_logits_file={self.teacher_logits_file}")
+        if self.distillation.uses_layers:
+            raise ValueError(
+                "A file keeps a teacher's logits alone; hidden states and relations "
+                "need the teacher in every step: leave out the file, or their weights. "
+                f"Received: hidden_weight={self.distillation.hidden_weight}, "
+                f"relations_weight={self.distillation.relations_weight}, "
+                f"teacher_logits_file={self.teacher_logits_file}")
+
+    def get(self, name: str) -> Any:
+        """The field or the resource of a name; None where there is none."""
+        return getattr(self, name) if name in _fields() else self.resources.get(name)
+
+    def replaced(self, changes: Mapping[str, Any]) -> Context:
+        """The context with other fields and resources.
+
+        Args:
+            changes: names of either -> what takes their place.
+        """
+        fields = {name: changes[name] for name in changes if name in _fields()}
+        others = {name: changes[name] for name in changes if name not in fields}
+        return dataclasses.replace(self, **{
+            "resources": {**self.resources, **others}, **fields})
+
+    @property
+    def training_set(self) -> BatchSource:
+        """The batches that passes train on.
+
+        Raises:
+            ValueError: there are none.
+        """
+        alone = None in (self.teacher, self.transfer_set)
+        batches = self.train if alone else self.transfer_set
+        if batches is None:
+            raise ValueError("Training needs batches. Received: train=None")
+        return batches
+
+    def training_inputs(self, model: keras.Model) -> tuple[BatchSource, Objective]:
+        """What a model is to be trained on, and for.
+
+        Args:
+            model: the student.
+
+        Returns:
+            `training_set`, maybe with the teacher's logits, and the objective.
+
+        Raises:
+            ValueError: the student is of another task, or the teacher does not fit it.
+        """
+        self.task.check_outputs(model.output_shape)
+        plain = self.task.objective()
+        if self.teacher is None:
+            return self.training_set, plain
+        check_teacher(self.teacher, model)
+        if self.distillation.uses_layers:
+            return self.training_set, self.distillation.goal(self.teacher, taps, plain)
+        quick = for_inference(self.teacher)
+        if self.teacher_logits_file is None:
+            return self.training_set, self.distillation.goal(quick, of=plain)
+        return (with_cached_logits(self.training_set, quick, self.teacher_logits_file),
+                self.distillation.goal(of=plain))
+
+    def fit(self, model: keras.Model, epochs: int | None = None, **options) -> None:
+        """Trains a model in place, as the context says.
+
+        Args:
+            model: the student, where there is a teacher.
+            epochs: None for the settings'; 0 does nothing.
+            **options: of `loop.fit`, such as `callbacks`.
+
+        Raises:
+            ValueError: the teacher does not fit the student.
+        """
+        if epochs == 0:
+            return
+        settings = self.settings if epochs is None else dataclasses.replace(
+            self.settings, epochs=epochs)
+        train, goal = self.training_inputs(model)
+        loop.fit(model, train, self.dev, settings, goal=goal, state_dir=self.state_dir,
+                 log_dir=self.log_dir, **options)
+
+    def within(self, label: str) -> Context:
+        """The context with directories of a pass's own, or of a part of one."""
+        return dataclasses.replace(
+            self, state_dir=self.state_dir and Path(self.state_dir) / label,
+            log_dir=self.log_dir and Path(self.log_dir) / label)
+
+
+@functools.cache
+def _fields() -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(Context))
