@@ -23,8 +23,11 @@ class EncodedTexts(Protocol):
         first_lengths: per example, how many of its ids are of the first segment.
     """
 
-    ids: list[list[int]]
-    first_lengths: list[int]
+    @property
+    def ids(self) -> list[list[int]]: ...  # noqa: D102
+
+    @property
+    def first_lengths(self) -> list[int]: ...  # noqa: D102
 
 
 def visible_and_segments(positions: Any, lengths: Any, first_lengths: Any

@@ -13,11 +13,25 @@ from absl import flags
 from tfopt import data, tasks
 from tfopt.data import tokenizer
 from tfopt.pipeline import text_side as text_sides
-from tfopt.pipeline.text_side import TextSide
 from tfopt.serve import manifest
 
 # The flags count as those of the script that asks for them: --help lists them.
 flags.disclaim_key_flags()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextSide:
+    """What it takes to ask an artifact.
+
+    Attributes:
+        tokenizer: of the ids that it reads.
+        task: what its outputs mean.
+        max_length: tokens to which texts were cut; None where nothing says.
+    """
+
+    tokenizer: tokenizer.Tokenizer
+    task: tasks.Task
+    max_length: int | None
 
 
 def define(required: bool = True) -> None:
@@ -51,14 +65,14 @@ def text_side(artifact: Path, given: str | None) -> TextSide:
     labels = place / data.LABELS_FILE
     side = text_sides.read(
         place, data.read_labels(labels) if labels.exists() else None)
+    task, max_length = side.task, side.max_length
     if (place / manifest.MANIFEST_FILE).is_file():
         fields = manifest.read(place)
-        side = dataclasses.replace(side, task=tasks.from_fields(fields["task"]),
-                                   max_length=fields["max_length"])
-    if side.task is None:
+        task, max_length = tasks.from_fields(fields["task"]), fields["max_length"]
+    if task is None or side.tokenizer is None:
         raise ValueError("A task, or the labels of a classification, must lie beside "
                          f"the tokenizer. Received: {labels}, which is not there")
-    return side
+    return TextSide(tokenizer=side.tokenizer, task=task, max_length=max_length)
 
 
 def check_outputs(task: tasks.Task, outputs: int, artifact: Path) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tfopt.types import PathLike
 
@@ -93,7 +93,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _is_contents(value: Any) -> bool:
+def _is_contents(value: Any) -> TypeGuard[Mapping[str, str]]:
     return isinstance(value, Mapping) and set(value) == {"name", "sha256"}
 
 
