@@ -164,7 +164,8 @@ def _name(field: dataclasses.Field) -> str:
 
 def _define(field: dataclasses.Field, required: bool) -> None:
     about, kind = field.metadata["about"], str(field.type)
-    name, default = _name(field), None if required else field.default
+    name = _name(field)
+    default: Any = None if required else field.default
     bounds = {"lower_bound": field.metadata["at_least"],
               "upper_bound": field.metadata["at_most"]}
     choices = choices_of(field)
