@@ -16,18 +16,15 @@ from tfopt.types import INPUT_NAMES
 
 
 class EncodedTexts(Protocol):
-    """Token ids of N examples; `data.Encoded` is one.
-
-    Attributes:
-        ids: per example, special tokens included.
-        first_lengths: per example, how many of its ids are of the first segment.
-    """
+    """Token ids of N examples; `data.Encoded` is one."""
 
     @property
-    def ids(self) -> list[list[int]]: ...  # noqa: D102
+    def ids(self) -> list[list[int]]:
+        """Per example, special tokens included."""
 
     @property
-    def first_lengths(self) -> list[int]: ...  # noqa: D102
+    def first_lengths(self) -> list[int]:
+        """Per example, how many of its ids are of the first segment."""
 
 
 def visible_and_segments(positions: Any, lengths: Any, first_lengths: Any

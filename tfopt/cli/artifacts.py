@@ -12,26 +12,13 @@ from absl import flags
 
 from tfopt import data, tasks
 from tfopt.data import tokenizer
+from tfopt.data.tokenizer import Tokenizer
 from tfopt.pipeline import text_side as text_sides
+from tfopt.pipeline.text_side import TextSide
 from tfopt.serve import manifest
 
 # The flags count as those of the script that asks for them: --help lists them.
 flags.disclaim_key_flags()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextSide:
-    """What it takes to ask an artifact.
-
-    Attributes:
-        tokenizer: of the ids that it reads.
-        task: what its outputs mean.
-        max_length: tokens to which texts were cut; None where nothing says.
-    """
-
-    tokenizer: tokenizer.Tokenizer
-    task: tasks.Task
-    max_length: int | None
 
 
 def define(required: bool = True) -> None:
@@ -42,7 +29,15 @@ def define(required: bool = True) -> None:
                         "labels.txt, if they do not lie beside the artifact.")
 
 
-def text_side(artifact: Path, given: str | None) -> TextSide:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WholeTextSide(TextSide):
+    """A `TextSide` whose tokenizer and task are there; the length may be unknown."""
+
+    tokenizer: Tokenizer
+    task: tasks.Task
+
+
+def text_side(artifact: Path, given: str | None) -> WholeTextSide:
     """What an artifact brings, or what lies near it: tokenizer, task, length.
 
     Args:
@@ -65,14 +60,15 @@ def text_side(artifact: Path, given: str | None) -> TextSide:
     labels = place / data.LABELS_FILE
     side = text_sides.read(
         place, data.read_labels(labels) if labels.exists() else None)
-    task, max_length = side.task, side.max_length
     if (place / manifest.MANIFEST_FILE).is_file():
         fields = manifest.read(place)
-        task, max_length = tasks.from_fields(fields["task"]), fields["max_length"]
-    if task is None or side.tokenizer is None:
+        side = dataclasses.replace(side, task=tasks.from_fields(fields["task"]),
+                                   max_length=fields["max_length"])
+    if side.tokenizer is None or side.task is None:
         raise ValueError("A task, or the labels of a classification, must lie beside "
                          f"the tokenizer. Received: {labels}, which is not there")
-    return TextSide(tokenizer=side.tokenizer, task=task, max_length=max_length)
+    return WholeTextSide(tokenizer=side.tokenizer, task=side.task,
+                         max_length=side.max_length)
 
 
 def check_outputs(task: tasks.Task, outputs: int, artifact: Path) -> None:

@@ -76,11 +76,11 @@ def costs(lengths: Sequence[int], *, num_threads: int = 2,
     if as_is:  # texts of these lengths are all that it must know
         tokens = tuple(sorted({min(lengths), max(lengths)}))
 
+    files: Sequence[str | None] = paths or [None] * len(counts)
     loaded: list[LatencyTable] = []
 
     def of(config: model.EncoderConfig) -> Costs:
         if not loaded:
-            files: list[str | None] = [*paths] or [None] * len(counts)
             loaded.extend(
                 table_file.load(config, path=path, tokens=tokens, num_threads=count,
                                 as_is=as_is, note=note)

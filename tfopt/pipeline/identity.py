@@ -74,7 +74,8 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """
     said = []
     for key in dict.fromkeys([*there, *here]):
-        one, other = there.get(key), here.get(key)
+        one: Any = there.get(key)
+        other: Any = here.get(key)
         if one == other:
             continue
         if _is_contents(one) and _is_contents(other):
