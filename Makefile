@@ -1,6 +1,6 @@
 # make demo   fine-tunes, exports, measures and reports, on data and weights that come along
 # make test   runs the tests
-# make lint   checks the style
+# make lint   checks style and types
 # make docs   makes site/, the documents and the API reference, without a warning
 # Each sets up .venv by itself; a Python of 3.10 or later is all that is needed.
 
@@ -20,6 +20,7 @@ test: $(READY)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 
 docs: $(VENV)/.docs
 	$(VENV)/bin/mkdocs build --strict

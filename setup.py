@@ -37,6 +37,7 @@ setup(
     packages=find_packages(include=["tfopt", "tfopt.*"]),
     package_data={"tfopt": ["py.typed", "recipes/*.json"],
                   "tfopt.data": ["support_intents/*"]},
+    entry_points={"console_scripts": ["tfopt=tfopt.cli.main:main"]},
     python_requires=">=3.10",
     # Bounds are what was tested; docs/notes/pins_and_hazards.md says why.
     install_requires=[

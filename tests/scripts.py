@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from absl import flags
+from absl import logging as absl_logging
 
 from tfopt import report
 
@@ -54,21 +55,21 @@ def call(script: str, *arguments, status: int | None = None, stdin: str | None =
     out, err = io.StringIO(), io.StringIO()
     handler = logging.StreamHandler(err)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    log = logging.getLogger("absl")
-    level = log.level
+    log, verbosity = logging.getLogger("absl"), absl_logging.get_verbosity()
     if stdin is not None:
         sys.stdin = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
     module.define_flags()
     own = set(flags.FLAGS) - before
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            ended = ending.guard(module.main)(flags.FLAGS(sys.argv))
+            arguments = flags.FLAGS(sys.argv)  # which sets the verbosity
+            absl_logging.set_verbosity(absl_logging.INFO)
+            ended = ending.guard(module.main)(arguments)
     finally:
         sys.argv, sys.stdin = argv, standard
         log.removeHandler(handler)
-        log.setLevel(level)
+        absl_logging.set_verbosity(verbosity)
         for flag in own:
             delattr(flags.FLAGS, flag)
     done = SimpleNamespace(status=ended, stdout=out.getvalue(), stderr=err.getvalue())

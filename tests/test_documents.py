@@ -21,6 +21,7 @@ import tfopt
 from tfopt import compress, data, tasks, train
 from tfopt.backend import keras, tf
 from tfopt.export import tflite
+from tfopt.model.families import registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
@@ -28,11 +29,8 @@ PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*) ?(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 # Page -> blocks that are not run, each with its reason here.
 NOT_RUN: dict[str, int] = {}
-# Pages of what is still being built, and its flags.
-PENDING = {"README.md", "docs/adding_a_family.md"}
-PENDING_FLAGS = {"bundle", "task"}
 # Flags of other programs, and those that absl itself has.
-OTHERS_FLAGS = {"help", "flagfile", "logdir"}
+OTHERS_FLAGS = {"help", "flagfile", "logdir", "no-deps"}
 RESULTS = {file.name for file in (ROOT / "experiments" / "results").iterdir()}
 # Files that documents name, which are no results.
 OTHER_FILES = {"config.json", "bert_config.json", "bert.json", "tokenizer.json",
@@ -109,8 +107,6 @@ def reader(checkpoint, teacher, tmp_path, monkeypatch) -> dict:
 @pytest.mark.parametrize("page", [page for page in PAGES if any(
     not mark for _, mark, _ in blocks(page, "python"))])
 def test_the_python_of_a_page_runs(page, reader):
-    if page in PENDING:
-        pytest.skip("names what is still being built")
     names = dict(reader)
     for line, mark, text in blocks(page, "python"):
         if not mark:
@@ -141,10 +137,10 @@ def test_flags_that_documents_name_are_defined():
     pattern = re.compile(f"(no)?({'|'.join(known)})$|xla_")
     # `--distil_*` and `--distil_..._weight` mean several.
     written = {(page, flag) for page, text in PAGES.items()
-               for flag in re.findall(r"(?<![\w-])--(\w+)(?![\w*.])", text)}
+               for flag in re.findall(r"(?<![\w-])--(\w[\w-]*)(?![\w*.-])", text)}
     assert len(written) > 40
     unknown = {(page, flag) for page, flag in written
-               if flag not in OTHERS_FLAGS | PENDING_FLAGS and not pattern.match(flag)}
+               if flag not in OTHERS_FLAGS and not pattern.match(flag)}
     assert not unknown
 
 
@@ -154,7 +150,8 @@ def test_commands_that_documents_name_are_there():
             assert (ROOT / script).is_file(), f"{page} has {script}"
 
 
-@pytest.mark.parametrize("names", [tasks.all_tasks], ids=["tasks"])
+@pytest.mark.parametrize("names", [tasks.all_tasks, registry.all_families],
+                         ids=["tasks", "families"])
 def test_every_one_has_a_row_of_the_readme(names):
     missing = sorted(name for name in names() if f"`{name}`" not in PAGES["README.md"])
     assert not missing, f"Give {missing} a row of a table in README.md."
@@ -185,6 +182,12 @@ def test_every_package_is_in_the_api_reference():
     missing = sorted(name for name in parts
                      if f"::: {name}\n" not in f"{reference}\n")
     assert not missing, f"Give {missing} a line '::: name' in a page of docs/api."
+
+
+def test_every_name_of_the_facade_is_in_the_api_reference():
+    missing = [name for name in tfopt.__all__
+               if f"[`tfopt.{name}`]" not in PAGES["docs/api/tfopt.md"]]
+    assert not missing, f"Give {missing} a row in docs/api/tfopt.md."
 
 
 def test_every_page_is_in_the_navigation():

@@ -19,106 +19,61 @@ Names are imported when first used, so that a server that only runs a `.tflite`
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 # tfmot knows Keras 2 only. Set here as well as in `backend`, for scripts that import
 # tfopt first and TensorFlow second.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-if TYPE_CHECKING:
-    from tfopt import (
-        callbacks,
-        compress,
-        data,
-        export,
-        measure,
-        model,
-        report,
-        serve,
-        sparse,
-        tasks,
-        train,
-    )
-    from tfopt.api import compress_model, quantize_model
-    from tfopt.compress.passes.fisher import Fisher
-    from tfopt.compress.passes.low_rank import LowRank
-    from tfopt.compress.passes.magnitude import Magnitude
-    from tfopt.compress.passes.movement import Movement
-    from tfopt.compress.passes.quantization_aware import QuantizationAware
-    from tfopt.compress.passes.structured import Structured
-    from tfopt.compress.passes.student import Student
-    from tfopt.compress.passes.taylor import Taylor
-    from tfopt.compress.passes.truncate import Truncate
-    from tfopt.compress.passes.vocabulary import Vocabulary
-    from tfopt.compress.recipe import Recipe
-    from tfopt.export.interpreter import Interpreter
-    from tfopt.export.tflite import convert
-    from tfopt.serve.bundle import Bundle
-    from tfopt.train.distill.config import Distillation
-    from tfopt.train.distribute.strategy import strategy
-
 __version__ = "0.2.0"
 
-__all__ = [
-    "Bundle",
-    "Distillation",
-    "Fisher",
-    "Interpreter",
-    "LowRank",
-    "Magnitude",
-    "Movement",
-    "QuantizationAware",
-    "Recipe",
-    "Structured",
-    "Student",
-    "Taylor",
-    "Truncate",
-    "Vocabulary",
-    "callbacks",
-    "compress",
-    "compress_model",
-    "convert",
-    "data",
-    "export",
-    "measure",
-    "model",
-    "quantize_model",
-    "report",
-    "serve",
-    "sparse",
-    "strategy",
-    "tasks",
-    "train",
-]
-
+# Name -> the module under tfopt that has it; "" for a module of that very name.
 _HOMES = {
-    "Bundle": "tfopt.serve.bundle",
-    "Distillation": "tfopt.train.distill.config",
-    "Fisher": "tfopt.compress.passes.fisher",
-    "Interpreter": "tfopt.export.interpreter",
-    "LowRank": "tfopt.compress.passes.low_rank",
-    "Magnitude": "tfopt.compress.passes.magnitude",
-    "Movement": "tfopt.compress.passes.movement",
-    "QuantizationAware": "tfopt.compress.passes.quantization_aware",
-    "Recipe": "tfopt.compress.recipe",
-    "Structured": "tfopt.compress.passes.structured",
-    "Student": "tfopt.compress.passes.student",
-    "Taylor": "tfopt.compress.passes.taylor",
-    "Truncate": "tfopt.compress.passes.truncate",
-    "Vocabulary": "tfopt.compress.passes.vocabulary",
-    "compress_model": "tfopt.api",
-    "convert": "tfopt.export.tflite",
-    "quantize_model": "tfopt.api",
-    "strategy": "tfopt.train.distribute.strategy",
+    "Bundle": "serve.bundle",
+    "Distillation": "train.distill.config",
+    "Fisher": "compress.passes.fisher",
+    "HiddenWidth": "compress.passes.hidden_width",
+    "Interpreter": "export.interpreter",
+    "Job": "pipeline.job",
+    "LowRank": "compress.passes.low_rank",
+    "Magnitude": "compress.passes.magnitude",
+    "Movement": "compress.passes.movement",
+    "QuantizationAware": "compress.passes.quantization_aware",
+    "Recipe": "compress.recipe",
+    "SparseDense": "compress.passes.sparse_dense",
+    "Structured": "compress.passes.structured",
+    "Student": "compress.passes.student",
+    "Taylor": "compress.passes.taylor",
+    "Truncate": "compress.passes.truncate",
+    "Vocabulary": "compress.passes.vocabulary",
+    "callbacks": "",
+    "compress": "",
+    "compress_model": "api",
+    "convert": "export.tflite",
+    "data": "",
+    "export": "",
+    "measure": "",
+    "model": "",
+    "pipeline": "",
+    "quantize_model": "api",
+    "report": "",
+    "serve": "",
+    "sparse": "",
+    "strategy": "train.distribute.strategy",
+    "tasks": "",
+    "tokenizer_from": "data",
+    "train": "",
 }
+
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in __all__:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tfopt' has no attribute {name!r}")
+    if not _HOMES[name]:
         return importlib.import_module(f"tfopt.{name}")
-    raise AttributeError(f"module 'tfopt' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tfopt.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -16,15 +16,15 @@ from tfopt.types import INPUT_NAMES
 
 
 class EncodedTexts(Protocol):
-    """Token ids of N examples; `data.Encoded` is one.
+    """Token ids of N examples; `data.Encoded` is one."""
 
-    Attributes:
-        ids: per example, special tokens included.
-        first_lengths: per example, how many of its ids are of the first segment.
-    """
+    @property
+    def ids(self) -> list[list[int]]:
+        """Per example, special tokens included."""
 
-    ids: list[list[int]]
-    first_lengths: list[int]
+    @property
+    def first_lengths(self) -> list[int]:
+        """Per example, how many of its ids are of the first segment."""
 
 
 def visible_and_segments(positions: Any, lengths: Any, first_lengths: Any

@@ -12,6 +12,7 @@ from absl import flags
 
 from tfopt import data, tasks
 from tfopt.data import tokenizer
+from tfopt.data.tokenizer import Tokenizer
 from tfopt.pipeline import text_side as text_sides
 from tfopt.pipeline.text_side import TextSide
 from tfopt.serve import manifest
@@ -28,7 +29,15 @@ def define(required: bool = True) -> None:
                         "labels.txt, if they do not lie beside the artifact.")
 
 
-def text_side(artifact: Path, given: str | None) -> TextSide:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WholeTextSide(TextSide):
+    """A `TextSide` whose tokenizer and task are there; the length may be unknown."""
+
+    tokenizer: Tokenizer
+    task: tasks.Task
+
+
+def text_side(artifact: Path, given: str | None) -> WholeTextSide:
     """What an artifact brings, or what lies near it: tokenizer, task, length.
 
     Args:
@@ -55,10 +64,11 @@ def text_side(artifact: Path, given: str | None) -> TextSide:
         fields = manifest.read(place)
         side = dataclasses.replace(side, task=tasks.from_fields(fields["task"]),
                                    max_length=fields["max_length"])
-    if side.task is None:
+    if side.tokenizer is None or side.task is None:
         raise ValueError("A task, or the labels of a classification, must lie beside "
                          f"the tokenizer. Received: {labels}, which is not there")
-    return side
+    return WholeTextSide(tokenizer=side.tokenizer, task=side.task,
+                         max_length=side.max_length)
 
 
 def check_outputs(task: tasks.Task, outputs: int, artifact: Path) -> None:

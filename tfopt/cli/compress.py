@@ -45,7 +45,7 @@ def show(result: Result) -> None:
     for name, what in {
         "model.tflite": f"the model ({result.scheme}), with its tokenizer and labels",
         "report.md": "all figures, with their environment; report.png draws them",
-        stages.SAVED_MODEL: "the compressed model, for TensorFlow without tfopt",
+        str(stages.SAVED_MODEL): "the compressed model, for TensorFlow without tfopt",
         "structure.png": "what is left of each layer",
         "baseline": "the fine-tuned Keras model that everything is held against",
     }.items():

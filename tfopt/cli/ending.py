@@ -64,13 +64,18 @@ def guard(main: Callable[[], int | None]) -> Callable[[Sequence[str]], int]:
         except _lost_worker_errors() as error:
             _join_again(error)
         except _tensorflow_file_errors() as error:
-            said = error.message.splitlines()[0].rpartition("}} ")[2]  # node, message
+            said = _message(error).splitlines()[0].rpartition("}} ")[2]  # node, message
             message = f"TensorFlow cannot write, or lacks memory. Received: {said}"
         logging.debug("The mistake, in full", exc_info=True)
         print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
         return 1
 
     return guarded
+
+
+def _message(error: Exception) -> str:
+    """What TensorFlow says of an error, without where in the graph it was."""
+    return str(getattr(error, "message", error))
 
 
 def _lost_worker_errors() -> tuple[type[Exception], ...]:
@@ -89,7 +94,7 @@ def _join_again(error: Exception) -> None:
         ValueError: that was done often already, so that it seems to be of no use.
     """
     times = int(os.environ.get(_REJOINED, 0))
-    said = " ".join(str(error.message).split())[-200:]
+    said = " ".join(_message(error).split())[-200:]
     if times >= _MOST_REJOINS:
         raise ValueError("Workers must stay, or come back; started again "
                          f"{times} times, the others failed as before. Received: {said}"

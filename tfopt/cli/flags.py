@@ -82,6 +82,11 @@ def define_data() -> None:
     define(Exports, only=("calibration_texts", "ranges"))
 
 
+def define_task() -> None:
+    """What is learned from the texts."""
+    define(Files, only=("task",))
+
+
 def define_columns() -> None:
     """Which columns, and how long a text may be."""
     define(Data, only=_COLUMNS)
@@ -162,9 +167,10 @@ def _name(field: dataclasses.Field) -> str:
     return field.metadata["flag"] or field.name
 
 
-def _define(field: dataclasses.Field, required: bool) -> None:
+def _define(field: dataclasses.Field[Any], required: bool) -> None:
     about, kind = field.metadata["about"], str(field.type)
-    name, default = _name(field), None if required else field.default
+    name = _name(field)
+    default: Any = None if required else field.default
     bounds = {"lower_bound": field.metadata["at_least"],
               "upper_bound": field.metadata["at_most"]}
     choices = choices_of(field)
@@ -177,6 +183,6 @@ def _define(field: dataclasses.Field, required: bool) -> None:
     elif kind.startswith("bool"):
         flags.DEFINE_bool(name, default, about)
     elif kind.startswith("tuple"):
-        flags.DEFINE_list(name, list(default), about)
+        flags.DEFINE_list(name, [*default], about)
     else:
         flags.DEFINE_string(name, default, about, required=required)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,8 @@ def texts() -> Iterator[tuple[str, str | None]]:
         yield from ((text, None) for text in FLAGS.text)
     elif FLAGS.input_file and Path(FLAGS.input_file).suffix.lower() in READERS:
         found = data.read_texts(FLAGS.input_file, shared.read(Data).columns())
-        yield from zip(found.texts, found.pairs or [None] * len(found), strict=True)
+        pairs: Sequence[str | None] = found.pairs or [None] * len(found)
+        yield from zip(found.texts, pairs, strict=True)
     else:
         yield from ((line, None) for line in _lines())
 

@@ -16,6 +16,7 @@ from tfopt.cli.flags import (
     define_devices,
     define_measuring,
     define_model,
+    define_task,
     define_training,
     fine_tuning,
     read,
@@ -25,8 +26,9 @@ from tfopt.pipeline.options import Devices
 from tfopt.report import command
 
 __all__ = ["command", "define", "define_columns", "define_data", "define_devices",
-           "define_measuring", "define_model", "define_training", "fine_tuning",
-           "guard", "placement", "read", "reported_figures", "run", "write_figures"]
+           "define_measuring", "define_model", "define_task", "define_training",
+           "fine_tuning", "guard", "placement", "read", "reported_figures", "run",
+           "write_figures"]
 
 # The flags count as those of the script that asks for them: --help lists them.
 flags.disclaim_key_flags()

@@ -71,11 +71,12 @@ def costs(lengths: Sequence[int], *, num_threads: int = 2,
     if as_is and not (paths and all(Path(path).is_file() for path in paths)):
         raise ValueError("--latency_tables_as_is needs the files of --latency_tables. "
                          f"Received: --latency_tables={','.join(paths)}")
-    tokens = TOKENS
+    tokens: tuple[int, ...] = TOKENS
     tokens += tuple(range(tokens[-1] + 64, max(lengths) + 64, 64))
     if as_is:  # texts of these lengths are all that it must know
         tokens = tuple(sorted({min(lengths), max(lengths)}))
 
+    files: Sequence[str | None] = paths or [None] * len(counts)
     loaded: list[LatencyTable] = []
 
     def of(config: model.EncoderConfig) -> Costs:
@@ -83,8 +84,7 @@ def costs(lengths: Sequence[int], *, num_threads: int = 2,
             loaded.extend(
                 table_file.load(config, path=path, tokens=tokens, num_threads=count,
                                 as_is=as_is, note=note)
-                for count, path in zip(counts, paths or [None] * len(counts),
-                                       strict=True))
+                for count, path in zip(counts, files, strict=True))
         places = ["inner"] * (config.num_layers - 1) + ["last"]
 
         def blocks(times, sizes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class Dataset:
              teacher: Teacher = Teacher(),  # noqa: B008
              exports: Exports = Exports(),  # noqa: B008
              smoke: bool = False, tokenizer: Tokenizer | None = None,
-             labels: list[str] | None = None) -> Dataset:
+             labels: Sequence[str] | None = None) -> Dataset:
         """Reads the files.
 
         Args:

@@ -90,7 +90,7 @@ class FineTuning(Files):
                      else self.batching.multiple(self.settings))
 
     def train_model(self, dataset: Dataset, context: compress.Context | None = None,
-                    **places: PathLike) -> tuple[keras.Model, list[dict[str, float]]]:
+                    **places: Any) -> tuple[keras.Model, list[dict[str, float]]]:
         """Fine-tunes the checkpoint.
 
         Args:
@@ -168,7 +168,7 @@ class FineTuning(Files):
         """
         from tfopt import __version__
 
-        found = {"run": "finetune", "version": __version__}
+        found: dict[str, Any] = {"run": "finetune", "version": __version__}
         for name in ("train", "dev", "test"):
             found[name] = identities.of_file(getattr(self, name))
         found["unlabelled"] = identities.of_file(self.teacher.unlabelled)

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tfopt.types import PathLike
 
@@ -74,7 +74,8 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """
     said = []
     for key in dict.fromkeys([*there, *here]):
-        one, other = there.get(key), here.get(key)
+        one: Any = there.get(key)
+        other: Any = here.get(key)
         if one == other:
             continue
         if _is_contents(one) and _is_contents(other):
@@ -93,7 +94,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _is_contents(value: Any) -> bool:
+def _is_contents(value: Any) -> TypeGuard[Mapping[str, str]]:
     return isinstance(value, Mapping) and set(value) == {"name", "sha256"}
 
 

@@ -101,7 +101,7 @@ class Job(FineTuning):
         tpu = embedding.connect() if self.measuring.sparse_core else None
         job, side = self._by_baseline()
         recipe = job._recipe()
-        dataset = job.dataset(side.tokenizer, side.task and side.task.labels)
+        dataset = job.dataset(side.tokenizer, side.task.labels if side.task else None)
         if self.baseline is not None:
             check_trained_for(dataset.task, self.baseline, "--baseline_dir")
         context, table_notes = job._context(dataset)

@@ -1,0 +1,61 @@
+"""A job from Python: the same road as the command's, without flags."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+import tfopt
+from tfopt import compress, pipeline
+from tfopt.pipeline import stages
+
+TRAIN = "text\tlabel\n" + "a great film\tgood\nbad bad\tbad\nit is\tfine\n" * 4
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory, tiny_dir) -> tfopt.Job:
+    place = tmp_path_factory.mktemp("job")
+    (place / "train.tsv").write_text(TRAIN)
+    recipe = compress.Recipe(passes=(compress.from_fields({"pass": "none"}),),
+                             exports=("dynamic_wi8_afp32",))
+    return tfopt.Job(
+        model=tiny_dir, train=place / "train.tsv", dev=place / "train.tsv",
+        recipe=recipe, data=pipeline.Data(max_length=16), out_dir=place / "out",
+        measuring=pipeline.Measuring(smoke=True, num_threads=1))
+
+
+@pytest.fixture(scope="module")
+def result(job):
+    return job.run()
+
+
+def test_a_job_leaves_a_bundle_and_says_what_it_reached(job, result):
+    assert result.met and not result.missed
+    assert {row.artifact for row in result.rows} == {"keras_float32",
+                                                     "dynamic_wi8_afp32"}
+    assert tfopt.report.table(result.rows) in result.report
+    answer, = result.bundle.predict(["a great film"])
+    assert answer["label"] in ("bad", "fine", "good")
+    assert result.bundle.max_length == 16
+    again = tfopt.Bundle.open(job.out_dir, 1).predict(["a great film"])
+    assert again[0]["label"] == answer["label"]
+
+
+def test_changed_data_never_meets_an_old_model(job, result):
+    changed = job.train.with_name("changed.tsv")
+    changed.write_text(TRAIN + "no\tbad\n")
+    with pytest.raises(ValueError, match=r"another run: train differs: .*train\.tsv "
+                                         r"there, .*changed\.tsv here"):
+        dataclasses.replace(job, train=changed).run()
+
+
+def test_a_value_out_of_its_range_is_refused_at_once():
+    with pytest.raises(ValueError, match="task='magic'"):
+        tfopt.Job(task="magic", out_dir="nowhere")
+
+
+def test_layers_that_were_skipped_for_one_reason_stand_together():
+    names = [f"layer_{i}" for i in range(24)]
+    said = stages.skipped_in_words({"a": "too small", **dict.fromkeys(names, "kept")})
+    assert said == "a (too small); 24 layers from layer_0 to layer_23 (kept)"
