@@ -6,9 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import run_dir
-
-BENCHMARKS = Path(run_dir.__file__).parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[1] / "experiments" / "benchmarks"
 
 
 def run(script: str, *flags) -> subprocess.CompletedProcess:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import json
 import os
 import shutil
@@ -14,33 +11,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import run_dir
-from absl import flags
+import scripts
 
 from tfopt import model
 from tfopt.export import tflite
 
-SCRIPTS = Path(run_dir.__file__).parent
+SCRIPTS = scripts.EXPERIMENTS
 TRAIN = "text\tlabel\n" + "a great film\tgood\nbad bad\tbad\nit is\tfine\n" * 4
 
 
 def call(script: str, *arguments) -> SimpleNamespace:
-    """Runs a script's main in this process, with flags of its own."""
-    shared = importlib.import_module("flags")
-    module = importlib.import_module(script)
-    before, argv = set(flags.FLAGS), sys.argv
-    sys.argv = [f"{script}.py", *map(str, arguments)]
-    out, err = io.StringIO(), io.StringIO()
-    module.define_flags()
-    own = set(flags.FLAGS) - before
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = shared.guard(module.main)(flags.FLAGS(sys.argv))
-    finally:
-        sys.argv = argv
-        for name in own:
-            delattr(flags.FLAGS, name)
-    return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
+    """Runs a command's main in this process; its out, and the last of what it said."""
+    done = scripts.call(script, *arguments)
+    return SimpleNamespace(status=done.status, out=done.stdout, err=done.stderr)
 
 
 def assert_told(done: SimpleNamespace, script: str, *words: str) -> None:
@@ -201,13 +184,14 @@ def contents(path: Path) -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-@pytest.mark.parametrize(("script", "flag"), [
-    ("finetune", "--seed=1"), ("finetune", "--epochs=7"), ("compress", "--smoke")])
-def test_a_directory_of_another_run_is_left_alone(script, flag, finetuned):
+@pytest.mark.parametrize(("script", "flag", "said"), [
+    ("finetune", "--seed=1", "another run: seed 0 there, 1 here"),
+    ("finetune", "--epochs=7", "another run: epochs 3 there, 7 here"),
+    ("compress", "--smoke", 'run "finetune" there, "compress" here')])
+def test_a_directory_of_another_run_is_left_alone(script, flag, said, finetuned):
     out = finetuned / "new" / "out"
     before = contents(out)
-    assert_told(call(script, *arguments(finetuned, flag)), script, "another command",
-                str(out))
+    assert_told(call(script, *arguments(finetuned, flag)), script, said, str(out))
     assert contents(out) == before
 
 
@@ -226,11 +210,12 @@ def test_a_file_in_the_place_of_the_directory_is_left_alone(place):
 
 
 @pytest.mark.parametrize(("labels", "words"), [
-    ("bad\ngood\n", ["--baseline_dir", "['bad', 'good']"]), (None, ["None"])])
+    ("bad\ngood\n", ["--baseline_dir", "['bad', 'good']"]), (None, ["no labels"])])
 def test_a_baseline_of_other_labels(labels, words, finetuned, place):
     baseline = place / "baseline"
     shutil.copytree(finetuned / "new" / "out", baseline)
-    (baseline / "labels.txt").unlink()
+    for name in ("labels.txt", "task.json"):  # as the first edition left it
+        (baseline / name).unlink()
     if labels:
         (baseline / "labels.txt").write_text(labels)
     assert_told(compress(place, f"--baseline_dir={baseline}"), "compress", *words)
@@ -238,9 +223,13 @@ def test_a_baseline_of_other_labels(labels, words, finetuned, place):
 
 
 def test_a_length_above_the_positions_of_a_given_baseline(finetuned, place):
-    flag = f"--baseline_dir={finetuned / 'new' / 'out'}"
-    assert_told(compress(place, flag, "--max_length=65"), "compress", "64 positions",
+    baseline = place / "baseline"
+    shutil.copytree(finetuned / "new" / "out", baseline)
+    flags = [f"--baseline_dir={baseline}", "--max_length=65"]
+    assert_told(compress(place, *flags), "compress", "trained on, 16",
                 "--max_length=65")
+    (baseline / "text.json").unlink()  # as the first edition left it
+    assert_told(compress(place, *flags), "compress", "64 positions", "--max_length=65")
     assert_nothing_left(place)
 
 
@@ -344,7 +333,6 @@ def run(code_or_script: list[str], **environment) -> SimpleNamespace:
     ("predict", "--num_threads=0", ["--num_threads", "0", "positive"]),
     ("predict", "--top_k=many", ["--top_k", "many"]),
     ("predict", "--nonsense=1", ["nonsense"]),
-    ("predict", "--top_k=1", ["--artifact"]),  # which is required
     ("finetune", "--strategy=tpu_pod", ["--strategy", "tpu_pod", "mirrored"]),
 ])
 def test_a_flag_out_of_its_range_is_told_by_absl(script, flag, words):
@@ -355,6 +343,12 @@ def test_a_flag_out_of_its_range_is_told_by_absl(script, flag, words):
     told = done.err[done.err.index("FATAL Flags parsing error"):]
     for word in words:
         assert word in told
+
+
+def test_predict_needs_one_model(exported):
+    assert_told(call("predict", "--top_k=1"), "predict", "--artifact", "--bundle")
+    assert_told(call("predict", f"--artifact={exported / 'model.tflite'}",
+                     f"--bundle={exported}"), "predict", "One of", str(exported))
 
 
 def test_a_process_with_keras_3_is_refused(tmp_path):

@@ -33,7 +33,7 @@ def flags(tmp_path, tiny_dir) -> list[str]:
             environment=block_benchmark.environment(config, count, "dynamic_wi8_afp32",
                                                 TOKENS),
             tokens=TOKENS, first_ms=tuple(token_ms * tokens for tokens in TOKENS),
-            layer_ms=(0.0,) * len(TOKENS), together=((0, ((0.0, 0.0), (1e9, 1e9))),),
+            layer_ms=(0.0,) * len(TOKENS), interaction=((0, ((0.0, 0.0), (1e9, 1e9))),),
             spread=(1.0,), **blocks)
         (tmp_path / f"latency_{count}.json").write_text(table.to_json())
     (tmp_path / "shrink.json").write_text(json.dumps({"figures": {"runs": RUNS}}))

@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import run_dir
 from benchmark_runs import run
 
 import tfopt
 from tfopt.train.distribute import strategy
 
-EXPERIMENTS = Path(run_dir.__file__).parent
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 GUIDE = EXPERIMENTS.parent / "docs" / "distributed.md"
 
 

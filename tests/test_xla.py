@@ -12,7 +12,7 @@ from tfopt import model, xla
 from tfopt.backend import keras, tf
 from tfopt.compress.passes.magnitude import Magnitude
 from tfopt.compress.pruning import masked_layer
-from tfopt.model import layers
+from tfopt.model import layer_names, layers
 from tfopt.train import loop
 from tfopt.train.distribute import strategy
 
@@ -203,9 +203,9 @@ def test_written_for_leaves_a_model_as_it_was():
     net = small_bert()
 
     def told():
-        return ("call" in vars(net.get_layer(model.anatomy.POOLER)),
+        return ("call" in vars(net.get_layer(layer_names.POOLER)),
                 [one.for_xla for one in net.submodules if hasattr(one, "for_xla")],
-                net.get_layer(model.anatomy.layer_name(0, "intermediate")).activation)
+                net.get_layer(layer_names.layer_name(0, "intermediate")).activation)
 
     before = told()
     assert before[1]

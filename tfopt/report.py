@@ -13,7 +13,9 @@ import io
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -140,6 +142,14 @@ def environment(**more: object) -> dict[str, object]:
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(" ", "seconds"),
         **more,
     }
+
+
+def command() -> str:
+    """The command line of this process."""
+    program, *given = sys.argv
+    # "tfopt compress" of the console is not a script's file.
+    called = program.split(" ") if program.startswith("tfopt ") else ["python", program]
+    return shlex.join([*called, *given])
 
 
 def to_json(environment: Mapping, rows: Iterable[Row]) -> str:

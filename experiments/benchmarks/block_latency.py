@@ -11,10 +11,10 @@ largest of them.
 from __future__ import annotations
 
 import common
-import flags as shared
 from absl import flags
 
 from tfopt import model
+from tfopt.cli import script as shared
 from tfopt.measure import block_benchmark
 from tfopt.measure.block_benchmark import Sizes
 

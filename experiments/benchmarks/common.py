@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,13 +19,13 @@ import numpy as np
 from absl import flags, logging
 
 from tfopt import inputs, report
+from tfopt.cli import script as shared
 from tfopt.files import write_whole
 from tfopt.measure import latency
 from tfopt.measure.process import TimedProcess
 
 HERE = Path(__file__).parent
-# The scripts beside this directory (flags, task) are shared with the benchmarks.
-sys.path.insert(1, str(HERE.parent))
+
 
 FLAGS = flags.FLAGS
 # Thread pools go on spinning for some milliseconds when their work is done. Nothing
@@ -234,53 +233,30 @@ def write_hugging_face(model, directory: Path) -> Path:
     from safetensors.numpy import save_file
 
     # These import TensorFlow, which not every script needs.
-    from tfopt.model import anatomy, head_of
-    from tfopt.model.tensor_files import LAYER_NAMES
+    from tfopt.model import config_of, head_of
+    from tfopt.model.families.registry import all_families
 
-    config, head = anatomy.config_of(model), head_of(model)
+    config, head = config_of(model), head_of(model)
     if (len(set(config.num_heads)) > 1 or len(set(config.intermediate_sizes)) > 1
             or config.head_size * config.num_heads[0] != config.hidden_size):
         raise ValueError("The reference needs a BERT whose layers are of one size, "
                          "with heads as wide as the model. Received: "
                          f"num_heads={config.num_heads}, intermediate_sizes="
                          f"{config.intermediate_sizes}, head_size={config.head_size}")
-    published = {
-        anatomy.TOKEN_EMBEDDING: "bert.embeddings.word_embeddings",
-        anatomy.SEGMENT_EMBEDDING: "bert.embeddings.token_type_embeddings",
-        anatomy.POSITION_EMBEDDING: "bert.embeddings.position_embeddings",
-        anatomy.EMBEDDING_NORM: "bert.embeddings.LayerNorm",
-        anatomy.POOLER: "bert.pooler.dense",
-        anatomy.CLASSIFIER: "classifier",
-    }
-    for i in range(config.num_layers):
-        published |= {
-            anatomy.layer_name(i, role): f"bert.encoder.layer.{i}.{name}"
-            for role, name in LAYER_NAMES.items()}
+    family = all_families()[config.family]
     tensors = {}
-    for layer, name in published.items():
-        weight, *bias = model.get_layer(layer).get_weights()
-        if bias:
-            tensors[f"{name}.bias"] = bias[0]
-        if bias and weight.ndim == 2:  # a Dense: [in, out] here, [out, in] there
-            weight = weight.T
-        tensors[f"{name}.weight"] = np.ascontiguousarray(weight)
+    for layer, source in family.published(config).items():
+        first, *others = model.get_layer(layer).get_weights()
+        for name, weight in zip(source.tensors, [
+                first.T if source.transposed else first, *others], strict=True):
+            tensors[name] = np.ascontiguousarray(weight)
     directory.mkdir(parents=True, exist_ok=True)
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     fields = {
-        "model_type": "bert",
+        **family.to_fields(config),
         "architectures": ["BertForSequenceClassification"],
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads[0],
-        "intermediate_size": config.intermediate_sizes[0],
-        "max_position_embeddings": config.max_positions,
-        "type_vocab_size": config.type_vocab_size,
         "hidden_act": {"gelu_tanh": "gelu_pytorch_tanh"}.get(config.activation,
                                                             config.activation),
-        "layer_norm_eps": config.layer_norm_epsilon,
-        "hidden_dropout_prob": config.hidden_dropout,
-        "attention_probs_dropout_prob": config.attention_dropout,
         "classifier_dropout": head.dropout,
         "id2label": {str(i): f"LABEL_{i}" for i in range(head.outputs)},
         "label2id": {f"LABEL_{i}": i for i in range(head.outputs)},
@@ -321,8 +297,6 @@ def write_report(figures: Mapping, **environment: object) -> None:
         figures: names -> numbers, or deeper.
         **environment: entries beside those of `tfopt.report.environment`.
     """
-    import flags as shared  # found by the path set above
-
     here = report.environment(command=shared.command(),
                               load_average_at_start=_LOAD_AT_START, **environment)
     write_whole(FLAGS.report, json.dumps({"environment": here, "figures": figures},

@@ -14,12 +14,12 @@ import functools
 from collections.abc import Iterator
 
 import common
-import flags as shared
 import numpy as np
 from absl import flags
 
 from tfopt import compress, model, train
 from tfopt.backend import keras
+from tfopt.cli import script as shared
 
 FLAGS = flags.FLAGS
 PLAIN = "plain"

@@ -16,10 +16,10 @@ import tempfile
 import time
 
 import common
-import flags as shared
 import numpy as np
 from absl import flags
 
+from tfopt.cli import script as shared
 from tfopt.measure import latency
 
 FLAGS = flags.FLAGS

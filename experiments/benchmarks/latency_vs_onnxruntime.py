@@ -19,15 +19,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import common
-import flags as shared
 import numpy as np
-import task as tasks
 from absl import flags, logging
 
-from tfopt import data, model
+from tfopt import data, model, tasks
+from tfopt.cli import script as shared
 from tfopt.files import write_whole
 from tfopt.measure import latency, runners
 from tfopt.measure.process import TimedProcess
+from tfopt.pipeline.dataset import encode
+from tfopt.pipeline.options import Data
 
 FLAGS = flags.FLAGS
 OURS, BY_HAND = "tfopt_dynamic_wi8_afp32", "by_hand_dynamic_wi8_afp32"
@@ -105,13 +106,14 @@ def main() -> None:
     """Exports, checks, times in turn, and reports."""
     artifact = Path(FLAGS.artifact)
     baseline = model.load(FLAGS.baseline_dir)
-    corpus = data.read(FLAGS.eval_file, tasks.columns())
+    corpus = data.read(FLAGS.eval_file, shared.read(Data).columns())
     if FLAGS.smoke:
         corpus = corpus.take(range(min(32, len(corpus))))
     beside = model.directory(FLAGS.baseline_dir)
-    kind = tasks.kinds.named("classification")(
+    kind = tasks.named("classification")(
         labels=tuple(data.read_labels(beside / data.LABELS_FILE)))
-    part = tasks.encode(corpus, data.tokenizer_from(beside), kind)
+    part = encode(corpus, data.tokenizer_from(beside), kind,
+                  shared.read(Data).tokens)
     every = request(part, range(len(corpus)))
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)

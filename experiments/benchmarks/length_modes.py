@@ -14,11 +14,11 @@ import tempfile
 from pathlib import Path
 
 import common
-import flags as shared
 import numpy as np
 from absl import flags, logging
 
 from tfopt import model
+from tfopt.cli import script as shared
 from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.measure import latency

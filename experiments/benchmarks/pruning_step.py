@@ -13,13 +13,13 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import common
-import flags as shared
 import numpy as np
 from absl import flags
 
 from tfopt import compress, model
 from tfopt.backend import keras, tfmot
-from tfopt.model import anatomy
+from tfopt.cli import script as shared
+from tfopt.model.anatomy import Anatomy
 
 FLAGS = flags.FLAGS
 PLAIN, TFMOT = "plain", "tfmot_magnitude"
@@ -41,7 +41,7 @@ def prunings(keras_model: keras.Model) -> Iterator[Contestant]:
         yield score, pruning.wrap(keras_model), pruning.callbacks()
     schedule = tfmot.sparsity.keras.PolynomialDecay(0.5, 0.9, 1, _RAMP,
                                                     frequency=_ROUND)
-    wrap = {layer.name for layer in anatomy.encoder_dense(keras_model)}
+    wrap = {layer.name for layer in Anatomy.of(keras_model).dense}
     yield TFMOT, keras.models.clone_model(
         compress.copy_model(keras_model),
         clone_function=lambda layer: tfmot.sparsity.keras.prune_low_magnitude(

@@ -15,12 +15,11 @@ import tempfile
 from pathlib import Path
 
 import common
-import flags as shared
 import numpy as np
-import task as tasks
 from absl import flags
 
 from tfopt import model
+from tfopt.cli import script as shared
 from tfopt.export import tflite
 from tfopt.files import write_whole
 
@@ -30,9 +29,9 @@ REFERENCE = "dynamic_wi8_afp32"
 
 def main() -> None:
     """Exports, times in turn, and reports."""
-    task = tasks.load()
+    dataset = shared.fine_tuning().dataset()
     graph = tflite.float_graph(model.load(FLAGS.model_dir))
-    dev = task.report["dev"].encoded
+    dev = dataset.report["dev"].encoded
     rows = np.unique(np.linspace(0, len(dev.ids) - 1, FLAGS.texts).astype(int))
     request = {"ids": [dev.ids[row] for row in rows],
                "first_lengths": [dev.first_lengths[row] for row in rows]}
@@ -43,7 +42,7 @@ def main() -> None:
         for scheme in {REFERENCE: None, **dict.fromkeys(FLAGS.exports)}:
             files[scheme] = Path(directory) / f"{scheme}.tflite"
             write_whole(files[scheme], tflite.quantize(
-                graph, scheme, calibration=task.calibration, method=FLAGS.ranges))
+                graph, scheme, calibration=dataset.calibration, method=FLAGS.ranges))
         sizes = {name: float(file.stat().st_size) for name, file in files.items()}
         seconds = common.seconds_in_turn(files, FLAGS.num_threads, rounds, request)
     common.write_report({name: common.spread(times) | {
@@ -53,10 +52,11 @@ def main() -> None:
             [len(ids) for ids in request["ids"]])))
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Defines the flags of this script."""
     shared.define_model()
     shared.define_data()
-    shared.define_training(out_dir=False)
+    shared.define_training()
     shared.define_measuring()
     common.define_report()
     flags.DEFINE_list("exports", [
@@ -64,4 +64,8 @@ if __name__ == "__main__":
         "dynamic_wi4b32_afp32", "weight_only_wi8_afp32"], "Quantized exports to time.")
     flags.DEFINE_integer("texts", 60, "Dev texts of a round.", lower_bound=2)
     flags.DEFINE_integer("rounds", 15, "Turns of each file.", lower_bound=1)
+
+
+if __name__ == "__main__":
+    define_flags()
     shared.run(main)

@@ -22,17 +22,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import common
-import flags as shared
 import numpy as np
-import targets
-import task as tasks
 from absl import flags, logging
 
 from tfopt import data, drawing, model
+from tfopt.cli import script as shared
 from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.measure import latency
 from tfopt.measure.block_benchmark import Sizes
+from tfopt.pipeline import costs
+from tfopt.pipeline.options import Data, Tables
 
 FLAGS = flags.FLAGS
 UNPRUNED, PADDED = "unpruned", "keras_padded"
@@ -94,11 +94,12 @@ def texts(config: model.EncoderConfig) -> dict[str, list]:
         request = fixed(random.integers(config.vocab_size, size=FLAGS.tokens),
                         FLAGS.tokens)
     else:
-        read = data.read_texts(FLAGS.dev_file or data.DEMO_DEV_FILE, tasks.columns())
+        read = data.read_texts(FLAGS.dev_file or data.DEMO_DEV_FILE,
+                               shared.read(Data).columns())
         rows = np.unique(np.linspace(0, len(read) - 1, FLAGS.texts).astype(int))
         encoded = data.tokenizer_from(model.directory(
             FLAGS.model_dir)).encode(read.texts, read.pairs,
-                                     max_length=FLAGS.max_length)
+                                     max_length=shared.read(Data).tokens)
         request = {"ids": [encoded.ids[row] for row in rows],
                    "first_lengths": [encoded.first_lengths[row] for row in rows]}
     longest = max([FLAGS.keras_padded or 0, *map(len, request["ids"])])
@@ -187,7 +188,9 @@ def predict(config: model.EncoderConfig, structures: Mapping[str, Sizes],
     """What the table foretells: name -> ms; nothing where it is not asked for."""
     if not FLAGS.predict:
         return {}
-    whole = targets.costs(lengths)(config).whole
+    whole = costs.costs(
+        lengths, num_threads=FLAGS.num_threads, tables=FLAGS.latency_tables,
+        as_is=FLAGS.latency_tables_as_is)(config).whole
     return {name: whole(config.replace(num_heads=sizes.heads,
                                        intermediate_sizes=sizes.neurons))
             for name, sizes in {UNPRUNED: Sizes.of(config), **structures}.items()}
@@ -270,7 +273,7 @@ if __name__ == "__main__":
     shared.define_model()
     shared.define_columns()
     shared.define_measuring()
-    targets.define_table_flags()
+    shared.define(Tables)
     common.define_report()
     flags.DEFINE_list("tables", [], "Reports of shrink_table.py, whose structures are "
                       "timed; cells without one are left out.")

@@ -24,12 +24,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import common
-import flags as shared
 import numpy as np
 from absl import flags, logging
 
 from tfopt import compress, inputs, model
 from tfopt.backend import keras, tf
+from tfopt.cli import script as shared
 from tfopt.compress.passes.sparse_dense import SparseDense
 from tfopt.files import write_whole
 from tfopt.types import INPUT_NAMES

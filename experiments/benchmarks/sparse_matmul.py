@@ -22,11 +22,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import common
-import flags as shared
 import numpy as np
 from absl import flags, logging
 
 from tfopt.backend import tf
+from tfopt.cli import script as shared
 from tfopt.files import write_whole
 from tfopt.sparse import choose, matmul, storage
 from tfopt.sparse.choose import in_one_call, seconds_in_turn, speedup

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 import common
-import flags as shared
 import numpy as np
 from absl import flags
 
 from tfopt import compress, model
+from tfopt.cli import script as shared
 from tfopt.compress.base import Context
 from tfopt.export import tflite
 from tfopt.files import write_whole

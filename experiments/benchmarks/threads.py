@@ -16,11 +16,11 @@ from __future__ import annotations
 import sys
 
 import common
-import flags as shared
 import numpy as np
 from absl import flags
 
 from tfopt import data
+from tfopt.cli import script as shared
 
 FLAGS = flags.FLAGS
 _LOCK, _LOCK_THREADS, _COPIES = "one_interpreter", "one_with_threads", "copies"

@@ -21,12 +21,12 @@ import time
 from pathlib import Path
 
 import common
-import flags as shared
 import numpy as np
 from absl import flags, logging
 
 from tfopt import compress, data, model, train
 from tfopt.backend import keras, tf
+from tfopt.cli import script as shared
 
 FLAGS = flags.FLAGS
 KINDS = ("plain", "pruning", "distilling", "quantizing")

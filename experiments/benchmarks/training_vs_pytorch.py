@@ -20,12 +20,13 @@ import tempfile
 from pathlib import Path
 
 import common
-import flags as shared
 import numpy as np
-import task as tasks
 from absl import flags, logging
 
-from tfopt import data, model, train
+from tfopt import data, model, tasks, train
+from tfopt.cli import script as shared
+from tfopt.pipeline.dataset import encode
+from tfopt.pipeline.options import Data
 from tfopt.types import INPUT_NAMES
 
 FLAGS = flags.FLAGS
@@ -40,10 +41,10 @@ def write_batches(path: Path) -> dict[str, float]:
     Raises:
         ValueError: the file has too few examples.
     """
-    corpus = data.read(FLAGS.train_file, tasks.columns())
-    kind = tasks.kinds.named("classification").from_corpus(corpus)
-    part = tasks.encode(
-        corpus, data.tokenizer_from(model.directory(FLAGS.model_dir)), kind)
+    corpus = data.read(FLAGS.train_file, shared.read(Data).columns())
+    kind = tasks.named("classification").from_corpus(corpus)
+    part = encode(corpus, data.tokenizer_from(model.directory(FLAGS.model_dir)), kind,
+                  shared.read(Data).tokens)
     batches = data.Batches(part.encoded, part.targets, batch_size=FLAGS.batch_size,
                            shuffle_seed=0, drop_remainder=True)
     count = 4 if FLAGS.smoke else FLAGS.batches

@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import common
-import flags as shared
 import numpy as np
 from absl import flags
 
 from tfopt import data, inputs
+from tfopt.cli import script as shared
 from tfopt.data import tokenizer
 from tfopt.export import schemes
 from tfopt.measure.process import TimedProcess

@@ -143,7 +143,7 @@ def test_magnitudes_are_of_the_rows_that_read():
         rtol=1e-5)
 
 
-@pytest.mark.parametrize("score", hidden_width.SCORES)
+@pytest.mark.parametrize("score", hidden_width.WIDTH_SCORES)
 def test_what_stays_scores_highest(batches, score):
     model = fresh(CONFIG)
     step = dataclasses.replace(CUT, score=score)
@@ -356,5 +356,5 @@ def test_a_model_of_other_layers_is_refused(batches, score):
     with pytest.raises(ValueError, match="Received: layer_0_query of type LowRankDen"):
         run(thin, step, train=batches)
     entry = keras.Input([4])
-    with pytest.raises(ValueError, match="must be a BERT made by tfopt. Received: "):
+    with pytest.raises(ValueError, match="encoder made by tfopt. Received: "):
         run(keras.Model(entry, keras.layers.Dense(2)(entry)), step, train=batches)

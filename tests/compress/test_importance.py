@@ -12,7 +12,7 @@ from tfopt import model as models
 from tfopt.compress import Context
 from tfopt.compress.passes.low_rank import LowRank
 from tfopt.compress.structure import importance
-from tfopt.compress.structure.importance import Block, kept, mask_gradients
+from tfopt.compress.structure.importance import UnitScores, kept, mask_gradients
 
 CONFIG = models.EncoderConfig.uniform(
     hidden_size=8, num_layers=2, num_heads=2, intermediate_size=3, vocab_size=103,
@@ -106,7 +106,7 @@ def test_no_more_batches_are_read_than_asked_for(batches, examples, read):
     assert len(gradients(models.build(SHALLOW, HEAD), batches, examples)) == read
 
 
-@pytest.mark.parametrize("score", importance.SCORES)
+@pytest.mark.parametrize("score", importance.UNIT_SCORES)
 @pytest.mark.parametrize(("heads", "neurons"), [((0, 2), (3, 0)), ((0, 0), (0, 0))])
 def test_absent_blocks_have_no_units(batches, score, heads, neurons):
     model = models.build(CONFIG.replace(num_heads=heads, intermediate_sizes=neurons),
@@ -139,7 +139,7 @@ def test_orders_and_losses_by_hand(monkeypatch, score, heads, neurons):
         np.testing.assert_allclose(block.loss, loss, atol=1e-6)
 
 
-def block_of(monkeypatch, fisher) -> Block:
+def block_of(monkeypatch, fisher) -> UnitScores:
     """The block whose masks have this Fisher information."""
     found = np.linalg.cholesky(np.asarray(fisher, float)).T * np.sqrt(len(fisher))
     monkeypatch.setattr(importance, "mask_gradients", lambda *_: ([found], [found]))
@@ -208,7 +208,7 @@ def test_magnitudes_are_squares_of_the_output_projections_rows():
 
 
 def test_what_stays_is_told_ascending():
-    block = Block((2, 0, 3, 1), np.zeros(5))
+    block = UnitScores((2, 0, 3, 1), np.zeros(5))
     assert [kept(block, count) for count in range(5)] == [
         (), (1,), (1, 3), (0, 1, 3), (0, 1, 2, 3)]
 

@@ -10,7 +10,7 @@ import pytest
 from tfopt import model as models
 from tfopt.compress.costs import Costs, multiplications
 from tfopt.compress.structure import search
-from tfopt.compress.structure.importance import Block, Importance
+from tfopt.compress.structure.importance import Importance, UnitScores
 from tfopt.compress.structure.search import knapsack
 
 CONFIG = models.EncoderConfig.uniform(
@@ -75,8 +75,8 @@ def test_of_equal_losses_the_most_stays():
 def scores(random) -> Importance:
     """Losses that grow in an order of chance."""
     def block(count):
-        return Block(tuple(random.permutation(count).tolist()),
-                     np.concatenate([[0.0], np.cumsum(random.random(count))]))
+        return UnitScores(tuple(random.permutation(count).tolist()),
+                          np.concatenate([[0.0], np.cumsum(random.random(count))]))
 
     return Importance(heads=(block(2), block(2)), neurons=(block(4), block(4)))
 

@@ -146,7 +146,7 @@ def test_other_models_are_refused(before):
     with pytest.raises(ValueError, match="Received: layer_0_query of type LowRankDen"):
         cut(thin, KEPT)
     entry = keras.Input([4])
-    with pytest.raises(ValueError, match="must be a BERT made by tfopt. Received: "):
+    with pytest.raises(ValueError, match="encoder made by tfopt. Received: "):
         cut(keras.Model(entry, keras.layers.Dense(2)(entry)), KEPT)
 
 

@@ -15,7 +15,7 @@ from tfopt.compress.passes.low_rank import LowRank
 from tfopt.compress.passes.student import Student
 from tfopt.compress.samples import with_targets
 from tfopt.compress.structure.slicing import shorten
-from tfopt.model import anatomy
+from tfopt.model.anatomy import Anatomy
 from tfopt.train import Distillation, Settings, loop
 
 CONFIG = models.EncoderConfig.uniform(
@@ -85,7 +85,7 @@ def test_the_student_computes_by_the_layers_that_stay(config, kept):
         config.intermediate_sizes[i] for i in kept)
     assert not {id(w) for w in small.weights} & {id(w) for w in before.weights}
 
-    states = anatomy.hidden_states(before)
+    states = Anatomy.of(before).hidden_states
     x, mask = inputs(), before.get_layer("attention_mask").output
     expected = keras.Model(before.input, states[0])(x)
     for i in kept:
@@ -209,6 +209,6 @@ def test_a_model_of_other_layers_is_refused():
     with pytest.raises(ValueError, match="Received: layer_1_query of type LowRankDen"):
         run(thin, Student(layers=2, epochs=0))
     entry = keras.Input([4])
-    with pytest.raises(ValueError, match="must be a BERT made by tfopt. Received: "):
+    with pytest.raises(ValueError, match="encoder made by tfopt. Received: "):
         run(keras.Model(entry, keras.layers.Dense(2)(entry)),
             Student(layers=1, epochs=0))

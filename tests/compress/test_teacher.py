@@ -149,7 +149,7 @@ def test_relations_need_attention_in_both(teacher, batches, whose):
 
 def test_layers_are_found_in_a_bert_alone():
     entry = keras.Input([4], name="x")
-    with pytest.raises(ValueError, match="BERT made by tfopt"):
+    with pytest.raises(ValueError, match="encoder made by tfopt"):
         taps(keras.Model(entry, keras.layers.ReLU()(entry)))
 
 

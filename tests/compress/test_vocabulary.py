@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import run_dir
 
 from tfopt import compress, data, report
 from tfopt import model as models
@@ -21,7 +20,7 @@ from tfopt.compress.passes.vocabulary import Vocabulary
 from tfopt.export.interpreter import Interpreter
 from tfopt.train import Distillation, Settings
 
-SCRIPT = Path(run_dir.__file__).parent / "compress.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "compress.py"
 TEXTS = ["a great film", "not bad, really", "it is great!", "the movie was awful"]
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -229,7 +228,7 @@ def test_what_does_not_fit_is_refused(tiny_model, context, changes, message):
 
 def test_a_model_without_a_token_embedding_is_refused(context):
     entry = keras.Input([4])
-    with pytest.raises(ValueError, match="must be a BERT made by tfopt. Received: "):
+    with pytest.raises(ValueError, match="encoder made by tfopt. Received: "):
         run(keras.Model(entry, keras.layers.Dense(2)(entry)), context)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from tfopt import model
 from tfopt.measure import block_benchmark, latency, table_file
 from tfopt.measure.block_benchmark import Sizes
 from tfopt.measure.latency_table import Curve, LatencyTable
+from tfopt.model import Head
 
 CONFIG = model.EncoderConfig.uniform(hidden_size=8, num_layers=3, num_heads=2,
                                   intermediate_size=16, vocab_size=103,
@@ -32,7 +34,7 @@ def table() -> LatencyTable:
                    "last": curve((0, 2), ((0.0, 0.0), (1.0, 10.0)))},
         ffn={"inner": curve((0, 8, 16), ((0.0, 0.0), (2.0, 20.0), (6.0, 60.0))),
              "last": curve((0, 16), ((0.0, 0.0), (0.8, 8.0)))},
-        together=((2, ((0.0, 0.0), (640.0, 0.1), (1280.0, 0.3))),
+        interaction=((2, ((0.0, 0.0), (640.0, 0.1), (1280.0, 0.3))),
                   (6, ((0.0, 0.0), (640.0, 0.5)))),
         spread=(0.9, 1.0, 1.2))
 
@@ -111,7 +113,7 @@ def test_a_table_survives_its_file(table):
 
 @pytest.mark.parametrize("damage", [
     lambda fields: fields.pop("ffn"), lambda fields: fields["attention"].pop("last"),
-    lambda fields: fields.update(together=3), lambda fields: fields.update(more=1)])
+    lambda fields: fields.update(interaction=3), lambda fields: fields.update(more=1)])
 def test_a_damaged_table_is_told(damage, table, tmp_path):
     fields = json.loads(table.to_json())
     damage(fields)
@@ -142,7 +144,8 @@ class Clock:
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, config, plan, *, tokens, num_threads, scheme, rounds, record):
+    def __call__(self, config, plan, *, tokens, num_threads, scheme, rounds, record,
+                 head):
         self.calls += 1
         return {name: self.ms(config, sizes, np.array(tokens))
                 for name, sizes in plan.items()}, np.array([0.9, 1.0, 1.2])
@@ -171,7 +174,7 @@ def test_a_table_takes_the_measured_times_apart(clock, tmp_path):
     assert table.ffn_ms("inner", [10]) == pytest.approx(np.arange(17.0))
     assert table.ffn_ms("last", [2])[16] == pytest.approx(0.16)
     # A whole model takes 5 ms that its blocks do not show; one of fewer layers, none.
-    (shallow, few), (deep, many) = table.together
+    (shallow, few), (deep, many) = table.interaction
     assert (shallow, deep) == (2, 6)
     assert few[0] == many[0] == (0, 0)
     assert [ms for _, ms in few] == pytest.approx([0] * 5, abs=1e-9)
@@ -189,6 +192,50 @@ def test_a_table_is_timed_once_for_each_environment(clock, tmp_path, monkeypatch
     table_file.load(CONFIG, tokens=TOKENS, num_threads=1)
     assert clock.calls == 2
     assert len(list((tmp_path / ".cache" / "tfopt").glob("latency_*.json"))) == 2
+
+
+def test_a_table_is_of_a_family_and_a_head(clock, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for calls, (config, head) in enumerate([
+            (CONFIG, Head()), (CONFIG.replace(family="other"), Head()),
+            (CONFIG, Head(outputs=9)), (CONFIG, Head(reads="all")),
+            (CONFIG, Head(pooler=None))], start=1):
+        for _ in range(2):
+            table_file.load(config, tokens=TOKENS, head=head)
+            assert clock.calls == calls
+    table_file.load(CONFIG, tokens=TOKENS, head=Head(dropout=0.3))
+    assert clock.calls == 5
+
+
+@pytest.fixture
+def first_edition(table, tmp_path):
+    """The fields of a table as the first edition wrote it."""
+    fields = json.loads(table.to_json())
+    fields["together"] = fields.pop("interaction")
+    for name in ("family", "head"):
+        del fields["environment"][name]
+    return fields
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_table_of_the_first_edition_is_used(clock, table, first_edition, tmp_path,
+                                              monkeypatch, by_name):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "table.json"
+    if not by_name:  # where that edition kept it
+        digest = hashlib.sha256(json.dumps(first_edition["environment"],
+                                           sort_keys=True).encode()).hexdigest()
+        path = tmp_path / ".cache" / "tfopt" / f"latency_{digest[:16]}.json"
+        path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(first_edition))
+    given = {"path": path if by_name else None, "tokens": TOKENS, "num_threads": 1,
+             "scheme": "float32"}
+    for head in (Head(), Head(outputs=77)):  # it did not say of how many classes
+        found = table_file.load(CONFIG, head=head, **given)
+        assert found.interaction == table.interaction
+    assert clock.calls == 0
+    table_file.load(CONFIG, head=Head(reads="mean"), **given)
+    assert clock.calls == 1
 
 
 def test_a_table_of_elsewhere_is_told_of_and_replaced(clock, table, tmp_path, caplog):
@@ -230,6 +277,8 @@ def test_a_table_of_elsewhere_may_be_taken_as_it_is(clock, table, elsewhere):
     ({"tokens": (2, 11)}, r"2 to 10.*lengths=\[2, 11\]"),
     ({"config": CONFIG.replace(hidden_size=12)}, "'hidden_size': 12"),
     ({"config": CONFIG.replace(activation="relu")}, "'activation': 'relu'"),
+    ({"config": CONFIG.replace(family="other")}, "'family': 'other'"),
+    ({"head": Head(reads="mean")}, "head {'outputs': 2, 'reads': 'first'"),
     ({"config": sized((2, 3, 2), (16,) * 3)}, r"num_heads=\(2, 3, 2\)")])
 def test_a_table_taken_as_it_is_must_fit_all_the_same(elsewhere, clock, arguments,
                                                       match):
@@ -353,7 +402,7 @@ PLAN = {"a": Sizes.empty(1), ("b", 1): Sizes.empty(2), "c": Sizes.empty(3)}
 def take(monkeypatch):
     """Measures for 12 rounds, or so many turns; returns times and turns."""
     monkeypatch.setattr(latency, "TimedArtifact", Takes)
-    monkeypatch.setattr(block_benchmark.model, "build", lambda _: None)
+    monkeypatch.setattr(block_benchmark.model, "build", lambda *_: None)
     monkeypatch.setattr(block_benchmark.tflite, "convert", lambda *_: b"")
     monkeypatch.setattr(block_benchmark, "_SETTLE_S", 0.0)
 

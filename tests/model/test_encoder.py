@@ -10,8 +10,9 @@ import pytest
 
 from tfopt import model, switches, train
 from tfopt.backend import keras, tf
-from tfopt.model import anatomy, attention, layers
-from tfopt.model.anatomy import layer_name
+from tfopt.model import attention, layer_names, layers
+from tfopt.model.anatomy import Anatomy
+from tfopt.model.layer_names import layer_name
 from tfopt.types import INPUT_NAMES
 
 UNEQUAL = model.EncoderConfig(
@@ -59,13 +60,13 @@ def tiny(tiny_dir):
 def minilm():
     """Hidden states and the pooler's output of all-MiniLM-L6-v2."""
     bert = model.load("minilm")
-    return keras.Model(bert.inputs, [*anatomy.hidden_states(bert),
-                                     bert.get_layer(anatomy.POOLER).output])
+    return keras.Model(bert.inputs, [*Anatomy.of(bert).hidden_states,
+                                     bert.get_layer(layer_names.POOLER).output])
 
 
 def test_tiny_hidden_states_and_logits_are_the_references(tiny, tiny_outputs):
     probe = keras.Model(tiny.inputs,
-                        [*anatomy.hidden_states(tiny), tiny.output])
+                        [*Anatomy.of(tiny).hidden_states, tiny.output])
     *states, logits = probe({name: tiny_outputs[name] for name in INPUT_NAMES})
     expected = tiny_outputs["hidden_states"]
     visible = tiny_outputs["attention_mask"].astype(bool)
@@ -158,7 +159,7 @@ def test_the_inference_wiring_gives_the_reference_logits(tiny, tiny_outputs):
 def test_the_inference_wiring_shares_the_weights(tiny_model, tiny_outputs):
     fast = model.for_inference(tiny_model)
     inputs = {name: tiny_outputs[name] for name in INPUT_NAMES}
-    bias = tiny_model.get_layer(anatomy.CLASSIFIER).bias
+    bias = tiny_model.get_layer(layer_names.CLASSIFIER).bias
     bias.assign_add([1.0, 2.0, 3.0])
     assert difference(fast(inputs), tiny_outputs["logits"] + [1, 2, 3]) < 1e-4
 
@@ -172,13 +173,61 @@ def test_the_inference_wiring_leaves_out_dropout(tiny):
 def test_a_model_that_is_no_bert_is_exported_as_it_is():
     other = keras.Sequential([keras.layers.Dense(2, input_shape=[3])])
     assert model.for_inference(other) is other
+    assert "is no encoder of tfopt's" in model.for_inference.supports(other)
 
 
-def test_a_bert_with_an_unknown_layer_is_exported_as_it_is(tiny):
+def test_a_bert_with_an_unknown_layer_is_exported_as_it_is(tiny, caplog):
     scaled = keras.layers.Rescaling(2.0, name="mine")(tiny.output)
     changed = keras.Model(tiny.inputs, scaled)
-    assert anatomy.is_bert(changed)
+    assert Anatomy.known(changed)
     assert model.for_inference(changed) is changed
+    reason = model.for_inference.supports(changed)
+    assert reason == "the inference wiring does not know the layers mine"
+    assert reason in caplog.text
+    assert model.for_inference.supports(tiny) is None
+
+
+def test_without_segments_there_is_neither_table_nor_input():
+    bert = built(SMALL.replace(type_vocab_size=0, family="other"))
+    assert model.config_of(bert).type_vocab_size == 0
+    assert bert.name == model.config_of(bert).family == "other"
+    inputs = inputs_of(2, 10, [10, 7])
+    del inputs["token_type_ids"]
+    assert sorted(bert.input_names) == sorted(inputs)
+    assert layer_names.SEGMENT_EMBEDDING not in {layer.name for layer in bert.layers}
+    assert difference(model.for_inference(bert)(inputs), bert(inputs)) < 1e-5
+
+
+def test_an_anatomy_names_every_part(tiny):
+    parts = Anatomy.of(tiny)
+    assert [layer.name for layer in parts.layers[1].all] == [
+        f"layer_1_{role}" for role in (
+            "query", "key", "value", "attention_output", "attention_norm",
+            "intermediate", "ffn_output", "ffn_norm")]
+    assert [layer.name for layer in parts.stream_readers] == [
+        *(f"layer_{i}_{role}" for i in range(3)
+          for role in ("query", "key", "value", "intermediate")), "pooler"]
+    assert [layer.name for layer in parts.stream_writers] == [
+        f"layer_{i}_{role}" for i in range(3)
+        for role in ("attention_output", "ffn_output")]
+    assert [layer.name for layer in parts.stream_norms] == [
+        "embedding_norm", *(f"layer_{i}_{role}" for i in range(3)
+                            for role in ("attention_norm", "ffn_norm"))]
+    hollow = Anatomy.of(built(HOLLOW)).layers
+    assert [layer.attention is None for layer in hollow] == [True, False, True]
+    assert [layer.ffn is None for layer in hollow] == [False, True, True]
+
+
+def test_names_of_tensors_say_whose_they_are():
+    assert layer_names.outlier_layer(
+        "bert/layer_11_ffn_output/MatMul;x") == "layer_11_ffn_output"
+    assert layer_names.outlier_layer("bert/layer_1_intermediate/MatMul") is None
+    assert layer_names.is_masked_scores("bert/layer_0_attention/add_1")
+    assert not layer_names.is_masked_scores("bert/layer_0_attention_sum/add")
+    assert layer_names.renumbered("layer_1_query", (0, 12)) == "layer_12_query"
+    assert layer_names.renumbered("pooler", (3,)) == "pooler"
+    assert layer_names.role_of("layer_3_query") == "query"
+    assert layer_names.role_of("layer_3_mine") is None
 
 
 def test_the_same_seed_gives_the_same_weights():
@@ -199,7 +248,7 @@ def test_fresh_weights_differ_between_layers_and_have_the_asked_spread():
     kernels = [bert.get_layer(f"layer_{i}_{role}").kernel.numpy().tobytes()
                for i in range(2) for role in ("query", "key", "value")]
     assert len(set(kernels)) == 6
-    table = bert.get_layer(anatomy.TOKEN_EMBEDDING).embeddings.numpy()
+    table = bert.get_layer(layer_names.TOKEN_EMBEDDING).embeddings.numpy()
     # Cut at two deviations: 0.88 of the spread is left.
     assert 0.42 < table.std() < 0.46
 
@@ -216,7 +265,7 @@ def test_an_absent_block_adds_nothing():
             layer.set_weights([np.zeros_like(w) for w in layer.get_weights()])
     inputs = inputs_of(2, 10, [10, 7])
     assert difference(hollow(inputs), muted(inputs)) < 1e-6
-    assert len(anatomy.encoder_dense(hollow)) == 4 + 2
+    assert len(Anatomy.of(hollow).dense) == 4 + 2
 
 
 @pytest.mark.parametrize("tokens", [12, 16, 32])
@@ -244,7 +293,7 @@ def test_computing_the_first_token_alone_changes_no_logit_and_no_gradient(
         heads, neurons):
     bert = built(UNEQUAL.replace(num_heads=heads, intermediate_sizes=neurons,
                                  initializer_range=0.3))
-    last = bert.get_layer(layer_name(len(heads) - 1, anatomy.FFN_NORM))
+    last = bert.get_layer(layer_name(len(heads) - 1, layer_names.FFN_NORM))
     inputs, tokens = inputs_of(3, 10), []
     told = last.call
 
@@ -267,19 +316,18 @@ def test_computing_the_first_token_alone_changes_no_logit_and_no_gradient(
     assert difference(found_logits, logits) < 1e-5
     for slope, theirs in zip(found, expected, strict=True):
         assert difference(slope, theirs) < 1e-4
-    assert not bert.get_layer(anatomy.HEAD_TOKENS).first_alone
+    assert not bert.get_layer(layer_names.HEAD_TOKENS).first_alone
 
 
 def test_every_projection_is_a_plain_dense(tiny):
-    dense = anatomy.encoder_dense(tiny)
+    dense = Anatomy.of(tiny).dense
     assert len(dense) == 3 * 6
-    dense += [tiny.get_layer(n) for n in (anatomy.POOLER, anatomy.CLASSIFIER)]
+    dense += [tiny.get_layer(n) for n in (layer_names.POOLER, layer_names.CLASSIFIER)]
     assert {type(layer) for layer in dense} == {keras.layers.Dense}
 
 
 def test_every_layer_has_a_known_name(tiny):
-    assert {layer.name for layer in tiny.layers} <= anatomy.layer_names(
-        tiny)
+    assert not layer_names.unknown(tiny)
 
 
 def test_the_mask_is_finite_small_and_hides():

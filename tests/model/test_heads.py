@@ -7,7 +7,8 @@ import pytest
 
 from tfopt import model
 from tfopt.backend import keras
-from tfopt.model import Head, anatomy
+from tfopt.model import Head, layer_names
+from tfopt.model.anatomy import Anatomy
 
 CONFIG = model.EncoderConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, vocab_size=60,
@@ -50,16 +51,22 @@ def test_the_head_is_read_back_and_wired_fast_to_the_same_output(head):
 
 def test_the_mean_is_of_visible_tokens():
     bert = model.build(CONFIG, Head(outputs=None, reads="mean", pooler=None))
-    states = keras.Model(bert.inputs, anatomy.hidden_states(bert)[-1])(INPUTS).numpy()
+    states = keras.Model(bert.inputs, Anatomy.of(bert).hidden_states[-1])(INPUTS)
+    states = states.numpy()
     expected = [states[i, :n].mean(axis=0) for i, (n,) in enumerate(LENGTHS)]
     np.testing.assert_allclose(bert(INPUTS), expected, atol=1e-6)
 
 
 def test_only_a_head_of_the_first_token_may_leave_the_others_out():
-    names = {head: {layer.name for layer in model.build(CONFIG, head).layers}
-             for head in HEADS}
-    for head, found in names.items():
-        assert (anatomy.HEAD_TOKENS in found) == (head.reads == "first")
+    shallow = CONFIG.replace(num_heads=[2], intermediate_sizes=[4])
+    for head in HEADS[3:6]:
+        found = {layer.name for layer in model.build(shallow, head).layers}
+        assert (layer_names.HEAD_TOKENS in found) == (head.reads == "first")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_dir):
+    return model.load(tiny_dir)
 
 
 @pytest.mark.parametrize(("head", "kept"), [
@@ -67,12 +74,18 @@ def test_only_a_head_of_the_first_token_may_leave_the_others_out():
     (Head(outputs=3, dropout=0.5), {"pooler", "classifier"}),
     (Head(outputs=3, pooler=None), set()), (Head(outputs=3, reads="mean"), set()),
     (Head(outputs=None), {"pooler"})], ids=str)
-@pytest.mark.parametrize("own", [True, False])
-def test_a_checkpoint_is_loaded_with_another_head(tiny_dir, tmp_path, head, kept, own):
-    trained = model.load(tiny_dir)
-    if own:
-        model.save(trained, tmp_path)
-    loaded = model.load(tmp_path if own else tiny_dir, head=head, seed=4)
+def test_a_checkpoint_is_loaded_with_another_head(tiny_dir, trained, head, kept):
+    check(trained, model.load(tiny_dir, head=head, seed=4), head, kept)
+
+
+def test_a_saved_model_is_loaded_with_another_head(trained, tmp_path):
+    model.save(trained, tmp_path)
+    head = Head(outputs=4)
+    check(trained, model.load(tmp_path, head=head, seed=4), head, {"pooler"})
+
+
+def check(trained, loaded, head, kept):
+    """That of the head just the layers `kept` have the trained weights."""
     assert model.head_of(loaded) == head
     same = {layer.name for layer in loaded.layers if layer.weights and all(
         np.array_equal(a, b) for a, b in zip(

@@ -11,7 +11,7 @@ import pytest
 
 from tfopt import model, train
 from tfopt.backend import keras, tf
-from tfopt.model import anatomy
+from tfopt.model import layer_names
 from tfopt.sparse import embedding
 
 FEATURES = tf.tpu.experimental.HardwareFeature.EmbeddingFeature
@@ -174,7 +174,7 @@ def test_a_model_is_served_with_the_lookup_outside_of_it(strategy, tiny_dir):
     strategy = train.strategy.make(strategy)
     with strategy.scope():
         whole = model.load(tiny_dir)
-    layer = whole.get_layer(anatomy.TOKEN_EMBEDDING)
+    layer = whole.get_layer(layer_names.TOKEN_EMBEDDING)
     described = embedding.feature(layer.embeddings.numpy(), 2, LENGTH, cores=4)
     seen = []
 
@@ -182,7 +182,7 @@ def test_a_model_is_served_with_the_lookup_outside_of_it(strategy, tiny_dir):
         seen.append(tuple(ids.shape))
         return embedding.on_cpu(ids, layer.embeddings, described)
 
-    run = embedding.served(whole, anatomy.TOKEN_EMBEDDING, strategy, 2, LENGTH, lookup)
+    run = embedding.served(whole, layer.name, strategy, 2, LENGTH, lookup)
     ids = np.concatenate([IDS, IDS[:1] + 1])  # 5: the last batches are filled up
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids),
               "token_type_ids": ids % 2}

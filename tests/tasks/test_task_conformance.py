@@ -10,8 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from tfopt import data, model, tasks, train
+from tfopt import compress, data, model, tasks, train
 from tfopt.backend import keras, tf
+from tfopt.compress.structure import importance
 from tfopt.train import objective
 from tfopt.types import INPUT_NAMES, is_labelled
 
@@ -227,12 +228,31 @@ def test_a_student_learns_from_targets_and_teacher_where_targets_are_missing(
     assert found == pytest.approx(best, rel=1e-5)
 
 
-def test_a_model_of_its_head_gives_its_outputs(task):
+def test_a_model_of_its_head_shows_what_matters_where_targets_are_missing(task):
     built = model.build(model.EncoderConfig.uniform(
         hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, vocab_size=50,
-        max_positions=16), task.head())
+        max_positions=16, initializer_range=0.3), task.head())
     task.check_head(model.head_of(built))
-    assert built.output_shape[-1] == task.outputs
+    task.check_outputs(built.output_shape)
+    encoded = data.Encoded(ids=[[2, 7, 3], [2, 9, 3]], first_lengths=[3, 3])
+    scores = importance.of(built, "fisher", data.Batches(encoded), task=task)
+    for block in (*scores.heads, *scores.neurons):
+        assert np.all(np.diff(block.loss) > 0)
+
+
+def test_a_model_of_other_outputs_is_refused_before_it_is_trained(task):
+    right, wrong = small(task, 1), small(task, 1)
+    wrong = keras.Model(wrong.inputs, keras.layers.Dense(
+        task.outputs + 1)(wrong.output))
+    context = compress.Context(task=task, train=data.Batches(
+        data.Encoded(ids=[[2, 3]], first_lengths=[2]), task.targets(CORPUS)[:1]))
+    context.training_inputs(right)
+    message = f"task '{task.name()}' must .*Received: .*{task.outputs + 1}\\)$"
+    with pytest.raises(ValueError, match=message):
+        context.training_inputs(wrong)
+    recipe = compress.Recipe(passes=(compress.all_passes()["magnitude"].example(),))
+    with pytest.raises(ValueError, match=message):
+        compress.run(wrong, recipe, context)
 
 
 def test_no_task_imports_tensorflow():

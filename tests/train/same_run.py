@@ -81,9 +81,8 @@ def main(kinds: str, out: str, state_dir: str, kill_at: str = "0") -> None:
     import functools
     from pathlib import Path
 
-    import run_dir
-
     from tfopt.backend import keras
+    from tfopt.pipeline import run_dir
     from tfopt.train import callbacks, loop
     from tfopt.train.distribute import strategy
 
@@ -105,8 +104,9 @@ def main(kinds: str, out: str, state_dir: str, kill_at: str = "0") -> None:
 
 
 if __name__ == "__main__":
-    import flags as shared  # of experiments: as the scripts do, it waits for the lost
     from absl import logging
+
+    from tfopt.cli import script as shared  # as scripts do, it waits for the lost
 
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)

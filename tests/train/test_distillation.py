@@ -10,6 +10,7 @@ import pytest
 from tfopt import data, model
 from tfopt.backend import keras, tf
 from tfopt.compress.teacher import taps
+from tfopt.model import layer_names
 from tfopt.train import Distillation, Settings, callbacks, fit, loop
 from tfopt.train.distill import losses
 from tfopt.train.distill.config import RELATIONS
@@ -60,7 +61,7 @@ class Heard(keras.callbacks.Callback):
     """Whether the last layer was computed for the first token alone."""
 
     def on_train_batch_end(self, batch, logs=None):
-        self.alone = self.model.get_layer(model.anatomy.HEAD_TOKENS).first_alone
+        self.alone = self.model.get_layer(layer_names.HEAD_TOKENS).first_alone
 
 
 @pytest.mark.parametrize("settings,alone", [
@@ -72,7 +73,7 @@ def test_all_tokens_are_computed_where_they_are_compared(settings, alone, teache
     goal = None if settings is None else settings.goal(teacher, taps)
     fit(student, batches, settings=Settings(epochs=1), goal=goal, callbacks=[heard])
     assert heard.alone == alone
-    assert not student.get_layer(model.anatomy.HEAD_TOKENS).first_alone
+    assert not student.get_layer(layer_names.HEAD_TOKENS).first_alone
 
 
 def test_the_loss_is_the_weighted_sum_of_the_terms(teacher, batches):
@@ -297,7 +298,7 @@ def test_a_goal_that_cannot_be_made_is_refused(teacher, batches):
     with pytest.raises(ValueError, match=r"\[4, 16\].*Received: relation_heads=3"):
         Distillation(relations_weight=1.0, relation_heads=3).goal(
             teacher, taps).prepare(model.build(STUDENT, HEAD))
-    with pytest.raises(ValueError, match="BERT made by tfopt"):
+    with pytest.raises(ValueError, match="encoder made by tfopt"):
         taps(keras.Sequential([keras.layers.Dense(1, input_shape=[1])]))
 
 

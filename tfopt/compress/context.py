@@ -117,8 +117,9 @@ class Context:
             `training_set`, maybe with the teacher's logits, and the objective.
 
         Raises:
-            ValueError: the teacher does not fit the student.
+            ValueError: the student is of another task, or the teacher does not fit it.
         """
+        self.task.check_outputs(model.output_shape)
         plain = self.task.objective()
         if self.teacher is None:
             return self.training_set, plain

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tfopt.backend import keras
-from tfopt.model import anatomy
+from tfopt.model.anatomy import Anatomy
 
 _WITH_KERNEL = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D,
                 keras.layers.Conv3D)
@@ -36,8 +36,8 @@ def choose_layers(model: keras.Model, only: Sequence[str] = (),
     check_expressions((*only, *leave, *others), able, ", Dense, Conv or Embedding")
     if only:
         chosen = [layer for layer in able if matches(only, layer.name)]
-    elif anatomy.is_bert(model):
-        chosen = [layer for layer in anatomy.encoder_dense(model) if layer in able]
+    elif Anatomy.known(model):
+        chosen = [layer for layer in Anatomy.of(model).dense if layer in able]
     else:
         chosen = [layer for layer in able if isinstance(layer, _WITH_KERNEL)]
     chosen = [layer for layer in chosen if not matches(leave, layer.name)]

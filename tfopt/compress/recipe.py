@@ -146,10 +146,11 @@ def run(model: keras.Model, recipe: Recipe, context: Context,
         An outcome for each pass, in their order.
 
     Raises:
-        ValueError: as `check`, or a pass touched nothing or changed the model's inputs
-            or output, or other workers run another recipe.
+        ValueError: as `check`, the model is of another task, a pass touched nothing or
+            changed the model's inputs or output, or other workers run another recipe.
     """
     check(recipe, context)
+    context.task.check_outputs(model.output_shape)
     strategy = model.distribute_strategy
     if workers.count(strategy) > 1:  # else a pass may hold what JSON does not
         workers.check_same(strategy, recipe.to_json(),

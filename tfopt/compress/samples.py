@@ -30,8 +30,8 @@ def read(train: BatchSource, samples: int) -> Iterator[tuple[dict, tf.Tensor]]:
         size = len(inputs[INPUT_NAMES[0]])
         if targets is None:
             targets = tf.fill([size], -1)
-        yield inputs, (tf.cast(targets, tf.int32) if targets.dtype.is_integer
-                       else targets)
+        whole = tf.as_dtype(targets.dtype).is_integer
+        yield inputs, tf.cast(targets, tf.int32) if whole else targets
         count += size
         if count >= samples:
             return

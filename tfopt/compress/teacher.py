@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tfopt.backend import keras
-from tfopt.model import anatomy
+from tfopt.model.anatomy import Anatomy
 from tfopt.train.distill.student import Taps
 
 
@@ -21,19 +21,16 @@ def taps(model: keras.Model) -> Taps:
     Raises:
         ValueError: it is no BERT.
     """
-    if not anatomy.is_bert(model):
+    if not Anatomy.known(model):
         raise ValueError(
-            "Hidden states and relations are found in a BERT made by tfopt. Received: "
+            "Hidden states and relations are of an encoder made by tfopt. Received: "
             f"layers {[layer.name for layer in model.layers[:5]]}...")
-    numbers = range(anatomy.num_layers(model))
-    norms = [anatomy.layer_name(i, anatomy.FFN_NORM) for i in numbers]
-    hidden = [_call(model, model.get_layer(name)).outputs for name in norms]
-    names = {layer.name for layer in model.layers}
-    attentions = [name for name in (
-        anatomy.layer_name(i, anatomy.ATTENTION) for i in numbers) if name in names]
+    layers = Anatomy.of(model).layers
+    hidden = [_call(model, layer.ffn_norm).outputs for layer in layers]
+    attentions = [layer.attention.core for layer in layers if layer.attention]
     if not attentions:
         return Taps(hidden=hidden, projections={}, num_heads=0)
-    last = model.get_layer(attentions[-1])
+    last = attentions[-1]
     query, key, value, _ = _call(model, last).input_tensors
     return Taps(hidden=hidden,
                 projections={"query": query, "key": key, "value": value},
@@ -56,10 +53,9 @@ def check_teacher(teacher: keras.Model, student: keras.Model) -> None:
     Raises:
         ValueError: the vocabularies are of different sizes.
     """
-    if not anatomy.is_bert(teacher) or not anatomy.is_bert(student):
+    if not Anatomy.known(teacher) or not Anatomy.known(student):
         return
-    tables = [model.get_layer(anatomy.TOKEN_EMBEDDING) for model in (teacher, student)]
-    sizes = [getattr(table, "layer", table).input_dim for table in tables]
+    sizes = [Anatomy.of(model).config.vocab_size for model in (teacher, student)]
     if sizes[0] != sizes[1]:
         raise ValueError(
             "A teacher must have the vocabulary of its student, whose token ids it "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from tfopt.backend import keras
 from tfopt.export import calibrate, converter, flatbuffer, trained
 from tfopt.export.calibrate import Example, Observed
 from tfopt.export.trained import Range
-from tfopt.model.anatomy import OUTLIER_OUTPUT, OUTLIER_RATIO
+from tfopt.model.anatomy import OUTLIER_RATIO, is_masked_scores, outlier_layer
 from tfopt.model.quantized_layers import Quantized
 
 # By how much a hidden position's score lies below the lowest visible one, where scores
@@ -149,17 +148,16 @@ def _outlier_channels(contents: bytes, seen) -> dict[str, tuple[int, ...]]:
     found = {}
     for operation in flatbuffer.operations(model, "FULLY_CONNECTED"):
         name = flatbuffer.output_name(model.subgraphs[0], operation)
-        layer = re.search(OUTLIER_OUTPUT, name)
+        layer = outlier_layer(name)
         if layer and name in seen:
             reach = seen[name].channels
             channels = np.flatnonzero(reach > OUTLIER_RATIO * reach.mean())
             if len(channels):
-                found[layer[0].strip("/")] = tuple(channels.tolist())
+                found[layer] = tuple(channels.tolist())
     return found
 
 
 def _with_room(name: str, limits: tuple[float, float]) -> tuple[float, float]:
     """Of scores to which the mask was added, with room for hidden ones."""
     low, high = limits
-    masked = re.search(r"_attention/add[^/]*$", name)
-    return (low - _HIDDEN_MARGIN, high) if masked else limits
+    return (low - _HIDDEN_MARGIN, high) if is_masked_scores(name) else limits

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfopt.export import flatbuffer
+from tfopt.model.inference_layers import OUTLIER_SCOPE
 from tfopt.model.quantized_layers import (
     Grid,
     Quantized,
@@ -106,7 +107,7 @@ class _TensorFinder:
                 continue
             # The scale of the scores is folded into the kernel of the queries.
             factor = self._factor(operation, layer)
-            if "/massive/" in output:
+            if f"/{OUTLIER_SCOPE}/" in output:
                 own = grid.channels_low, grid.channels_high
             else:
                 own = factor * grid.low, factor * grid.high

@@ -26,7 +26,7 @@ from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.machine import cpu
 from tfopt.measure import latency
-from tfopt.model import EncoderConfig
+from tfopt.model import EncoderConfig, Head
 from tfopt.types import PathLike
 
 REPEATS = 4  # layers of a file that have its block
@@ -106,9 +106,10 @@ class Sizes:
 
 
 def environment(config: EncoderConfig, num_threads: int, scheme: str,
-                tokens: Sequence[int]) -> dict:
+                tokens: Sequence[int], head: Head = Head()) -> dict:
     """What the times depend on, as JSON has it."""
     return {
+        "family": config.family, "head": key_of(head),
         "cpu": cpu(), "cores": len(os.sched_getaffinity(0)),
         "num_threads": num_threads, "scheme": scheme,
         "ai_edge_litert": importlib.metadata.version("ai-edge-litert"),
@@ -116,6 +117,13 @@ def environment(config: EncoderConfig, num_threads: int, scheme: str,
         "activation": config.activation, "num_heads": list(config.num_heads),
         "intermediate_sizes": list(config.intermediate_sizes),
         "tokens": list(tokens)}
+
+
+def key_of(head: Head) -> dict:
+    """What of a head the times depend on."""
+    fields = dataclasses.asdict(head)
+    del fields["dropout"]
+    return fields
 
 
 def grids(config: EncoderConfig) -> dict[tuple[str, str], list[int]]:
@@ -144,6 +152,7 @@ def measure(
     num_threads: int,
     scheme: str,
     rounds: int,
+    head: Head = Head(),
     record: PathLike | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Exports models, and times them in turn.
@@ -155,6 +164,7 @@ def measure(
         num_threads: of a request.
         scheme: of the export.
         rounds: turns of each file; one more warms up.
+        head: of all files.
         record: file of the rounds done so far, for a run that follows a killed one to
             go on with; ignored if they are of anything else. Who calls removes it.
 
@@ -164,7 +174,7 @@ def measure(
         times as long as that the tenth least disturbed of them takes, the next, and so
         on, <float>[10].
     """
-    of = [environment(config, num_threads, scheme, tokens), _SEQUENCES,
+    of = [environment(config, num_threads, scheme, tokens, head), _SEQUENCES,
           [dataclasses.asdict(sizes) for sizes in plan.values()]]
     done = _Record(record, hashlib.sha256(json.dumps(of).encode()).hexdigest())
     with tempfile.TemporaryDirectory() as directory:
@@ -173,7 +183,7 @@ def measure(
             files[name] = Path(directory) / f"{i}.tflite"
             write_whole(files[name], tflite.convert(model.build(config.replace(
                 num_heads=sizes.heads, intermediate_sizes=sizes.neurons,
-                vocab_size=_VOCABULARY, max_positions=max(tokens))), scheme))
+                vocab_size=_VOCABULARY, max_positions=max(tokens)), head), scheme))
             if i % 10 == 9:
                 logging.info("Latency table: exported %d of %d", i + 1, len(plan))
         with latency.started({name: (file, num_threads)

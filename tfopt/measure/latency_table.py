@@ -1,17 +1,17 @@
-"""Sizes of a BERT's layers -> how long the exported file takes, foretold from a table.
+"""Sizes of a BERT's layers -> how long the exported file takes, predicted from a table.
 
 A pruning search asks for thousands of latencies, and can time none of them. As in ZipLM
 (Kurtic et al. 2023, arXiv:2302.04089, section 3), a block's time is looked up in a
 table that was timed in the runtime, on the machine that will serve:
 
-    ms(model) = rest + sum attention_ms[heads] + sum ffn_ms[neurons] + together
+    ms(model) = rest + sum attention_ms[heads] + sum ffn_ms[neurons] + interaction
 
 A block is timed by a file in which several layers have it and nothing else, against one
 whose layers are empty (`measure.table_file`). What such files hide (their few weights
-and operations stay in the processor's caches) is `together`: what whole models of mixed
-sizes take beyond the sum of their blocks, by how many these are and by the number of
-their weights. The last layer has a table of
-its own: exported, it computes queries and ffn for the first token alone
+and operations stay in the processor's caches) is `interaction`: what whole models of
+mixed sizes take beyond the sum of their blocks, by how many these are and by the
+number of their weights. The last layer has a table of its own: exported, it computes
+queries and ffn for the first token alone, where the head reads no other
 (`model.for_inference`).
 """
 
@@ -29,6 +29,8 @@ from tfopt.model import EncoderConfig
 # A product's rows are computed by tiles of 16: one token more begins the next.
 TOKENS = (1, 8, 16, 17, 24, 32, 33, 48, 64, 65, 96, 128)
 PLACES = ("inner", "last")
+# What the tables of the first edition are of, and do not say.
+FIRST_EDITION = {"family": "bert"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,14 +53,14 @@ class LatencyTable:
     A request's time has the change of length in it, as that of natural texts has.
 
     Attributes:
-        environment: machine, runtime and sizes that the table is of.
+        environment: machine, runtime, family, head and sizes that the table is of.
         tokens: N token counts, ascending.
         first_ms: <float>[N], of a model with one layer, empty but for its LayerNorms.
         layer_ms: <float>[N], of each further empty layer.
         attention: "inner" and "last" -> times by heads.
         ffn: "inner" and "last" -> times by neurons.
-        together: by the number of blocks, ascending: (blocks, points of (weights of all
-            blocks, ms beyond the blocks' sum), ascending).
+        interaction: by the number of blocks, ascending: (blocks, points of (weights of
+            all blocks, ms beyond the blocks' sum), ascending).
         spread: of requests of one length, in equal parts: how many times as long as the
             median each part takes.
     """
@@ -69,11 +71,11 @@ class LatencyTable:
     layer_ms: tuple[float, ...]
     attention: Mapping[str, Curve]
     ffn: Mapping[str, Curve]
-    together: tuple[tuple[int, tuple[tuple[float, float], ...]], ...]
+    interaction: tuple[tuple[int, tuple[tuple[float, float], ...]], ...]
     spread: tuple[float, ...]
 
     def predict(self, config: EncoderConfig, lengths: Sequence[int]) -> float:
-        """Foretells the median time of requests.
+        """Predicts the median time of requests.
 
         Args:
             config: of layers no larger than the table's, of its width, any number.
@@ -91,7 +93,7 @@ class LatencyTable:
                                         self.spread)))
 
     def predict_each(self, config: EncoderConfig, lengths: Sequence[int]) -> np.ndarray:
-        """Foretells the median time of each: ms <float>[N]; else as `predict`."""
+        """Predicts the median time of each: ms <float>[N]; else as `predict`."""
         self.check(config, lengths)
         ms = np.interp(lengths, self.tokens, self.first_ms) + (
             config.num_layers - 1) * np.interp(lengths, self.tokens, self.layer_ms)
@@ -101,8 +103,8 @@ class LatencyTable:
             ms += self._at(curves["last"], own[-1:], lengths).sum(axis=1)
         beyond = [float(np.interp(weights(config), [size for size, _ in points],
                                   [ms for _, ms in points]))
-                  for _, points in self.together]
-        return ms + np.interp(blocks(config), [count for count, _ in self.together],
+                  for _, points in self.interaction]
+        return ms + np.interp(blocks(config), [count for count, _ in self.interaction],
                               beyond)
 
     def attention_ms(self, place: str, lengths: Sequence[int]) -> np.ndarray:
@@ -113,7 +115,7 @@ class LatencyTable:
             lengths: token counts of the texts.
 
         Returns:
-            Milliseconds <float>[H + 1] of 0 to H heads, without `together`.
+            Milliseconds <float>[H + 1] of 0 to H heads, without `interaction`.
 
         Raises:
             ValueError: the table has no such place or lengths.
@@ -125,7 +127,7 @@ class LatencyTable:
         return self._mean_ms(self.ffn, place, lengths)
 
     def check(self, config: EncoderConfig, lengths: Sequence[int]) -> None:
-        """Checks that the table can tell the time of a model at texts of such lengths.
+        """Checks that the table can predict a model at texts of these lengths.
 
         Raises:
             ValueError: it has no such sizes or lengths.
@@ -152,8 +154,10 @@ class LatencyTable:
                     ms=_tuples(fields[name][place]["ms"])) for place in PLACES}
             for name in ("tokens", "first_ms", "layer_ms", "spread"):
                 fields[name] = tuple(fields[name])
-            fields["together"] = tuple((int(count), _tuples(points))
-                                       for count, points in fields["together"])
+            if "together" in fields:  # its name in the first edition
+                fields["interaction"] = fields.pop("together")
+            fields["interaction"] = tuple((int(count), _tuples(points))
+                                          for count, points in fields["interaction"])
             return cls(**fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError("A latency table must be what `to_json` wrote. "
@@ -179,12 +183,14 @@ class LatencyTable:
                              f"Received: lengths={list(lengths)[:8]}")
 
     def _check_sizes(self, config: EncoderConfig) -> None:
-        sizes: dict[str, Any] = {"hidden_size": config.hidden_size}
+        sizes: dict[str, Any] = {"family": config.family,
+                                 "hidden_size": config.hidden_size}
         if any(config.num_heads):
             sizes["head_size"] = config.head_size
         if any(config.intermediate_sizes):
             sizes["activation"] = config.activation
-        if sizes != (own := {name: self.environment.get(name) for name in sizes}):
+        given = {**FIRST_EDITION, **self.environment}
+        if sizes != (own := {name: given.get(name) for name in sizes}):
             raise ValueError(f"The model must be of the table's {own}. "
                              f"Received: {sizes}")
         largest = {"num_heads": self.attention["inner"].sizes[-1],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,14 @@ from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.measure import block_benchmark, latency_table
 from tfopt.measure.block_benchmark import Sizes
-from tfopt.measure.latency_table import PLACES, TOKENS, Curve, LatencyTable
-from tfopt.model import EncoderConfig
+from tfopt.measure.latency_table import (
+    FIRST_EDITION,
+    PLACES,
+    TOKENS,
+    Curve,
+    LatencyTable,
+)
+from tfopt.model import EncoderConfig, Head
 from tfopt.types import PathLike
 
 
@@ -34,6 +40,8 @@ def load(
     tokens: Sequence[int] = TOKENS,
     rounds: int = 60,
     as_is: bool = False,
+    note: Callable[[str], object] | None = None,
+    head: Head = Head(),
 ) -> LatencyTable:
     """Reads the table of a model on this machine; times and writes it if there is none.
 
@@ -42,15 +50,18 @@ def load(
     Args:
         config: the model before pruning; its layers are the largest of the table.
         path: JSON file; None for one under ~/.cache/tfopt, named by the environment. A
-            table of another environment is told of, and replaced.
+            table of another environment is replaced, with a warning.
         num_threads: of a request.
         scheme: of the export, one that needs no calibration.
-        tokens: token counts of the table, ascending; longer texts it cannot foretell.
+        tokens: token counts of the table, ascending; longer texts it cannot predict.
         rounds: turns of each of some 40 files; one more warms up. By the default a
             MiniLM takes four minutes on two cores.
         as_is: takes the table in `path`, which must be there, whatever machine and
             version of the runtime it is of: that of a machine that serves, where
             another one trains.
+        note: is given a sentence for a reader, where the file is of another
+            environment.
+        head: of the model.
 
     Returns:
         The table.
@@ -69,19 +80,22 @@ def load(
     for name, value in (("num_threads", num_threads), ("rounds", rounds)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
-    wanted = block_benchmark.environment(config, num_threads, scheme, tokens)
+    wanted = block_benchmark.environment(config, num_threads, scheme, tokens, head)
     if as_is:
-        return _read_as_is(path, config, wanted)
+        return _read_as_is(path, config, wanted, note)
     path = Path(path) if path is not None else _default_path(wanted)
     if path.is_file():
         table = _read(path)
         differences = _differences(table, wanted)
         if not differences:
             return table
-        logging.warning("The latency table in %s is timed anew, for it is of another "
-                        "environment: %s", path, "; ".join(differences))
+        said = (f"The latency table in {path} was timed anew, for it was of another "
+                f"environment: {'; '.join(differences)}.")
+        logging.warning("%s", said)
+        if note is not None:
+            note(said)
     record = path.with_name(path.name + ".rounds")
-    table = _build(config, wanted, rounds, record)
+    table = _build(config, head, wanted, rounds, record)
     write_whole(path, table.to_json())
     record.unlink(missing_ok=True)
     logging.info("Wrote the latency table: %s", path)
@@ -97,13 +111,14 @@ def _read(path: Path) -> LatencyTable:
 
 
 def _read_as_is(path: PathLike | None, config: EncoderConfig,
-                wanted: Mapping) -> LatencyTable:
-    """Reads a table of any machine that can tell what is wanted."""
+                wanted: Mapping, note: Callable[[str], object] | None
+                ) -> LatencyTable:
+    """Reads a table of any machine that can predict what is wanted."""
     if path is None or not Path(path).is_file():
         raise ValueError("A table that is taken as it is must be there. "
                          f"Received: path={path}")
     table = _read(Path(path))
-    request = {name: wanted[name] for name in ("num_threads", "scheme")}
+    request = {name: wanted[name] for name in ("num_threads", "scheme", "head")}
     differences = _differences(table, request)
     try:
         table.check(config, wanted["tokens"])
@@ -112,18 +127,30 @@ def _read_as_is(path: PathLike | None, config: EncoderConfig,
     if differences:
         raise ValueError(f"The latency table in {path} must fit model, texts and "
                          f"export. Received: {'; '.join(differences)}")
-    logging.info("The latency table in %s is taken as it is: %s", path,
-                 "; ".join(_differences(table, wanted)) or "of this environment")
+    of = "; ".join(_differences(table, wanted)) or "of this environment"
+    said = f"The latency table in {path} is taken as it is: {of}."
+    logging.info("%s", said)
+    if note is not None:
+        note(said)
     return table
 
 
 def _differences(table: LatencyTable, wanted: Mapping) -> list[str]:
     """What of an environment the table is not of."""
-    return [f"{name} {table.environment.get(name)!r} there, {value!r} here"
-            for name, value in wanted.items() if table.environment.get(name) != value]
+    given = {**FIRST_EDITION, **table.environment}
+    if "head" in wanted and _is_first_editions(wanted):
+        given.setdefault("head", wanted["head"])
+    return [f"{name} {given.get(name)!r} there, {value!r} here"
+            for name, value in wanted.items() if given.get(name) != value]
 
 
-def _build(config: EncoderConfig, environment: Mapping, rounds: int,
+def _is_first_editions(environment: Mapping) -> bool:
+    """Whether the head is that of the first edition, but for the number of outputs."""
+    usual = block_benchmark.key_of(Head(outputs=environment["head"]["outputs"]))
+    return environment["head"] == usual
+
+
+def _build(config: EncoderConfig, head: Head, environment: Mapping, rounds: int,
            record: Path) -> LatencyTable:
     """Times all files, and takes the table apart."""
     grids = block_benchmark.grids(config)
@@ -136,7 +163,7 @@ def _build(config: EncoderConfig, environment: Mapping, rounds: int,
            for sizes in scale}}
     ms, spread = block_benchmark.measure(
         config, plan, tokens=environment["tokens"], rounds=rounds, record=record,
-        num_threads=environment["num_threads"], scheme=environment["scheme"])
+        head=head, num_threads=environment["num_threads"], scheme=environment["scheme"])
 
     def curve(kind, place):
         count = block_benchmark.REPEATS if place == "inner" else 1
@@ -151,7 +178,7 @@ def _build(config: EncoderConfig, environment: Mapping, rounds: int,
         layer_ms=tuple(((ms["empty"] - ms["one"]) / block_benchmark.REPEATS).tolist()),
         attention={place: curve("heads", place) for place in PLACES},
         ffn={place: curve("neurons", place) for place in PLACES},
-        together=((0, ((0.0, 0.0),)),), spread=tuple(spread.tolist()))
+        interaction=((0, ((0.0, 0.0),)),), spread=tuple(spread.tolist()))
 
     def beyond(sizes):  # at all token counts alike, but for noise
         sized = config.replace(num_heads=sizes.heads, intermediate_sizes=sizes.neurons)
@@ -163,13 +190,21 @@ def _build(config: EncoderConfig, environment: Mapping, rounds: int,
                  for scale in scales]
         return _tuples(sorted([(0.0, 0.0), *map(tuple, taken)]))
 
-    return dataclasses.replace(table, together=tuple(
+    return dataclasses.replace(table, interaction=tuple(
         (2 * layers, points(scales)) for layers, scales in mixed.items()))
 
 
 def _default_path(environment: Mapping) -> Path:
-    digest = hashlib.sha256(json.dumps(environment, sort_keys=True).encode())
-    return Path.home() / ".cache" / "tfopt" / f"latency_{digest.hexdigest()[:16]}.json"
+    def of(fields):
+        digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        return Path.home() / ".cache" / "tfopt" / f"latency_{digest[:16]}.json"
+
+    first = of({name: value for name, value in environment.items()
+                if name not in ("family", "head")})
+    if (environment["family"] == FIRST_EDITION["family"]
+            and _is_first_editions(environment) and first.is_file()):
+        return first
+    return of(environment)
 
 
 def _tuples(rows) -> tuple[tuple[float, ...], ...]:

@@ -1,4 +1,4 @@
-"""The BERT of tfopt: its config, its Keras model, its checkpoints.
+"""The encoder of tfopt: its config, its Keras model, its checkpoints.
 
 model = tfopt.model.load("minilm", num_labels=3)   # checkpoint -> keras.Model
 tfopt.model.save(model, "out/keras")               # keras.Model -> checkpoint
@@ -14,8 +14,9 @@ from tfopt.model.checkpoint import (
     save,
 )
 from tfopt.model.config import SHAPE_NAMES, EncoderConfig, named
-from tfopt.model.encoder import build, for_inference
+from tfopt.model.encoder import build
 from tfopt.model.heads import Head, head_of
+from tfopt.model.inference import for_inference
 from tfopt.model.layers import LowRankDense
 from tfopt.model.quantized_layers import plain_copy, quantized_layers_of
 

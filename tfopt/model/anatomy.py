@@ -1,152 +1,294 @@
-"""Which layer of a BERT plays which role: the only module that knows layer names.
+"""Which layer of an encoder plays which role: model -> its parts, as objects.
 
-`bert.build` names its layers by this module, the checkpoint reader and the passes
-find them by it. A config is read back from the layers themselves, so a model whose
-heads or neurons were cut away needs no record beside it.
+So that no other module spells a layer's name. Sizes are read back from the layers
+themselves, so a model whose heads or neurons were cut away needs no record beside it.
 """
 
 from __future__ import annotations
 
-import re
+import dataclasses
+from collections.abc import Mapping
 
 from tfopt.backend import keras
 from tfopt.model.config import EncoderConfig
-from tfopt.types import INPUT_NAMES
+from tfopt.model.layer_names import (
+    ATTENTION,
+    ATTENTION_NORM,
+    ATTENTION_OUTPUT,
+    CLASSIFIER,
+    CLASSIFIER_DROPOUT,
+    EMBEDDING_DROPOUT,
+    EMBEDDING_NORM,
+    FFN_NORM,
+    FFN_OUTPUT,
+    FFN_PRODUCT,
+    INTERMEDIATE,
+    KEY,
+    OUTLIER_RATIO,
+    POOLER,
+    POSITION_EMBEDDING,
+    QUERY,
+    SEGMENT_EMBEDDING,
+    TOKEN_EMBEDDING,
+    VALUE,
+    has_outlier_channels,
+    is_in_ffn,
+    is_masked_scores,
+    layer_name,
+    outlier_layer,
+    renumbered,
+    role_of,
+)
 
-TOKEN_EMBEDDING = "token_embedding"
-SEGMENT_EMBEDDING = "segment_embedding"
-POSITION_EMBEDDING = "position_embedding"
-EMBEDDING_NORM = "embedding_norm"
-EMBEDDING_DROPOUT = "embedding_dropout"
-HEAD_TOKENS = "head_tokens"
-FIRST_TOKEN = "first_token"
-MEAN_TOKENS = "mean_tokens"
-POOLER = "pooler"
-CLASSIFIER_DROPOUT = "classifier_dropout"
-CLASSIFIER = "classifier"
+__all__ = [
+    "FFN_PRODUCT",
+    "OUTLIER_RATIO",
+    "Anatomy",
+    "Attention",
+    "Embeddings",
+    "EncoderLayer",
+    "Ffn",
+    "HeadParts",
+    "config_of",
+    "has_outlier_channels",
+    "is_in_ffn",
+    "is_masked_scores",
+    "outlier_layer",
+    "renumbered",
+    "role_of",
+]
 
-# Roles within one encoder layer; the Dense ones in the order of computation.
-DENSE_ROLES = ("query", "key", "value", "attention_output", "intermediate",
-               "ffn_output")
-# Of the second product of an ffn: at some tokens a few channels of its output are a
-# hundred times all others ("massive activations", Sun et al. 2024, arXiv:2402.17762),
-# and one int8 range for all would leave nothing of these. As names of tensors have it.
-OUTLIER_OUTPUT = rf"/layer_\d+_{DENSE_ROLES[-1]}/"
-# A channel is massive whose largest |value| is so many times the mean of all channels'.
-OUTLIER_RATIO = 8.0
-# Both products of an ffn: at these tokens the first takes and gives a few such numbers.
-FFN_PRODUCT = rf"/layer_\d+_({'|'.join(DENSE_ROLES[-2:])})/"
-ATTENTION = "attention"
-ATTENTION_NORM = "attention_norm"
-FFN_NORM = "ffn_norm"
-
-
-def layer_name(index: int, role: str) -> str:
-    """Name of the layer that plays `role` in encoder layer `index`, from 0."""
-    return f"layer_{index}_{role}"
-
-
-def has_outlier_channels(name: str) -> bool:
-    """Whether a layer of this name gives a few channels that dwarf all others."""
-    return re.search(OUTLIER_OUTPUT, f"/{name}/") is not None
-
-
-def norm_behind(name: str) -> str:
-    """Name of the LayerNorm behind an ffn's second product."""
-    return name.replace(DENSE_ROLES[-1], FFN_NORM)
-
-
-def is_in_ffn(name: str) -> bool:
-    """Whether a layer of this name is a product of an ffn."""
-    return re.search(FFN_PRODUCT, f"/{name}/") is not None
-
-
-def layer_names(model: keras.Model) -> set[str]:
-    """Names of all the layers that `bert.build` gives a model of this depth."""
-    names = {*INPUT_NAMES, "embedding_sum", TOKEN_EMBEDDING, SEGMENT_EMBEDDING,
-             POSITION_EMBEDDING, EMBEDDING_NORM, EMBEDDING_DROPOUT, HEAD_TOKENS,
-             FIRST_TOKEN, MEAN_TOKENS, POOLER, CLASSIFIER_DROPOUT, CLASSIFIER}
-    roles = (*DENSE_ROLES, ATTENTION, "attention_dropout", "attention_sum",
-             ATTENTION_NORM, "ffn_dropout", "ffn_sum", FFN_NORM)
-    return names | {layer_name(i, role)
-                    for i in range(num_layers(model)) for role in roles}
+Layer = keras.layers.Layer
 
 
-def is_bert(model: keras.Model) -> bool:
-    """Whether the model has the layers `bert.build` makes."""
-    names = {layer.name for layer in model.layers}
-    return {TOKEN_EMBEDDING, layer_name(0, FFN_NORM), CLASSIFIER_DROPOUT} <= names
+@dataclasses.dataclass(frozen=True)
+class Embeddings:
+    """The layers below the encoder; no `segment` where the inputs have no segments."""
+
+    token: Layer
+    segment: Layer | None
+    position: Layer
+    norm: Layer
 
 
-def num_layers(model: keras.Model) -> int:
-    """Number of encoder layers."""
-    names = {layer.name for layer in model.layers}
-    count = 0
-    while layer_name(count, FFN_NORM) in names:
-        count += 1
-    return count
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """The layers of an attention block, and the LayerNorm behind it."""
+
+    query: Layer
+    key: Layer
+    value: Layer
+    core: Layer
+    output: Layer
+    norm: Layer
+
+    @property
+    def projections(self) -> dict[str, Layer]:
+        """Query, key and value by these words."""
+        return {"query": self.query, "key": self.key, "value": self.value}
+
+    @property
+    def dense(self) -> tuple[Layer, ...]:
+        """Its Dense layers, in the order of computation."""
+        return self.query, self.key, self.value, self.output
 
 
-def encoder_dense(model: keras.Model) -> list[keras.layers.Layer]:
-    """The six projections of every encoder layer, in the order of computation.
+@dataclasses.dataclass(frozen=True)
+class Ffn:
+    """The layers of an ffn block, and the LayerNorm behind it."""
 
-    A layer without attention or ffn block has not those.
+    intermediate: Layer
+    output: Layer
+    norm: Layer
+
+    @property
+    def dense(self) -> tuple[Layer, ...]:
+        """Its Dense layers, in the order of computation."""
+        return self.intermediate, self.output
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderLayer:
+    """One layer: its blocks, None where it has not one, and its LayerNorms."""
+
+    attention: Attention | None
+    ffn: Ffn | None
+    attention_norm: Layer
+    ffn_norm: Layer
+
+    @property
+    def blocks(self) -> tuple[Attention | Ffn | None, ...]:
+        """Attention and ffn."""
+        return self.attention, self.ffn
+
+    @property
+    def all(self) -> tuple[Layer, ...]:
+        """Those of its layers that have weights, or would."""
+        attention, ffn = (block.dense if block else () for block in self.blocks)
+        return *attention, self.attention_norm, *ffn, self.ffn_norm
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadParts:
+    """The layers of a head; None where it has not one."""
+
+    pooler: Layer | None
+    classifier: Layer | None
+    dropout: Layer
+
+
+@dataclasses.dataclass(frozen=True)
+class Anatomy:
+    """The layers of a model by what they do.
+
+    Layers are those of the model: plain, quantized, or wrapped for training.
+
+    Attributes:
+        model: whose they are.
+        embeddings: below the encoder.
+        layers: of the encoder, in order.
+        head: above it.
     """
-    made = {layer.name: layer for layer in model.layers}
-    names = (layer_name(i, role)
-             for i in range(num_layers(model)) for role in DENSE_ROLES)
-    return [made[name] for name in names if name in made]
 
+    model: keras.Model
+    embeddings: Embeddings
+    layers: tuple[EncoderLayer, ...]
+    head: HeadParts
 
-def hidden_states(model: keras.Model) -> list:
-    """Symbolic outputs <float>[B, T, D] of the embeddings and of each layer."""
-    return [model.get_layer(EMBEDDING_NORM).output] + [
-        model.get_layer(layer_name(i, FFN_NORM)).output
-        for i in range(num_layers(model))]
+    @staticmethod
+    def known(model: keras.Model) -> bool:
+        """Whether the model has the layers that `encoder.build` makes."""
+        found = {layer.name for layer in model.layers}
+        return {TOKEN_EMBEDDING, layer_name(0, FFN_NORM), CLASSIFIER_DROPOUT} <= found
+
+    @classmethod
+    def of(cls, model: keras.Model) -> Anatomy:
+        """Finds the layers of a model.
+
+        Args:
+            model: made by `encoder.build`, or by a pass from such a one.
+
+        Returns:
+            Its anatomy.
+
+        Raises:
+            ValueError: the model is no encoder of tfopt's.
+        """
+        if not cls.known(model):
+            raise ValueError("The model must be an encoder made by tfopt. Received: "
+                             f"layers {[layer.name for layer in model.layers[:5]]}...")
+        made = {layer.name: layer for layer in model.layers}
+        layers: list[EncoderLayer] = []
+        while layer_name(len(layers), FFN_NORM) in made:
+            layers.append(_encoder_layer(made, len(layers)))
+        return cls(
+            model=model,
+            embeddings=Embeddings(made[TOKEN_EMBEDDING], made.get(SEGMENT_EMBEDDING),
+                                  made[POSITION_EMBEDDING], made[EMBEDDING_NORM]),
+            layers=tuple(layers),
+            head=HeadParts(made.get(POOLER), made.get(CLASSIFIER),
+                           made[CLASSIFIER_DROPOUT]))
+
+    @property
+    def dense(self) -> list[Layer]:
+        """The projections of every encoder layer, in the order of computation.
+
+        Six of each; a layer without attention or ffn block has not those.
+        """
+        return [dense for layer in self.layers for block in layer.blocks if block
+                for dense in block.dense]
+
+    @property
+    def stream_readers(self) -> list[Layer]:
+        """The Dense layers that take the residual stream, or a token's vector of it."""
+        readers: list[Layer] = []
+        for layer in self.layers:
+            if layer.attention:
+                readers += layer.attention.projections.values()
+            if layer.ffn:
+                readers.append(layer.ffn.intermediate)
+        return readers + [*filter(None, (self.head.pooler or self.head.classifier,))]
+
+    @property
+    def stream_writers(self) -> list[Layer]:
+        """The Dense layers whose output is added to the residual stream."""
+        return [block.output for layer in self.layers for block in layer.blocks
+                if block]
+
+    @property
+    def stream_norms(self) -> list[Layer]:
+        """The LayerNorms by which the residual stream passes, in order."""
+        return [self.embeddings.norm, *(norm for layer in self.layers for norm in (
+            layer.attention_norm, layer.ffn_norm))]
+
+    @property
+    def hidden_states(self) -> list:
+        """Symbolic outputs <float>[B, T, D] of the embeddings and of each layer."""
+        return [self.embeddings.norm.output,
+                *(layer.ffn_norm.output for layer in self.layers)]
+
+    @property
+    def config(self) -> EncoderConfig:
+        """The sizes; `encoder.build` of it gives a model of the same shapes."""
+        tokens, positions = map(_plain, (self.embeddings.token,
+                                         self.embeddings.position))
+        segments = self.embeddings.segment and _plain(self.embeddings.segment)
+        # What no layer shows is of no consequence.
+        shown = {"head_size": tokens.output_dim}
+        heads, neurons = [], []
+        for layer in self.layers:
+            core = layer.attention and _plain(layer.attention.core)
+            wide = layer.ffn and _plain(layer.ffn.intermediate)
+            heads.append(core.num_heads if core else 0)
+            neurons.append(wide.units if wide else 0)
+            if core:
+                query = _plain(layer.attention.query)
+                shown |= {"head_size": query.units // core.num_heads,
+                          "attention_dropout": core.dropout}
+            if wide:
+                shown["activation"] = wide.activation.__name__
+        return EncoderConfig(
+            family=self.model.name,
+            vocab_size=tokens.input_dim,
+            hidden_size=tokens.output_dim,
+            num_heads=heads,
+            intermediate_sizes=neurons,
+            max_positions=positions.max_positions,
+            type_vocab_size=segments.input_dim if segments else 0,
+            layer_norm_epsilon=_plain(self.embeddings.norm).epsilon,
+            hidden_dropout=_plain(self.model.get_layer(EMBEDDING_DROPOUT)).rate,
+            initializer_range=positions.initializer_range,
+            **shown,
+        )
 
 
 def config_of(model: keras.Model) -> EncoderConfig:
-    """Reads the sizes of a BERT from its layers.
+    """Reads the sizes of an encoder from its layers.
 
     Args:
-        model: made by `bert.build`, or by a pass from such a one.
+        model: made by `encoder.build`, or by a pass from such a one.
 
     Returns:
-        Its config; `bert.build` of it gives a model of the same shapes.
+        Its config; `encoder.build` of it gives a model of the same shapes.
 
     Raises:
-        ValueError: the model is no BERT of tfopt's.
+        ValueError: the model is no encoder of tfopt's.
     """
-    if not is_bert(model):
-        raise ValueError("The model must be a BERT made by tfopt. Received: layers "
-                         f"{[layer.name for layer in model.layers[:5]]}...")
-    # A layer, or the one in a wrapper that trains it.
-    made = {layer.name: getattr(layer, "layer", layer) for layer in model.layers}
+    return Anatomy.of(model).config
 
-    def roles(role):  # that of each layer; None where the layer has not its block
-        return [made.get(layer_name(i, role)) for i in range(num_layers(model))]
 
-    get = made.__getitem__
-    tokens = get(TOKEN_EMBEDDING)
-    positions = get(POSITION_EMBEDDING)
-    attention, intermediate = roles(ATTENTION), roles("intermediate")
-    # What no layer tells is of no consequence.
-    told = {"head_size": tokens.output_dim}
-    for layer, query in zip(attention, roles("query"), strict=True):
-        if layer:
-            told |= {"head_size": query.units // layer.num_heads,
-                     "attention_dropout": layer.dropout}
-    for layer in filter(None, intermediate):
-        told["activation"] = layer.activation.__name__
-    return EncoderConfig(
-        vocab_size=tokens.input_dim,
-        hidden_size=tokens.output_dim,
-        num_heads=[layer.num_heads if layer else 0 for layer in attention],
-        intermediate_sizes=[layer.units if layer else 0 for layer in intermediate],
-        max_positions=positions.max_positions,
-        type_vocab_size=get(SEGMENT_EMBEDDING).input_dim,
-        layer_norm_epsilon=get(EMBEDDING_NORM).epsilon,
-        hidden_dropout=get(EMBEDDING_DROPOUT).rate,
-        initializer_range=positions.initializer_range,
-        **told,
-    )
+def _encoder_layer(made: Mapping[str, Layer], index: int) -> EncoderLayer:
+    def role(name):
+        return made.get(layer_name(index, name))
+
+    norms = role(ATTENTION_NORM), role(FFN_NORM)
+    attention = role(ATTENTION) and Attention(
+        role(QUERY), role(KEY), role(VALUE), role(ATTENTION), role(ATTENTION_OUTPUT),
+        norms[0])
+    ffn = role(INTERMEDIATE) and Ffn(role(INTERMEDIATE), role(FFN_OUTPUT), norms[1])
+    return EncoderLayer(attention, ffn, *norms)
+
+
+def _plain(layer: Layer) -> Layer:
+    """A layer, or the one in a wrapper that trains it."""
+    return getattr(layer, "layer", layer)

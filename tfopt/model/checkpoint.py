@@ -18,7 +18,8 @@ import zipfile
 from pathlib import Path
 
 from tfopt.backend import keras
-from tfopt.model import anatomy, config, encoder, heads, tensor_files
+from tfopt.model import config, encoder, heads, tensor_files
+from tfopt.model.anatomy import Anatomy
 from tfopt.model.heads import Head
 from tfopt.types import PathLike
 
@@ -123,7 +124,7 @@ def save(model: keras.Model, path: PathLike) -> None:
     with tempfile.TemporaryDirectory(dir=path, prefix=".partial-") as temporary:
         model.save(os.path.join(temporary, KERAS_FILE), save_format="keras")
         names = [KERAS_FILE]
-        if anatomy.is_bert(model):
+        if Anatomy.known(model):
             Path(temporary, CONFIG_FILE).write_text(_about(model), encoding="utf-8")
             names.append(CONFIG_FILE)
         for name in names:
@@ -136,7 +137,7 @@ def _about(model: keras.Model) -> str:
     """What a model is, for a reader of its directory; nothing here reads it."""
     head = heads.head_of(model)
     return json.dumps({
-        **dataclasses.asdict(anatomy.config_of(model)),
+        **dataclasses.asdict(Anatomy.of(model).config),
         "classifier_dropout": head.dropout, "num_labels": head.outputs,
         "head_reads": head.reads, "head_pooler": head.pooler}, indent=2) + "\n"
 
@@ -178,13 +179,13 @@ def _load_own(path: Path, num_labels: int | None, head: Head | None, seed: int
     except Exception as error:  # zip, HDF5 and Keras each raise their own
         raise ValueError("The saved model cannot be read. Received: "
                          f"{path / KERAS_FILE}: {error}") from error
-    if not anatomy.is_bert(model):
+    if not Anatomy.known(model):
         return model
     own = heads.head_of(model)
     wanted = head or own.with_outputs(num_labels)
     if wanted == own:
         return model
-    fresh = encoder.build(anatomy.config_of(model), wanted, seed)
+    fresh = encoder.build(Anatomy.of(model).config, wanted, seed)
     for layer in fresh.layers:
         if heads.keeps(layer.name, own, wanted):
             layer.set_weights(model.get_layer(layer.name).get_weights())

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from typing import Any
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
@@ -27,6 +26,8 @@ class EncoderConfig:
     """Sizes and constants of an encoder, without what stands on it (`heads.Head`).
 
     Attributes:
+        family: name of the module of `model.families` whose checkpoints it is of; the
+            model's name.
         vocab_size: V, rows of the token embedding.
         hidden_size: D, width of the residual stream.
         num_heads: H of each layer; its length is the number of layers. 0 where a layer
@@ -34,7 +35,7 @@ class EncoderConfig:
         intermediate_sizes: F of each layer; 0 where it has no ffn block.
         head_size: K, width of one head.
         max_positions: longest input, in tokens.
-        type_vocab_size: number of segments.
+        type_vocab_size: number of segments; 0 for none, nor an input of them.
         activation: of the ffn: "gelu" (erf), "gelu_tanh", "relu" or "silu", or
             another library's name for one of them.
         layer_norm_epsilon: added to the variance.
@@ -55,6 +56,7 @@ class EncoderConfig:
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
+    family: str = "bert"
 
     def __post_init__(self):
         """Checks the rules between the fields.
@@ -66,10 +68,14 @@ class EncoderConfig:
         object.__setattr__(self, "intermediate_sizes", tuple(self.intermediate_sizes))
         object.__setattr__(self, "activation", _ACTIVATION_ALIASES.get(
             str(self.activation), self.activation))
-        for name in ("vocab_size", "hidden_size", "head_size", "max_positions",
-                     "type_vocab_size"):
+        for name in ("vocab_size", "hidden_size", "head_size", "max_positions"):
             _require(_is_size(getattr(self, name)), "a positive whole number", self,
                      name)
+        segments = self.type_vocab_size
+        _require(_is_size(segments) or (segments == 0 and type(segments) is int),
+                 "a whole number from 0", self, "type_vocab_size")
+        _require(isinstance(self.family, str) and self.family.isidentifier(),
+                 "the name of a family", self, "family")
         for name in ("num_heads", "intermediate_sizes"):
             _require(all(size == 0 or _is_size(size) for size in getattr(self, name)),
                      "whole numbers from 0, one a layer", self, name)
@@ -126,52 +132,6 @@ class EncoderConfig:
             intermediate_sizes=(intermediate_size,) * num_layers,
             head_size=hidden_size // num_heads,
             **others,
-        )
-
-    @classmethod
-    def from_published(cls, fields: Mapping[str, Any]) -> EncoderConfig:
-        """Reads the JSON of a Hugging Face `config.json` or a `bert_config.json`.
-
-        Args:
-            fields: the parsed JSON.
-
-        Returns:
-            The config.
-
-        Raises:
-            ValueError: a field is missing, not a BERT's, or breaks a rule.
-        """
-        kind = fields.get("model_type", "bert")
-        if kind != "bert":
-            raise ValueError(
-                f"Only the BERT architecture is read. Received: model_type={kind!r}")
-        positions = fields.get("position_embedding_type", "absolute")
-        if positions != "absolute":
-            raise ValueError("Only absolute positions are supported. Received: "
-                             f"position_embedding_type={positions!r}")
-        sizes = ("vocab_size", "hidden_size", "num_hidden_layers",
-                 "num_attention_heads", "intermediate_size")
-        missing = [name for name in sizes if name not in fields]
-        if missing:
-            raise ValueError(
-                f"A BERT config must give {missing}. Received: {sorted(fields)}")
-        for name in sizes:
-            if not _is_size(fields[name]):
-                raise ValueError(f"`{name}` must be a positive whole number. Received: "
-                                 f"{name}={fields[name]!r}")
-        return cls.uniform(
-            vocab_size=fields["vocab_size"],
-            hidden_size=fields["hidden_size"],
-            num_layers=fields["num_hidden_layers"],
-            num_heads=fields["num_attention_heads"],
-            intermediate_size=fields["intermediate_size"],
-            max_positions=fields.get("max_position_embeddings", 512),
-            type_vocab_size=fields.get("type_vocab_size", 2),
-            activation=fields.get("hidden_act", "gelu"),
-            layer_norm_epsilon=fields.get("layer_norm_eps", 1e-12),
-            hidden_dropout=fields.get("hidden_dropout_prob", 0.1),
-            attention_dropout=fields.get("attention_probs_dropout_prob", 0.1),
-            initializer_range=fields.get("initializer_range", 0.02),
         )
 
     def to_json(self) -> str:

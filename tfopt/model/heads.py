@@ -11,10 +11,12 @@ import dataclasses
 from collections.abc import Mapping
 
 from tfopt.backend import keras
-from tfopt.model import anatomy, layers
+from tfopt.model import layer_names, layers
+from tfopt.model.anatomy import Anatomy
 from tfopt.types import check_fields
 
 READS = ("first", "all", "mean")
+_READ_BY = {"first": layer_names.FIRST_TOKEN, "mean": layer_names.MEAN_TOKENS}
 POOLERS = ("tanh", "gelu", "gelu_tanh", "relu", "silu")
 
 
@@ -73,12 +75,13 @@ def keeps(name: str, trained: Head, wanted: Head) -> bool:
         trained: the head that was trained.
         wanted: the head to build.
     """
-    if name == anatomy.POOLER:
-        return (wanted.reads, wanted.pooler) == (trained.reads, trained.pooler)
-    if name == anatomy.CLASSIFIER:
+    if name == layer_names.POOLER:
+        return wanted.pooler is not None and (
+            (wanted.reads, wanted.pooler) == (trained.reads, trained.pooler))
+    if name == layer_names.CLASSIFIER:
         return wanted.replace(dropout=trained.dropout) == trained
-    return name not in (anatomy.FIRST_TOKEN, anatomy.MEAN_TOKENS, anatomy.HEAD_TOKENS,
-                        anatomy.CLASSIFIER_DROPOUT)
+    return name not in (*_READ_BY.values(), layer_names.HEAD_TOKENS,
+                        layer_names.CLASSIFIER_DROPOUT)
 
 
 def read_by(layer: Mapping[str, keras.layers.Layer], x, mask):
@@ -92,7 +95,7 @@ def read_by(layer: Mapping[str, keras.layers.Layer], x, mask):
     Returns:
         <float>[B, D]; x itself where the head reads all tokens.
     """
-    for name in (anatomy.FIRST_TOKEN, anatomy.MEAN_TOKENS):
+    for name in _READ_BY.values():
         if name in layer:
             return layer[name]([x, mask])
     return x
@@ -109,11 +112,11 @@ def output_of(layer: Mapping[str, keras.layers.Layer], x, *, dropout: bool = Fal
     Returns:
         <float>[..., C]; [..., D] where there is no classifier.
     """
-    if anatomy.POOLER in layer:
-        x = layer[anatomy.POOLER](x)
+    if layer_names.POOLER in layer:
+        x = layer[layer_names.POOLER](x)
     if dropout:
-        x = layer[anatomy.CLASSIFIER_DROPOUT](x)
-    return layer[anatomy.CLASSIFIER](x) if anatomy.CLASSIFIER in layer else x
+        x = layer[layer_names.CLASSIFIER_DROPOUT](x)
+    return layer[layer_names.CLASSIFIER](x) if layer_names.CLASSIFIER in layer else x
 
 
 def head_of(model: keras.Model) -> Head:
@@ -128,16 +131,14 @@ def head_of(model: keras.Model) -> Head:
     Raises:
         ValueError: the model is no encoder of tfopt's.
     """
-    anatomy.config_of(model)
+    parts = Anatomy.of(model).head
     # A layer, or the one in a wrapper that trains it.
-    layer = {layer.name: getattr(layer, "layer", layer) for layer in model.layers}
-    reads = "all"
-    for name, word in ((anatomy.FIRST_TOKEN, "first"), (anatomy.MEAN_TOKENS, "mean")):
-        reads = word if name in layer else reads
-    pooler, classifier = layer.get(anatomy.POOLER), layer.get(anatomy.CLASSIFIER)
+    pooler, classifier, dropout = (getattr(layer, "layer", layer) for layer in (
+        parts.pooler, parts.classifier, parts.dropout))
+    names = {layer.name for layer in model.layers}
+    reads = next((word for word, name in _READ_BY.items() if name in names), "all")
     return Head(outputs=classifier and classifier.units, reads=reads,
-                pooler=pooler and pooler.activation.__name__,
-                dropout=layer[anatomy.CLASSIFIER_DROPOUT].rate)
+                pooler=pooler and pooler.activation.__name__, dropout=dropout.rate)
 
 
 def make(head: Head, width: int, add, dense) -> None:
@@ -149,14 +150,13 @@ def make(head: Head, width: int, add, dense) -> None:
         add: takes a layer.
         dense: makes and takes a Dense of a name, units and activation.
     """
-    if head.reads == "first":
-        add(layers.FirstToken(name=anatomy.FIRST_TOKEN))
-    elif head.reads == "mean":
-        add(layers.MeanTokens(name=anatomy.MEAN_TOKENS))
+    if head.reads in _READ_BY:
+        kind = {"first": layers.FirstToken, "mean": layers.MeanTokens}[head.reads]
+        add(kind(name=_READ_BY[head.reads]))
     if head.pooler:
-        dense(anatomy.POOLER, width, head.pooler)
-    add(layers.Dropout(head.dropout, name=anatomy.CLASSIFIER_DROPOUT))
+        dense(layer_names.POOLER, width, head.pooler)
+    add(layers.Dropout(head.dropout, name=layer_names.CLASSIFIER_DROPOUT))
     if head.outputs:
-        dense(anatomy.CLASSIFIER, head.outputs)
+        dense(layer_names.CLASSIFIER, head.outputs)
     if head.reads == "first":
-        add(layers.HeadTokens(name=anatomy.HEAD_TOKENS))
+        add(layers.HeadTokens(name=layer_names.HEAD_TOKENS))

@@ -1,10 +1,13 @@
-"""The layers of a BERT wired for inference: fewer operations, and such as bear int8."""
+"""Layers of the inference wiring: fewer operations, and those that bear int8."""
 
 from __future__ import annotations
 
 from tfopt.backend import keras, tf
 from tfopt.model.layers import batch_size
 
+# Of the operations on outlier channels. It is in the names, and so in the bytes, of
+# exported files: "massive activations", Sun et al. 2024, arXiv:2402.17762.
+OUTLIER_SCOPE = "massive"
 # Below every number of a model, above float32's infinity.
 LOWEST = -3e38
 
@@ -74,7 +77,7 @@ class SplitDense(keras.layers.Layer):
         kept = 1.0 - members(self.channels, self.dense.units)
         main = tf.nn.bias_add(tf.matmul(inputs, self.dense.kernel * kept),
                               self.dense.bias * kept)
-        with tf.name_scope("massive"):
+        with tf.name_scope(OUTLIER_SCOPE):
             own = tf.nn.bias_add(
                 tf.matmul(inputs, tf.gather(self.dense.kernel, self.channels, axis=1)),
                 tf.gather(self.dense.bias, self.channels))

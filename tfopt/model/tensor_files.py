@@ -1,35 +1,54 @@
-"""Checkpoints as others publish them -> keras.Model: Hugging Face's and Google's."""
+"""Checkpoints as others publish them -> keras.Model: Hugging Face's and Google's.
+
+Only files are read here; what their tensors are is for a family (`model.families`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from absl import logging
 
 from tfopt.backend import keras, tf
-from tfopt.model import anatomy, encoder, heads
-from tfopt.model.anatomy import layer_name
+from tfopt.model import encoder, heads
 from tfopt.model.config import EncoderConfig
+from tfopt.model.families import registry
+from tfopt.model.families.base import Source
 from tfopt.model.heads import Head
+from tfopt.model.layer_names import CLASSIFIER
 
 # A file that is cut short raises IndexError.
 _TENSORFLOW_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
+# Of tensors that a classifier may be in, which a family must not pass over in silence.
+_LIKE_A_CLASSIFIER = re.compile(r"classif|out_proj|scor(e|er)\b|logits|qa_outputs")
 
-# Role in a layer -> names in the Hugging Face and in the Google checkpoint, alike.
-LAYER_NAMES = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    anatomy.ATTENTION_NORM: "attention.output.LayerNorm",
-    "intermediate": "intermediate.dense",
-    "ffn_output": "output.dense",
-    anatomy.FFN_NORM: "output.LayerNorm",
-}
+
+class Tensors(Protocol):
+    """The tensors of a file, under the names that Hugging Face gives them.
+
+    Attributes:
+        file: whose they are.
+        names: of all.
+    """
+
+    file: Path
+    names: set[str]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor, <float32>.
+
+        Raises:
+            ValueError: it is missing or damaged.
+        """
 
 
 def load_hugging_face(path: Path, num_labels: int | None, head: Head | None, seed: int
@@ -37,7 +56,14 @@ def load_hugging_face(path: Path, num_labels: int | None, head: Head | None, see
     """Loads `config.json` with `model.safetensors`; as `checkpoint.load` says."""
     _check_files(path, "config.json")
     with _safetensors(path / "model.safetensors") as tensors:
-        return _read_hugging_face(path, tensors, num_labels, head, seed)
+        return _load(path / "config.json", tensors, num_labels, head, seed)
+
+
+def load_google(path: Path, num_labels: int | None, head: Head | None, seed: int
+                ) -> keras.Model:
+    """Loads `bert_config.json` with `*.ckpt.*`; as `checkpoint.load` says."""
+    prefix = str(sorted(path.glob("*.ckpt.index"))[0]).removesuffix(".index")
+    return _load(path / "bert_config.json", _Google(prefix), num_labels, head, seed)
 
 
 def labels(file: Path) -> list[str] | None:
@@ -57,115 +83,42 @@ def labels(file: Path) -> list[str] | None:
     return found
 
 
-def _read_hugging_face(path, tensors, num_labels, head, seed) -> keras.Model:
-    fields = _read_json(path / "config.json")
-    names = set(tensors.keys())
-    prefix = next((p for p in ("", "bert.", "model.bert.")
-                   if f"{p}embeddings.word_embeddings.weight" in names), None)
-    if prefix is None:
-        raise ValueError("The weights must be a BERT's. Received: "
-                         f"{path / 'model.safetensors'} with {sorted(names)[:3]}...")
-    old_norm = f"{prefix}embeddings.LayerNorm.gamma" in names
-
-    def read(name: str) -> np.ndarray:
-        if old_norm and ".LayerNorm." in name:
-            name = name.replace(".weight", ".gamma").replace(".bias", ".beta")
-        if name not in names:
-            raise ValueError(f"A weight is missing. Received: "
-                             f"{path / 'model.safetensors'} without {name!r}")
-        return np.asarray(tensors.get_tensor(name)).astype(np.float32)
-
-    trained = (tensors.get_slice("classifier.bias").get_shape()[0]
-               if "classifier.bias" in names else 0)
-    settings = _config(path / "config.json", fields)
-    _check_vocabulary(path, settings)
-    own = _head(fields, trained)
-    wanted = head or own.with_outputs(num_labels)
-    model = encoder.build(settings, wanted, seed)
-
-    def kernel(name):
-        return read(f"{name}.weight").T
-
-    def norm(name):
-        return [read(f"{name}.weight"), read(f"{name}.bias")]
-
-    values = {
-        anatomy.TOKEN_EMBEDDING: [read(f"{prefix}embeddings.word_embeddings.weight")],
-        anatomy.SEGMENT_EMBEDDING: [
-            read(f"{prefix}embeddings.token_type_embeddings.weight")],
-        anatomy.POSITION_EMBEDDING: [
-            read(f"{prefix}embeddings.position_embeddings.weight")],
-        anatomy.EMBEDDING_NORM: norm(f"{prefix}embeddings.LayerNorm"),
-    }
-    for i in range(settings.num_layers):
-        for role, published in LAYER_NAMES.items():
-            name = f"{prefix}encoder.layer.{i}.{published}"
-            values[layer_name(i, role)] = norm(name) if "Norm" in published else [
-                kernel(name), read(f"{name}.bias")]
-    if f"{prefix}pooler.dense.weight" in names and heads.keeps(
-            anatomy.POOLER, own, wanted):
-        values[anatomy.POOLER] = [kernel(f"{prefix}pooler.dense"),
-                                  read(f"{prefix}pooler.dense.bias")]
-    if trained and heads.keeps(anatomy.CLASSIFIER, own, wanted):
-        values[anatomy.CLASSIFIER] = [kernel("classifier"), read("classifier.bias")]
-    _assign(model, values, path / "model.safetensors")
-    return model
-
-
-def load_google(path: Path, num_labels: int | None, head: Head | None, seed: int
-                ) -> keras.Model:
-    """Loads `bert_config.json` with `*.ckpt.*`; as `checkpoint.load` says."""
-    prefix = str(sorted(path.glob("*.ckpt.index"))[0]).removesuffix(".index")
+def _load(about: Path, tensors: Tensors, num_labels: int | None, head: Head | None,
+          seed: int) -> keras.Model:
+    fields = _read_json(about)
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        names = set(reader.get_variable_to_shape_map())
-    except _TENSORFLOW_ERRORS as error:
-        raise ValueError("The TensorFlow checkpoint cannot be read. Received: "
-                         f"{prefix}: {error}") from error
-
-    def read(name: str) -> np.ndarray:
-        if name not in names:
-            raise ValueError("A weight is missing. Received: "
-                             f"{prefix} without {name!r}")
-        try:
-            return reader.get_tensor(name)
-        except _TENSORFLOW_ERRORS as error:
-            raise ValueError("The TensorFlow checkpoint is damaged. Received: "
-                             f"{prefix}: {name}: {error}") from error
-
-    trained = (reader.get_variable_to_shape_map()["output_bias"][0]
-               if {"output_bias", "output_weights"} <= names else 0)
-    file = path / "bert_config.json"
-    fields = _read_json(file)
-    settings = _config(file, fields)
-    _check_vocabulary(path, settings)
-    own = _head(fields, trained)
+        family = registry.of(fields)
+        config = family.config(fields)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{about}: {error}") from error
+    _check_vocabulary(about.parent, config)
+    try:
+        sources = family.weights(config, tensors.names)
+    except ValueError as error:
+        raise ValueError(f"{tensors.file}: {error}") from error
+    _warn_of_other_classifiers(tensors, sources)
+    trained = (tensors.shape(sources[CLASSIFIER].tensors[-1])[0]
+               if CLASSIFIER in sources else None)
+    own = family.head(fields, trained)
     wanted = head or own.with_outputs(num_labels)
-    model = encoder.build(settings, wanted, seed)
-
-    def norm(name):
-        return [read(f"{name}/gamma"), read(f"{name}/beta")]
-
-    def dense(name):
-        return [read(f"{name}/kernel"), read(f"{name}/bias")]
-
-    values = {
-        anatomy.TOKEN_EMBEDDING: [read("bert/embeddings/word_embeddings")],
-        anatomy.SEGMENT_EMBEDDING: [read("bert/embeddings/token_type_embeddings")],
-        anatomy.POSITION_EMBEDDING: [read("bert/embeddings/position_embeddings")],
-        anatomy.EMBEDDING_NORM: norm("bert/embeddings/LayerNorm"),
-    }
-    if heads.keeps(anatomy.POOLER, own, wanted):
-        values[anatomy.POOLER] = dense("bert/pooler/dense")
-    for i in range(settings.num_layers):
-        for role, published in LAYER_NAMES.items():
-            name = f"bert/encoder/layer_{i}/{published.replace('.', '/')}"
-            values[layer_name(i, role)] = (
-                norm(name) if "Norm" in published else dense(name))
-    if trained and heads.keeps(anatomy.CLASSIFIER, own, wanted):
-        values[anatomy.CLASSIFIER] = [read("output_weights").T, read("output_bias")]
-    _assign(model, values, Path(prefix))
+    model = encoder.build(config, wanted, seed)
+    _assign(model, {name: _read(tensors, source) for name, source in sources.items()
+                    if heads.keeps(name, own, wanted)}, tensors.file)
     return model
+
+
+def _read(tensors: Tensors, source: Source) -> list[np.ndarray]:
+    first, *others = map(tensors.read, source.tensors)
+    return [first.T if source.transposed else first, *others]
+
+
+def _warn_of_other_classifiers(tensors: Tensors, sources: Mapping[str, Source]) -> None:
+    known = {name for source in sources.values() for name in source.tensors}
+    others = sorted(name for name in tensors.names - known
+                    if _LIKE_A_CLASSIFIER.search(name))
+    if others:
+        logging.warning("%s: a head that is not read: %s", tensors.file,
+                        ", ".join(others))
 
 
 def _assign(model: keras.Model, values: Mapping[str, list], source: Path) -> None:
@@ -182,21 +135,6 @@ def _assign(model: keras.Model, values: Mapping[str, list], source: Path) -> Non
              if layer.weights and layer.name not in values]
     if fresh:
         logging.info("%s: fresh weights for %s", source, ", ".join(fresh))
-
-
-def _head(fields: Mapping, trained: int) -> Head:
-    """The checkpoint's own head, of as many classes as were trained, or 2."""
-    dropout = fields.get("classifier_dropout")
-    if dropout is None:
-        dropout = fields.get("hidden_dropout_prob", 0.1)
-    return Head(outputs=trained or 2, dropout=dropout)
-
-
-def _config(file: Path, fields: Mapping) -> EncoderConfig:
-    try:
-        return EncoderConfig.from_published(fields)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file}: {error}") from error
 
 
 def _check_files(path: Path, *names: str) -> None:
@@ -230,13 +168,84 @@ def _read_json(file: Path) -> dict:
     return fields
 
 
+class _Safetensors:
+    """An open `.safetensors`."""
+
+    def __init__(self, file: Path, tensors):
+        self.file = file
+        self._tensors = tensors
+        # As the first releases called the weights of a LayerNorm.
+        self._own = {re.sub(r"(LayerNorm\.)(gamma|beta)$", _renamed, name): name
+                     for name in tensors.keys()}
+        self.names = set(self._own)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors.get_slice(self._own[name]).get_shape())
+
+    def read(self, name: str) -> np.ndarray:
+        if name not in self.names:
+            raise ValueError("A weight is missing. Received: "
+                             f"{self.file} without {name!r}")
+        return np.asarray(self._tensors.get_tensor(self._own[name])).astype(np.float32)
+
+
+class _Google:
+    """A TensorFlow checkpoint, whose kernels are [in, out].
+
+    Args:
+        prefix: of its files.
+    """
+
+    def __init__(self, prefix: str):
+        self.file = Path(prefix)
+        try:
+            self._reader = tf.train.load_checkpoint(prefix)
+            self._shapes = self._reader.get_variable_to_shape_map()
+        except _TENSORFLOW_ERRORS as error:
+            raise ValueError("The TensorFlow checkpoint cannot be read. Received: "
+                             f"{prefix}: {error}") from error
+        self._own = {_as_hugging_face(name): name for name in self._shapes}
+        self.names = set(self._own)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        own = self._own[name]
+        shape = tuple(self._shapes[own])
+        return shape[::-1] if own.endswith("/kernel") else shape
+
+    def read(self, name: str) -> np.ndarray:
+        if name not in self.names:
+            raise ValueError("A weight is missing, which Hugging Face calls so. "
+                             f"Received: {self.file} without {name!r}")
+        own = self._own[name]
+        try:
+            tensor = self._reader.get_tensor(own)
+        except _TENSORFLOW_ERRORS as error:
+            raise ValueError("The TensorFlow checkpoint is damaged. Received: "
+                             f"{self.file}: {own}: {error}") from error
+        return tensor.T if own.endswith("/kernel") else tensor
+
+
+def _as_hugging_face(name: str) -> str:
+    """The name of a variable of Google's checkpoint as Hugging Face has it."""
+    name = {"output_weights": "classifier/weight",
+            "output_bias": "classifier/bias"}.get(name, name)
+    name = re.sub(r"(LayerNorm/)(gamma|beta)$", _renamed, name)
+    name = re.sub(r"(/\w+_embeddings|/kernel)$",
+                  lambda match: match[1].replace("/kernel", "") + "/weight", name)
+    return re.sub(r"/layer_(\d+)/", r"/layer/\1/", name).replace("/", ".")
+
+
+def _renamed(match: re.Match) -> str:
+    return match[1] + {"gamma": "weight", "beta": "bias"}[match[2]]
+
+
 @contextlib.contextmanager
-def _safetensors(file: Path) -> Iterator:
+def _safetensors(file: Path) -> Iterator[_Safetensors]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, "np") as tensors:
-            yield tensors
+            yield _Safetensors(file, tensors)
     except (SafetensorError, OSError) as error:
         raise ValueError("The safetensors file is truncated or damaged. Received: "
                          f"{file}: {error}") from error

@@ -18,7 +18,7 @@ import numpy as np
 
 from tfopt import tasks
 from tfopt.data import corpus
-from tfopt.data.tokenizer import Tokenizer, from_directory
+from tfopt.data.tokenizer import Encoded, Tokenizer, from_directory
 from tfopt.export.interpreter import Interpreter
 from tfopt.files import write_whole
 from tfopt.serve import manifest
@@ -137,8 +137,9 @@ class Bundle:
             ValueError: what should be lists of texts is not, or texts and pairs differ
                 in number.
         """
-        outputs = self.outputs(texts, pairs)
-        return self.task.decode(outputs) if len(outputs) else []
+        encoded = self._encode(texts, pairs)
+        return (self.task.decode(self._outputs(encoded), encoded) if encoded.ids
+                else [])
 
     def outputs(self, texts: Sequence[str], pairs: Sequence[str] | None = None
                 ) -> np.ndarray:
@@ -147,7 +148,12 @@ class Bundle:
         Raises:
             ValueError: as `predict`.
         """
-        encoded = self.tokenizer.encode(texts, pairs, max_length=self.max_length)
-        if not encoded.ids:
-            return np.zeros([0, self.task.outputs], np.float32)
+        encoded = self._encode(texts, pairs)
+        return (self._outputs(encoded) if encoded.ids
+                else np.zeros([0, self.task.outputs], np.float32))
+
+    def _encode(self, texts, pairs) -> Encoded:
+        return self.tokenizer.encode(texts, pairs, max_length=self.max_length)
+
+    def _outputs(self, encoded: Encoded) -> np.ndarray:
         return self._interpreter.logits(encoded.ids, encoded.first_lengths)

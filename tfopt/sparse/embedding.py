@@ -20,7 +20,7 @@ import numpy as np
 
 from tfopt.backend import keras, tf
 
-NAME = "token_embedding"
+NAME = "tokens"
 _WHERE = ("Tokens are looked up by a SparseCore only on a TPU that has one (v5p, v6e), "
           "under tf.distribute.TPUStrategy.")
 _CORES = 4  # of a chip that does not tell, as TensorFlow assumes

@@ -144,6 +144,26 @@ class Task(abc.ABC):
                 f"and read {own.reads!r} tokens. Received: outputs={head.outputs}, "
                 f"reads={head.reads!r}")
 
+    def check_outputs(self, shape: Sequence[int | None]) -> None:
+        """Checks that what a model gives can be answers of this task.
+
+        Args:
+            shape: of a model's output, [B, outputs], or [B, T, outputs] of a head that
+                reads all tokens. A task without its fields, of no outputs yet, takes
+                any.
+
+        Raises:
+            ValueError: the shape is another.
+        """
+        if not self.outputs:
+            return
+        tokens = [None] if self.head().reads == "all" else []
+        own = (None, *tokens, self.outputs)
+        if (len(shape), shape[-1]) != (len(own), own[-1]):
+            raise ValueError(f"A model of the task {self.name()!r} must give outputs "
+                             f"of shape {own}. Received: a model that gives "
+                             f"{tuple(shape)}")
+
     def with_guesses(self, outputs: Any, targets: Any) -> Any:
         """Targets, with the model's guesses where there are none.
 

@@ -17,7 +17,7 @@ from absl import logging
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.structure import hidden_width
-from tfopt.model import anatomy
+from tfopt.model import config_of
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
 from tfopt.types import BatchSource, check_fields
@@ -31,10 +31,10 @@ class HiddenWidth(Pass):
         width: how many stay, a multiple of `multiple` below the model's.
         keep: instead, the fraction in (0, 1) of them that stays; rounded down to a
             multiple.
-        multiple: of which the width is one. In exports of 4 bits, so many inputs of a
+        multiple: of which the width is one. In exports of 4 bits, 32 inputs of a
             kernel share a scale, and kernels of other widths keep 8 bits; the parts in
             which the runtime computes products are of 8 or 16.
-        score: one of `hidden_width.SCORES`, by which the highest stay.
+        score: one of `hidden_width.WIDTH_SCORES`, by which the highest stay.
         examples: how many score the dimensions, and fit the kernels.
         reconstruct: whether the kernels that read the stream are fitted to the model
             before.
@@ -64,8 +64,8 @@ class HiddenWidth(Pass):
         check_fields(self, {
             "multiple": (self.multiple >= 1, "at least 1"),
             "keep": (self.keep is None or 0 < self.keep < 1, "a fraction in (0, 1)"),
-            "score": (self.score in hidden_width.SCORES,
-                      f"one of {hidden_width.SCORES}"),
+            "score": (self.score in hidden_width.WIDTH_SCORES,
+                      f"one of {hidden_width.WIDTH_SCORES}"),
             "examples": (self.examples >= 1, "at least 1"),
             "epochs": (self.epochs is None or self.epochs >= 0, "at least 0, or None"),
         })
@@ -89,7 +89,7 @@ class HiddenWidth(Pass):
         small = hidden_width.narrow(model, kept, pooled)
         if self.reconstruct:
             hidden_width.reconstruct(model, small, pooled, context.train, self.examples)
-        note = f"{len(kept)} of {anatomy.config_of(model).hidden_size} dimensions stay"
+        note = f"{len(kept)} of {config_of(model).hidden_size} dimensions stay"
         logging.info("Of the residual stream, %s", note)
         context.fit(small, self.epochs)
         shapes = {layer.name: [w.shape for w in layer.weights]
@@ -115,7 +115,7 @@ class HiddenWidth(Pass):
         Raises:
             ValueError: the model is not wider than asked, or no multiple is as narrow.
         """
-        whole = anatomy.config_of(model).hidden_size
+        whole = config_of(model).hidden_size
         width = self.width
         if width is None:
             width = int(self.keep * whole) // self.multiple * self.multiple

@@ -32,7 +32,8 @@ from tfopt.compress.structure import importance, search
 from tfopt.compress.structure.least_squares import reconstruct
 from tfopt.compress.structure.slicing import Kept, cut, drop_empty_layers
 from tfopt.files import write_whole
-from tfopt.model import EncoderConfig, anatomy
+from tfopt.model import EncoderConfig, config_of
+from tfopt.model.anatomy import Anatomy
 from tfopt.train.distill import losses
 from tfopt.types import check_fields
 
@@ -48,20 +49,20 @@ class Structured(Pass):
         keep: fraction in (0, 1) of the encoder's multiplications to keep.
         target_speedup: how many times faster than the given model, above 1.
         target_latency_ms: milliseconds of a request, above 0.
-        score: one of `importance.SCORES`.
+        score: one of `importance.UNIT_SCORES`.
         examples: how many score the units, and fit the projections.
         reconstruct: whether the output projections are fitted to the model before.
         steps: cuts on the way to the target, each by the same factor.
         step_epochs: epochs of training after each cut but the last; with 0 each is
             scored on what the one before left, without training.
         epochs: epochs after the last; None for the settings', 0 for no training at all.
-        neurons_multiple: an ffn keeps a multiple of so many; the runtime's products
-            are computed in such parts.
+        neurons_multiple: an ffn keeps a multiple of this; the runtime's products are
+            computed in parts of it.
         heads_multiple: the same of heads.
         empty_blocks: whether a layer may lose its whole attention or ffn block.
         search_depth: whether structures of fewer layers, those at even steps, are cut
             and fitted too, for the one whose loss is the least in truth: where most is
-            to go, the loss foretold says little. Each takes as long as the first.
+            to go, the predicted loss says little. Each takes as long as the first.
     """
 
     keep: float | None = None
@@ -102,7 +103,8 @@ class Structured(Pass):
                                "above 1"),
             "target_latency_ms": (self.target_latency_ms is None
                                   or self.target_latency_ms > 0, "above 0"),
-            "score": (self.score in importance.SCORES, f"one of {importance.SCORES}"),
+            "score": (self.score in importance.UNIT_SCORES,
+                      f"one of {importance.UNIT_SCORES}"),
             **{name: (getattr(self, name) >= 1, "at least 1") for name in (
                 "examples", "steps", "neurons_multiple", "heads_multiple")},
             "step_epochs": (self.step_epochs >= 0, "at least 0"),
@@ -138,7 +140,7 @@ class Structured(Pass):
                 no BERT of plain layers.
         """
         self.resolve(context)
-        config = anatomy.config_of(model)
+        config = config_of(model)
         costs_of = _without_empty_layers(
             multiplications if self.keep else context.get("costs"))
         before = costs_of(config).whole(config)
@@ -252,7 +254,7 @@ class _Choice:
         return cls(Kept(**kept), tuple(map(tuple, fields["head_scores"])))
 
 
-def _rises(block: importance.Block) -> tuple[float, ...]:
+def _rises(block: importance.UnitScores) -> tuple[float, ...]:
     """The rise of the loss when a unit goes, after those before it: by unit."""
     return tuple(np.diff(block.loss)[np.argsort(block.order)].tolist())
 
@@ -274,19 +276,16 @@ def _facts(config: EncoderConfig, left: EncoderConfig, costs: Costs,
 
 
 def _outcome(before: keras.Model, after: keras.Model, facts: dict) -> Outcome:
-    names = {layer.name for layer in before.layers}
     touched, skipped = [], {}
-    for i, heads in enumerate(facts["heads_kept"]):
-        fewer_heads = len(heads) < facts["num_heads"][i]
-        fewer_neurons = facts["neurons_kept"][i] < facts["intermediate_sizes"][i]
-        for role in anatomy.DENSE_ROLES:
-            name = anatomy.layer_name(i, role)
-            if name not in names:
-                continue
-            if fewer_neurons if anatomy.is_in_ffn(name) else fewer_heads:
-                touched.append(name)
-            else:
-                skipped[name] = "all of it matters more than what went"
+    for i, layer in enumerate(Anatomy.of(before).layers):
+        fewer = (len(facts["heads_kept"][i]) < facts["num_heads"][i],
+                 facts["neurons_kept"][i] < facts["intermediate_sizes"][i])
+        for block, smaller in zip(layer.blocks, fewer, strict=True):
+            for name in (dense.name for dense in block.dense) if block else ():
+                if smaller:
+                    touched.append(name)
+                else:
+                    skipped[name] = "all of it matters more than what went"
     old, new = facts["predicted_before"], facts["predicted"]
     times = f" ({old / new:.2f}x)" if new else ""
     heads = ", ".join(str(len(kept)) for kept in facts["heads_kept"])

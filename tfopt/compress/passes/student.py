@@ -22,7 +22,8 @@ from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.samples import mean_loss, with_targets
 from tfopt.compress.structure.slicing import shorten
-from tfopt.model import anatomy
+from tfopt.model import config_of
+from tfopt.model.anatomy import Anatomy
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
 from tfopt.train.distill import losses
@@ -38,7 +39,7 @@ class Student(Pass):
     Attributes:
         layers: how many to keep, at least 1 and fewer than there are.
         which: "even", the last one and those at even steps before; "first" or "last",
-            so many from that end; "cheapest", those left when the layer whose removal
+            that many from that end; "cheapest", those left when the layer whose removal
             raises the loss least has gone, again and again.
         examples: how many of train that loss is measured on.
         epochs: of training; None for the settings', 0 for none.
@@ -91,7 +92,8 @@ class Student(Pass):
         """
         self.resolve(context)
         kept = self.choose(model, context.train, context.task)
-        logging.info("Encoder layers kept, of %d: %s", anatomy.num_layers(model), kept)
+        logging.info("Encoder layers kept, of %d: %s", config_of(model).num_layers,
+                     kept)
         student = shorten(model, kept)
         context.fit(student, self.epochs)
         return _outcome(model, student, kept)
@@ -111,7 +113,7 @@ class Student(Pass):
         Raises:
             ValueError: the model is no BERT of more than `layers` layers.
         """
-        total = anatomy.config_of(model).num_layers
+        total = config_of(model).num_layers
         if self.layers >= total:
             raise ValueError(f"`layers` must be below the model's {total}. Received: "
                              f"layers={self.layers}")
@@ -139,7 +141,7 @@ def cheapest(model: keras.Model, layers: int, train: BatchSource, examples: int,
         Numbers of the layers that stay, ascending.
     """
     found = with_targets(model, train, examples, task)
-    kept = tuple(range(anatomy.num_layers(model)))
+    kept = tuple(range(config_of(model).num_layers))
     while len(kept) > layers:
         rests = [kept[:i] + kept[i + 1:] for i in range(len(kept))]
         losses = [mean_loss(shorten(model, rest), found, task) for rest in rests]
@@ -151,9 +153,7 @@ def cheapest(model: keras.Model, layers: int, train: BatchSource, examples: int,
 
 
 def _outcome(before: keras.Model, after: keras.Model, kept: Sequence[int]) -> Outcome:
-    dropped = sorted(set(range(anatomy.num_layers(before))) - set(kept))
-    gone = tuple(anatomy.layer_name(i, "") for i in dropped)
-    touched = tuple(layer.name for layer in before.layers
-                    if layer.name.startswith(gone) and layer.weights)
+    touched = tuple(layer.name for i, gone in enumerate(Anatomy.of(before).layers)
+                    if i not in kept for layer in gone.all if layer.weights)
     note = f"of the encoder layers, from 0, stay {', '.join(map(str, kept))}"
     return Outcome(model=after, touched=touched, notes=(note,))

@@ -20,7 +20,8 @@ import numpy as np
 from tfopt.backend import keras, tf
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.teacher import check_teacher
-from tfopt.model import anatomy
+from tfopt.model import config_of
+from tfopt.model.anatomy import Anatomy
 from tfopt.types import INPUT_NAMES, BatchSource
 
 _IDS = INPUT_NAMES[0]
@@ -46,7 +47,7 @@ class Vocabulary(Pass):
             ValueError: the model or the teacher is no BERT of these tokens, or all of
                 the rows are used.
         """
-        rows = anatomy.config_of(model).vocab_size
+        rows = config_of(model).vocab_size
         removable = context.get("tokenizer").removable()
         _check(removable, rows)
         sources = {name: batches for name in ("train", "transfer_set")
@@ -68,12 +69,13 @@ class Vocabulary(Pass):
         if context.dev is not None:
             changes["dev"] = Renumbered(context.dev, places)
         if context.teacher is not None:
-            anatomy.config_of(context.teacher)  # of no other could it cut the rows
+            config_of(context.teacher)  # of no other could it cut the rows
             check_teacher(context.teacher, model)
             with context.teacher.distribute_strategy.scope():
                 changes["teacher"] = narrow(context.teacher, kept)
         return Outcome(
-            model=narrow(model, kept), touched=(anatomy.TOKEN_EMBEDDING,),
+            model=narrow(model, kept),
+            touched=(Anatomy.of(model).embeddings.token.name,),
             notes=(f"{len(kept)} of {rows} rows of the token embedding stay",),
             provides=changes)
 
@@ -88,14 +90,15 @@ def narrow(model: keras.Model, kept: Sequence[int]) -> keras.Model:
     Returns:
         A model with weights of its own.
     """
+    table = Anatomy.of(model).embeddings.token.name
     fields = model.get_config()
     for layer in fields["layers"]:
-        if layer["config"]["name"] == anatomy.TOKEN_EMBEDDING:
+        if layer["config"]["name"] == table:
             layer["config"]["input_dim"] = len(kept)
     small = type(model).from_config(fields)
     for layer in small.layers:
         weights = model.get_layer(layer.name).get_weights()
-        layer.set_weights([weights[0][kept]] if layer.name == anatomy.TOKEN_EMBEDDING
+        layer.set_weights([weights[0][kept]] if layer.name == table
                           else weights)
     return small
 

@@ -17,26 +17,28 @@ import numpy as np
 from tfopt.backend import keras, tf
 from tfopt.compress.samples import read
 from tfopt.compress.structure.least_squares import damped
-from tfopt.model import anatomy, encoder, heads, layers
-from tfopt.model.anatomy import layer_name
+from tfopt.model import encoder, heads, layers
+from tfopt.model.anatomy import Anatomy
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
 from tfopt.types import INPUT_NAMES, BatchSource
 
-SCORES = ("taylor", "fisher", "magnitude")
+WIDTH_SCORES = ("taylor", "fisher", "magnitude")
 # All that `encoder.build` makes and that has weights, or a random state.
 _PLAIN = (keras.layers.Dense, keras.layers.Embedding, layers.Dropout, layers.LayerNorm,
           layers.PositionEmbedding)
-_READERS = ("query", "key", "value", "intermediate", anatomy.POOLER)
 
 
 def check_plain(model: keras.Model) -> None:
     """Checks that a model can be narrowed.
 
     Raises:
-        ValueError: it is no BERT, or of other layers than `encoder.build` makes.
+        ValueError: it is no encoder with a classifier, or of other layers than
+            `encoder.build` makes.
     """
-    anatomy.config_of(model)
+    if Anatomy.of(model).head.classifier is None:
+        raise ValueError("The width can be cut where a classifier reads it, and would "
+                         f"be the output's. Received: {model.name!r} without one")
     for layer in model.layers:
         if layer.weights and type(layer) not in _PLAIN:
             raise ValueError(
@@ -49,9 +51,11 @@ def scores(model: keras.Model, score: str, train: BatchSource | None = None,
            ) -> tuple[np.ndarray, np.ndarray]:
     """How much each dimension of the stream matters, and each unit of the pooler.
 
+    Where there is no pooler, the classifier reads the stream: both are the same.
+
     Args:
         model: a BERT of plain layers.
-        score: one of `SCORES`. "taylor" is mean |g| of a mask, "fisher" mean g^2,
+        score: one of `WIDTH_SCORES`. "taylor" is mean |g| of a mask, "fisher" mean g^2,
             "magnitude" the sum of squares of the kernel rows that read it.
         train: batches; needed by all but "magnitude".
         examples: how many of them are read, rounded up to whole batches.
@@ -71,13 +75,9 @@ def _squares(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
     def rows(layer):
         return (layer.kernel.numpy() ** 2).sum(axis=1)
 
-    return (np.sum([rows(layer) for layer in model.layers if _reads(layer)], axis=0),
-            rows(model.get_layer(anatomy.CLASSIFIER)))
-
-
-def _reads(layer: keras.layers.Layer) -> bool:
-    """Whether it is a product that reads the stream."""
-    return layer.name.endswith(_READERS) and isinstance(layer, keras.layers.Dense)
+    parts = Anatomy.of(model)
+    stream = np.sum([rows(layer) for layer in parts.stream_readers], axis=0)
+    return stream, rows(parts.head.classifier) if parts.head.pooler else stream
 
 
 def mask_gradients(model: keras.Model, train: BatchSource, examples: int,
@@ -94,10 +94,8 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int,
     Returns:
         Of the dimensions of the stream <float32>[N, D], and of the pooler's units.
     """
-    norms = [anatomy.EMBEDDING_NORM] + [
-        layer_name(i, role) for i in range(anatomy.num_layers(model))
-        for role in (anatomy.ATTENTION_NORM, anatomy.FFN_NORM)]
-    taps = [model.get_layer(name).output for name in (anatomy.POOLER, *norms)]
+    parts = Anatomy.of(model)
+    taps = [layer.output for layer in (*parts.stream_norms, parts.head.pooler) if layer]
     seen = keras.Model(model.inputs, [model.output, *taps])
 
     @tf.function(reduce_retracing=True)
@@ -105,9 +103,12 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int,
         with tf.GradientTape() as tape:
             logits, *outputs = seen(inputs, training=False)
             loss = tf.reduce_sum(task.example_loss(logits, targets))
-        pooled, *states = [tf.cast(x * g, tf.float32) for x, g in zip(
+        found = [tf.cast(x * g, tf.float32) for x, g in zip(
             outputs, tape.gradient(loss, outputs), strict=True)]
-        return tf.reduce_sum(tf.add_n(states), axis=1), pooled
+        stream = tf.reduce_sum(tf.add_n(found[:len(parts.stream_norms)]), axis=1)
+        pooled = found[-1] if parts.head.pooler else stream
+        # A head that reads all tokens has units of each.
+        return stream, pooled if len(pooled.shape) == 2 else tf.reduce_sum(pooled, 1)
 
     rows = [gradients(*batch) for batch in read(train, examples)]
     return tuple(np.concatenate(part) for part in zip(*rows, strict=True))
@@ -129,15 +130,16 @@ def narrow(model: keras.Model, kept: Sequence[int], pooled: Sequence[int]
         ValueError: `check_plain` refuses the model.
     """
     check_plain(model)
-    small = encoder.build(anatomy.config_of(model).replace(hidden_size=len(kept)),
+    small = encoder.build(Anatomy.of(model).config.replace(hidden_size=len(kept)),
                           heads.head_of(model))
+    head = Anatomy.of(small).head
     for layer in small.layers:
         sliced = []
         for weight, narrower in zip(model.get_layer(layer.name).get_weights(),
                                     layer.get_weights(), strict=True):
             for axis, size in enumerate(narrower.shape):
-                of_pooler = layer.name == anatomy.CLASSIFIER or (
-                    layer.name == anatomy.POOLER and axis == weight.ndim - 1)
+                of_pooler = layer is head.classifier or (
+                    layer is head.pooler and axis == weight.ndim - 1)
                 if weight.shape[axis] != size:
                     weight = np.take(weight, pooled if of_pooler else kept, axis)
             sliced.append(weight)
@@ -160,6 +162,8 @@ def reconstruct(whole: keras.Model, small: keras.Model, pooled: Sequence[int],
         train: batches of texts; labels are not used.
         examples: how many are read, rounded up to whole batches.
     """
+    parts = Anatomy.of(small)
+    readers = {id(layer) for layer in parts.stream_readers}
     parents = {layer.name: [parent.name for parent in tf.nest.flatten(
         layer.inbound_nodes[0].inbound_layers)] for layer in small.layers}
     last_use = {parent: name for name, used in parents.items() for parent in used}
@@ -172,11 +176,11 @@ def reconstruct(whole: keras.Model, small: keras.Model, pooled: Sequence[int],
         if not used:
             continue
         own = whole.get_layer(layer.name)
-        if _reads(layer):
+        if id(layer) in readers:
             pairs = ([_rows(x, mask) for x in batch[used[0]]]
                      for batch, mask in zip(batches, masks, strict=True))
             _fit(layer, own, pairs,
-                 pooled if layer.name == anatomy.POOLER else slice(None))
+                 pooled if layer is parts.head.pooler else slice(None))
         for batch in batches:
             theirs, ours = zip(*(batch[name] for name in used), strict=True)
             batch[layer.name] = _call(own, theirs), _call(layer, ours)

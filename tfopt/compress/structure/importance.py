@@ -16,17 +16,16 @@ import numpy as np
 from tfopt.backend import keras, tf
 from tfopt.compress.samples import read
 from tfopt.compress.structure.slicing import check_plain
-from tfopt.model import anatomy
-from tfopt.model.anatomy import layer_name
+from tfopt.model.anatomy import Anatomy
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
 from tfopt.types import BatchSource
 
-SCORES = ("block_fisher", "fisher", "taylor", "magnitude")
+UNIT_SCORES = ("block_fisher", "fisher", "taylor", "magnitude")
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
+class UnitScores:
     """The units of one block in the order in which they go.
 
     Attributes:
@@ -41,21 +40,23 @@ class Block:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Importance:
-    """Scores of a model, a `Block` a layer."""
+    """Scores of a model, `UnitScores` a layer."""
 
-    heads: tuple[Block, ...]
-    neurons: tuple[Block, ...]
+    heads: tuple[UnitScores, ...]
+    neurons: tuple[UnitScores, ...]
 
 
 def of(model: keras.Model, score: str, train: BatchSource | None = None,
-       examples: int = 2048, task: Task = Classification()) -> Importance:  # noqa: B008
+       examples: int = 2048, task: Task = Classification()  # noqa: B008
+       ) -> Importance:
     """Scores the heads and neurons of a model.
 
     Args:
         model: a BERT of plain layers.
-        score: one of `SCORES`. "magnitude" is the sum of squares of a unit's part of
-            the output projection; "taylor" mean |g| of its mask; "fisher" mean g^2 / 2;
-            "block_fisher" minds in addition how the masks of a block act together.
+        score: one of `UNIT_SCORES`. "magnitude" is the sum of squares of a unit's part
+            of the output projection; "taylor" mean |g| of its mask; "fisher" mean
+            g^2 / 2; "block_fisher" minds in addition how the masks of a block act
+            together.
         train: batches; needed by all but "magnitude".
         examples: how many of them are read, rounded up to whole batches.
         task: whose loss it is that rises.
@@ -67,8 +68,9 @@ def of(model: keras.Model, score: str, train: BatchSource | None = None,
         ValueError: the score is unknown, there are no examples, or the model is no
             such BERT.
     """
-    if score not in SCORES:
-        raise ValueError(f"`score` must be one of {SCORES}. Received: score={score!r}")
+    if score not in UNIT_SCORES:
+        raise ValueError(f"`score` must be one of {UNIT_SCORES}. Received: "
+                         f"score={score!r}")
     check_plain(model)
     if score != "magnitude":
         if train is None:
@@ -79,21 +81,19 @@ def of(model: keras.Model, score: str, train: BatchSource | None = None,
                 "block_fisher": lambda g: _block(g.T @ g / len(g))}[score]
         return Importance(heads=tuple(map(made, found[0])),
                           neurons=tuple(map(made, found[1])))
-    config = anatomy.config_of(model)
-    kernels = {layer.name: layer.kernel.numpy()
-               for layer in anatomy.encoder_dense(model)}
+    parts = Anatomy.of(model)
 
-    def squares(role, i, count):
-        if not count:  # the block is absent
+    def squares(block, count):
+        if block is None:
             return _in_turn(np.zeros(0))
-        kernel = kernels[layer_name(i, role)]
+        kernel = block.output.kernel.numpy()
         return _in_turn((kernel ** 2).reshape([count, -1]).sum(axis=1))
 
     return Importance(
-        heads=tuple(squares("attention_output", i, count)
-                    for i, count in enumerate(config.num_heads)),
-        neurons=tuple(squares("ffn_output", i, count)
-                      for i, count in enumerate(config.intermediate_sizes)))
+        heads=tuple(squares(layer.attention, count) for layer, count in zip(
+            parts.layers, parts.config.num_heads, strict=True)),
+        neurons=tuple(squares(layer.ffn, count) for layer, count in zip(
+            parts.layers, parts.config.intermediate_sizes, strict=True)))
 
 
 def mask_gradients(model: keras.Model, train: BatchSource, examples: int,
@@ -110,14 +110,15 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int,
     Returns:
         A list of <float32>[N, H] and one of <float32>[N, F], an array a layer.
     """
-    config = anatomy.config_of(model)
-    made = {layer.name: layer for layer in model.layers}
+    parts = Anatomy.of(model)
+    config = parts.config
     # An absent block has no units, and so no gradients.
-    taps = {(i, kind): made[name].output
-            for i in range(config.num_layers)
-            for kind, name in (("heads", layer_name(i, anatomy.ATTENTION)),
-                               ("neurons", layer_name(i, "intermediate")))
-            if name in made}
+    taps = {}
+    for i, layer in enumerate(parts.layers):
+        if layer.attention:
+            taps[i, "heads"] = layer.attention.core.output
+        if layer.ffn:
+            taps[i, "neurons"] = layer.ffn.intermediate.output
     # Keras would take a list of one apart.
     seen = keras.Model(model.inputs, (model.output, *taps.values()))
 
@@ -149,22 +150,22 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int,
             of_units("neurons", config.intermediate_sizes))
 
 
-def _taylor(gradients: np.ndarray) -> Block:
+def _taylor(gradients: np.ndarray) -> UnitScores:
     return _in_turn(np.abs(gradients).mean(axis=0))
 
 
-def _fisher(gradients: np.ndarray) -> Block:
+def _fisher(gradients: np.ndarray) -> UnitScores:
     return _in_turn(0.5 * (gradients ** 2).mean(axis=0))
 
 
-def _in_turn(scores: np.ndarray) -> Block:
+def _in_turn(scores: np.ndarray) -> UnitScores:
     """Of scores <float>[n] that add up."""
     order = np.argsort(scores, kind="stable")
-    return Block(tuple(order.tolist()),
-                 np.concatenate([[0.0], np.cumsum(scores[order], dtype=np.float64)]))
+    rises = np.cumsum(scores[order], dtype=np.float64)
+    return UnitScores(tuple(order.tolist()), np.concatenate([[0.0], rises]))
 
 
-def _block(fisher: np.ndarray) -> Block:
+def _block(fisher: np.ndarray) -> UnitScores:
     """Takes away, again and again, the unit that costs least beside those gone.
 
     Without a set S of the masks the loss rises by 1_S' F 1_S / 2.
@@ -184,9 +185,9 @@ def _block(fisher: np.ndarray) -> Block:
         cost += fisher[unit]
     # The quadratic form may fall where units make up for one another; a curve that
     # falls would have the search take away more than it must.
-    return Block(tuple(order), np.maximum.accumulate(loss))
+    return UnitScores(tuple(order), np.maximum.accumulate(loss))
 
 
-def kept(block: Block, count: int) -> tuple[int, ...]:
+def kept(block: UnitScores, count: int) -> tuple[int, ...]:
     """The units that stay when `count` of a block's do, ascending."""
     return tuple(sorted(block.order[len(block.order) - count:]))

@@ -13,8 +13,7 @@ import numpy as np
 
 from tfopt.backend import keras, tf
 from tfopt.compress.samples import read
-from tfopt.model import anatomy
-from tfopt.model.anatomy import layer_name
+from tfopt.model.anatomy import Anatomy, Attention, Ffn
 from tfopt.types import INPUT_NAMES, BatchSource
 
 # Of the mean square of the inputs: how strongly the kernel is held where it was. On
@@ -28,55 +27,51 @@ def reconstruct(whole: keras.Model, small: keras.Model, train: BatchSource,
 
     Args:
         whole: a BERT of plain layers.
-        small: what `surgery.cut` made of it; its output projections are replaced.
+        small: what `slicing.cut` made of it; its output projections are replaced.
         train: batches of texts; labels are not used.
         examples: how many are read. Both models' hidden states of one layer are kept,
             of visible tokens: 8 D bytes a token.
     """
     masks, theirs, ours = [], [], []  # a batch each
-    embed = [keras.Model(model.inputs, model.get_layer(anatomy.EMBEDDING_NORM).output)
-             for model in (whole, small)]
+    parts = [Anatomy.of(model) for model in (whole, small)]
+    embed = [keras.Model(own.model.inputs, own.hidden_states[0]) for own in parts]
     for inputs, _ in read(train, examples):
         mask = inputs[INPUT_NAMES[1]]
         masks.append(mask)
         for model, states in zip(embed, (theirs, ours), strict=True):
             embedded = model(inputs, training=False)
             states.append(tf.boolean_mask(embedded, mask > 0)[None].numpy())
-    for i in range(anatomy.num_layers(whole)):
-        for inner, output, norm in ((_attention, "attention_output",
-                                     anatomy.ATTENTION_NORM),
-                                    (_ffn, "ffn_output", anatomy.FFN_NORM)):
-            block, left = (_Block(model, i, inner, output, norm)
-                           for model in (whole, small))
+    for layers in zip(*(own.layers for own in parts), strict=True):
+        for steps in ([_Step(layer.attention, layer.attention_norm)
+                       for layer in layers],
+                      [_Step(layer.ffn, layer.ffn_norm) for layer in layers]):
+            own, left = steps
             # In place: hidden states are most of the memory.
             for k, mask in enumerate(masks):
-                theirs[k][:] = block.sum(theirs[k], mask)
+                theirs[k][:] = own.sum(theirs[k], mask)
             if left.present:
                 left.fit(zip(ours, theirs, masks, strict=True))
             for k, mask in enumerate(masks):
                 ours[k][:] = left.normed(left.sum(ours[k], mask))
-                theirs[k][:] = block.normed(theirs[k])
+                theirs[k][:] = own.normed(theirs[k])
 
 
-class _Block:
-    """One block of one model; it may be absent.
+class _Step:
+    """A block of one model, which may be absent, and the LayerNorm behind it.
 
     Hidden states are those of a batch's N visible tokens, as of a single text.
     """
 
-    def __init__(self, model, index, inner, output, norm):
-        made = {layer.name: layer for layer in model.layers}
-        self._role = lambda name: made[layer_name(index, name)]
-        self._inner = inner
-        self.present = layer_name(index, output) in made
-        self._output = made.get(layer_name(index, output))
-        self.normed = self._role(norm)
+    def __init__(self, block: Attention | Ffn | None, norm: keras.layers.Layer):
+        self._block = block
+        self.present = block is not None
+        self.normed = norm
 
     def sum(self, x, mask):
         """The residual stream and what the block adds: <float>[1, N, D]."""
         if not self.present:
             return x
-        return x + self._output(self._inner(self._role, x, mask))
+        return x + self._block.output(_inner(self._block, x, mask))
 
     def fit(self, batches) -> None:
         """Solves for the output projection.
@@ -90,13 +85,13 @@ class _Block:
             found = [part.numpy().astype(np.float64) for part in self._moments(*batch)]
             squares, products = squares + found[0], products + found[1]
         change = damped(squares, products)
-        self._output.kernel.assign_add(change[:-1])
-        self._output.bias.assign_add(change[-1])
+        self._block.output.kernel.assign_add(change[:-1])
+        self._block.output.bias.assign_add(change[-1])
 
     def _moments(self, x, wanted, mask):
         """Sums over tokens; F and a 1 go in: <float>[F + 1, F + 1], [F + 1, D]."""
-        inner = self._inner(self._role, x, mask)
-        missing = (wanted - x - self._output(inner))[0]
+        inner = _inner(self._block, x, mask)
+        missing = (wanted - x - self._block.output(inner))[0]
         inner = tf.concat([inner[0], tf.ones([inner.shape[1], 1])], axis=1)
         # LayerNorm divides by a token's deviation: few tokens have a hundred times that
         # of others.
@@ -119,15 +114,12 @@ def damped(squares: np.ndarray, products: np.ndarray) -> np.ndarray:
     return np.linalg.solve(squares + held, products)
 
 
-def _attention(role, x, mask):
-    """What an attention block's output projection takes."""
+def _inner(block: Attention | Ffn, x, mask):
+    """What a block's output projection takes: <float>[1, N, F]."""
+    if isinstance(block, Ffn):  # no token minds another
+        return block.intermediate(x)
     places = tf.where(mask)
     padded = tf.scatter_nd(places, x[0], [*mask.shape, x.shape[-1]])
-    inner = role(anatomy.ATTENTION)([role("query")(padded), role("key")(padded),
-                                     role("value")(padded), mask])
+    inner = block.core([*(project(padded) for project in block.projections.values()),
+                        mask])
     return tf.gather_nd(inner, places)[None]
-
-
-def _ffn(role, x, mask):
-    """What an ffn's output projection takes; no token minds another."""
-    return role("intermediate")(x)

@@ -36,7 +36,7 @@ def search(config: EncoderConfig, scores: Importance, costs: Costs, target: floa
         scores: of its heads and neurons.
         costs: of the same model.
         target: the most that the whole may cost.
-        neurons_multiple: an ffn keeps a multiple of so many, or all.
+        neurons_multiple: an ffn keeps a multiple of this, or all.
         heads_multiple: the same of heads.
         empty_blocks: whether a block may lose all.
         layers: those that may keep anything; None for all.

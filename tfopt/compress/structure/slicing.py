@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfopt.backend import keras
-from tfopt.model import EncoderConfig, anatomy, encoder, heads
-from tfopt.model.anatomy import layer_name
+from tfopt.model import EncoderConfig, config_of, encoder, heads
+from tfopt.model.anatomy import Anatomy, renumbered
 
 Units = tuple[int, ...]
 
@@ -59,27 +59,29 @@ def cut(model: keras.Model, kept: Kept) -> keras.Model:
             `check_plain` refuses the model.
     """
     check_plain(model)
-    config = anatomy.config_of(model)
+    parts = Anatomy.of(model)
+    config = parts.config
     _check(kept, config)
     small = encoder.build(kept.config(config), heads.head_of(model))
     given = {layer.name: layer.get_weights() for layer in model.layers}
-    for i in range(config.num_layers):
-        columns = _columns(kept.heads[i], config.head_size)
-        for role in ("query", "key", "value"):
-            _take(given, layer_name(i, role), columns, axis=1)
-        _take(given, layer_name(i, "attention_output"), columns, axis=0)
-        if not kept.heads[i]:
-            _leave_bias(given, layer_name(i, "attention_output"),
-                        anatomy.EMBEDDING_NORM if i == 0
-                        else layer_name(i - 1, anatomy.FFN_NORM))
-        _take(given, layer_name(i, "intermediate"), kept.neurons[i], axis=1)
-        _take(given, layer_name(i, "ffn_output"), kept.neurons[i], axis=0)
-        if not kept.neurons[i]:
-            _leave_bias(given, layer_name(i, "ffn_output"),
-                        layer_name(i, anatomy.ATTENTION_NORM))
-    for layer in small.layers:
-        if layer.weights:
-            layer.set_weights(given[layer.name])
+    before = parts.embeddings.norm
+    for i, layer in enumerate(parts.layers):
+        if layer.attention:
+            columns = _columns(kept.heads[i], config.head_size)
+            for projection in layer.attention.projections.values():
+                _take(given, projection.name, columns, axis=1)
+            _take(given, layer.attention.output.name, columns, axis=0)
+            if not kept.heads[i]:
+                _leave_bias(given, layer.attention.output.name, before.name)
+        if layer.ffn:
+            _take(given, layer.ffn.intermediate.name, kept.neurons[i], axis=1)
+            _take(given, layer.ffn.output.name, kept.neurons[i], axis=0)
+            if not kept.neurons[i]:
+                _leave_bias(given, layer.ffn.output.name, layer.attention_norm.name)
+        before = layer.ffn_norm
+    for made in small.layers:
+        if made.weights:
+            made.set_weights(given[made.name])
     return small
 
 
@@ -100,18 +102,19 @@ def drop_empty_layers(model: keras.Model) -> keras.Model:
         ValueError: as `cut`.
     """
     check_plain(model)
-    config = anatomy.config_of(model)
+    parts = Anatomy.of(model)
+    config = parts.config
     stay = [i for i, sizes in enumerate(zip(
         config.num_heads, config.intermediate_sizes, strict=True)) if any(sizes)]
     stay = stay or [config.num_layers - 1]  # without any block, too, one layer
     small = shorten(model, stay)
-    before = small.get_layer(anatomy.EMBEDDING_NORM)
-    for i in range(config.num_layers):
+    left = Anatomy.of(small)
+    before = left.embeddings.norm
+    for i, layer in enumerate(parts.layers):
         if i in stay:
-            before = small.get_layer(layer_name(stay.index(i), anatomy.FFN_NORM))
+            before = left.layers[stay.index(i)].ffn_norm
             continue
-        for norm in (anatomy.ATTENTION_NORM, anatomy.FFN_NORM):
-            gone = model.get_layer(layer_name(i, norm))
+        for gone in (layer.attention_norm, layer.ffn_norm):
             before.set_weights(_norm_of_norm(before.get_weights(), gone.get_weights()))
     return small
 
@@ -129,28 +132,19 @@ def shorten(model: keras.Model, kept: Sequence[int]) -> keras.Model:
     Raises:
         ValueError: the model is no BERT, or of other layers than `encoder.build` makes.
     """
-    config = anatomy.config_of(model)
+    config = config_of(model)
     small = encoder.build(config.replace(
         num_heads=[config.num_heads[i] for i in kept],
         intermediate_sizes=[config.intermediate_sizes[i] for i in kept]),
         heads.head_of(model))
     for layer in small.layers:
-        source = model.get_layer(_name_before(layer.name, kept))
+        source = model.get_layer(renumbered(layer.name, kept))
         if type(source) is not type(layer):
             raise ValueError(
                 "Layers can be dropped from a BERT of plain layers: let this pass come "
                 f"first. Received: {source.name} of type {type(source).__name__}")
         layer.set_weights(source.get_weights())
     return small
-
-
-def _name_before(name: str, kept: Sequence[int]) -> str:
-    """A layer's name before the encoder layers were numbered anew."""
-    for index, before in enumerate(kept):
-        prefix = layer_name(index, "")
-        if name.startswith(prefix):
-            return layer_name(before, name.removeprefix(prefix))
-    return name
 
 
 def _norm_of_norm(first: list[np.ndarray], second: list[np.ndarray]
@@ -167,8 +161,7 @@ def check_plain(model: keras.Model) -> None:
     Raises:
         ValueError: it is no BERT, or of other layers than `encoder.build` makes.
     """
-    anatomy.config_of(model)
-    for layer in anatomy.encoder_dense(model):
+    for layer in Anatomy.of(model).dense:
         if type(layer) is not keras.layers.Dense:
             raise ValueError(
                 "Heads and neurons can be cut out of a BERT of plain layers: let this "
@@ -183,8 +176,6 @@ def _columns(heads: Sequence[int], head_size: int) -> np.ndarray:
 
 def _take(given: dict[str, list], name: str, units, axis: int) -> None:
     """Slices a Dense's kernel, and its bias where the outputs are sliced."""
-    if name not in given:  # the block is absent already
-        return
     kernel, bias = given[name]
     given[name] = [np.take(kernel, units, axis),
                    np.take(bias, units) if axis == 1 else bias]
@@ -195,9 +186,8 @@ def _leave_bias(given: dict[str, list], output: str, norm: str) -> None:
 
     Of that only the residual stream is left, to which the block added its bias.
     """
-    if output in given:
-        gamma, beta = given[norm]
-        given[norm] = [gamma, beta + given[output][1]]
+    gamma, beta = given[norm]
+    given[norm] = [gamma, beta + given[output][1]]
 
 
 def _check(kept: Kept, config: EncoderConfig) -> None:

@@ -1,0 +1,1 @@
+"""The console command `tfopt`; each subcommand is a module here."""

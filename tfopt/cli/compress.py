@@ -1,0 +1,69 @@
+r"""The whole road: fine-tune, compress by a recipe, export, measure, report.
+
+    tfopt compress --model_dir=DIR --train_file=F --dev_file=F --recipe=int8 \
+        --out_dir=DIR
+    python experiments/compress.py --model_dir=DIR ...   # the same
+
+Cost: the fine-tuning (unless --baseline_dir names one), the recipe's own training, and
+a minute or two of timing. Result: a bundle, model.tflite with its tokenizer and labels,
+which `tfopt predict --bundle=DIR` answers by; report.{json,md,png}; structure.png where
+heads and neurons are cut; where kernels are stored without their zeros,
+exports/saved_model, which TensorFlow runs without tfopt. Without --train_file it runs
+on the embedded support intents.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from absl import flags
+
+from tfopt import report
+from tfopt.cli import flags as shared
+from tfopt.pipeline import stages
+from tfopt.pipeline.job import Job, Result
+from tfopt.pipeline.options import Exports, Files, Measuring, Tables, Targets, Teacher
+
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()
+
+
+def main() -> int:
+    """Goes the whole road; 2 where a target was not met."""
+    result = shared.fine_tuning(Job).run()
+    if result is None:
+        return 0
+    show(result)
+    return 0 if result.met else 2
+
+
+def show(result: Result) -> None:
+    """Prints the table, what is where, and which targets were missed."""
+    print()
+    print(report.table(result.rows))
+    out = result.out_dir
+    for name, what in {
+        "model.tflite": f"the model ({result.scheme}), with its tokenizer and labels",
+        "report.md": "all figures, with their environment; report.png draws them",
+        stages.SAVED_MODEL: "the compressed model, for TensorFlow without tfopt",
+        "structure.png": "what is left of each layer",
+        "baseline": "the fine-tuned Keras model that everything is held against",
+    }.items():
+        if (out / name).exists():
+            print(f"{out / name}: {what}")
+    print(f'tfopt predict --bundle={out} --text="..." answers by it')
+    for sentence in result.missed:
+        print(sentence, file=sys.stderr)
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    shared.define_model()
+    shared.define_data()
+    shared.define_training()
+    for record in (Teacher, Targets, Tables, Measuring):
+        shared.define(record)
+    shared.define(Exports, only=("export_length",))
+    own = {field for field in Job.__dataclass_fields__
+           if field not in Files.__dataclass_fields__}
+    shared.define(Job, only=own, required=("out_dir",))

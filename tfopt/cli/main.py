@@ -1,0 +1,76 @@
+"""`tfopt COMMAND --flag=value ...`: finds the command, and says which there are.
+
+Help on all of them imports neither TensorFlow nor LiteRT.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+
+flags.disclaim_key_flags()
+
+# What each does, in the order of their use.
+COMMANDS = {
+    "compress": "fine-tune, compress by a recipe, export, measure and report",
+    "finetune": "fine-tune alone",
+    "measure": "measure any .tflite or Keras directory on any labelled file",
+    "predict": "answer texts, a JSON object a line; needs no TensorFlow",
+}
+
+
+def help_text() -> str:
+    """What `tfopt --help` says."""
+    recipes = Path(__file__).parents[1] / "recipes"
+    lines = ["tfopt makes text encoders small and fast on TensorFlow.", "",
+             "    tfopt COMMAND --flag=value ...", "    tfopt COMMAND --help", "",
+             "Commands:", *(f"  {name:10} {what}" for name, what in COMMANDS.items()),
+             "", "Recipes of `tfopt compress --recipe=NAME`:",
+             f"  {', '.join(sorted(path.stem for path in recipes.glob('*.json')))}",
+             "", "Exit status: 0 done; 1 a mistake in the data or the flags, in one "
+             "sentence;", "2 a target was missed; 130 interrupted."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs the command that the arguments name, and ends the process."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("help", "-h", "--help", "-help"):
+        print(help_text())
+        sys.exit(0)
+    name = arguments[0]
+    if name in ("version", "--version"):
+        from tfopt import __version__
+
+        print(__version__)
+        sys.exit(0)
+    if name not in COMMANDS:
+        print(f"tfopt: A command must be one of {', '.join(COMMANDS)}. Received: "
+              f"{name}", file=sys.stderr)
+        sys.exit(1)
+    # The start-up lines of TensorFlow and its compiler; errors still show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.argv = [f"tfopt {name}", *arguments[1:]]
+    run(name)
+
+
+def run(name: str) -> None:
+    """Runs a command with the flags in sys.argv, and ends the process.
+
+    Args:
+        name: of the command; sys.argv[0] says by what it was called.
+    """
+    try:
+        command = importlib.import_module(f"tfopt.cli.{name}")
+        from tfopt.cli import ending
+    except ImportError as error:  # TensorFlow is missing, or holds Keras 3
+        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        sys.exit(1)
+    # absl shows it as what the flags of --help are of.
+    sys.modules["__main__"].__doc__ = command.__doc__
+    command.define_flags()
+    ending.run(command.main)

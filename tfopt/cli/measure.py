@@ -1,0 +1,72 @@
+r"""Measures any `.tflite` or Keras directory on any labelled file.
+
+    tfopt measure --artifact=DIR/model.tflite --eval_file=F --report=FILE.json
+    python experiments/measure.py --artifact=DIR/model.tflite ...   # the same
+
+Cost: seconds to a minute. Tokenizer and labels are looked for beside the artifact, or
+in --text_dir.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from tfopt import data, report
+from tfopt.cli import artifacts
+from tfopt.cli import flags as shared
+from tfopt.files import write_whole
+from tfopt.measure import cost, runners
+from tfopt.pipeline.options import SMOKE_EXAMPLES, Data
+
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()
+
+
+def main() -> None:
+    """Measures and reports."""
+    from tfopt.pipeline import measuring
+    from tfopt.pipeline.dataset import encode
+
+    artifact = Path(FLAGS.artifact)
+    if not artifact.exists():
+        raise ValueError(f"--artifact must exist. Received: {artifact}")
+    side = artifacts.text_side(artifact, FLAGS.text_dir)
+    options, task = shared.read(Data), side.task
+    corpus = data.read(FLAGS.eval_file, options.columns(task.number_labels))
+    if FLAGS.smoke:
+        corpus = corpus.take(range(min(SMOKE_EXAMPLES["dev"], len(corpus))))
+    max_length = options.max_length or side.max_length or options.tokens
+    part = encode(corpus, side.tokenizer, task, max_length)
+    runner = runners.open_artifact(artifact, FLAGS.num_threads)
+    outputs = runner.logits(part.encoded.ids, part.encoded.first_lengths)
+    artifacts.check_outputs(task, outputs.shape[1], artifact)
+    name = artifact.stem
+    rows = report.rows(name, task.quality(outputs, part.targets),
+                       Path(FLAGS.eval_file).stem, task.metrics)
+    if artifact.suffix == runners.TFLITE:
+        rows += report.rows(name, cost.of_file(artifact) | cost.of_tflite(artifact))
+    else:
+        from tfopt import model
+
+        rows += report.rows(name, cost.of_file(artifact / model.KERAS_FILE)
+                            | cost.of_model(model.load(artifact)))
+    rows += report.rows(name, measuring.times(
+        {name: artifact}, part.encoded, num_threads=FLAGS.num_threads,
+        max_tokens=max_length, smoke=FLAGS.smoke)[name])
+    here = report.environment(num_threads=FLAGS.num_threads,
+                              command=report.command())
+    if FLAGS.report:
+        write_whole(FLAGS.report, report.to_json(here, rows))
+    print(report.table(rows))
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    artifacts.define()
+    flags.DEFINE_string("eval_file", None, "Labelled examples: .tsv, .csv or .jsonl.",
+                        required=True)
+    flags.DEFINE_string("report", None, "JSON file for the figures.")
+    shared.define_columns()
+    shared.define_measuring()

@@ -1,0 +1,183 @@
+r"""Answers texts: of a classification label and probabilities, a JSON object a line.
+
+    tfopt predict --bundle=runs/mine --text="where is it?"
+    tfopt predict --bundle=runs/mine --input_file=texts.tsv
+    tfopt predict --artifact=DIR/model.tflite < texts.txt
+    python experiments/predict.py --bundle=runs/mine ...   # the same
+
+Cost: milliseconds a text; a `.tflite` needs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags, logging
+
+from tfopt import data, tasks
+from tfopt.cli import artifacts
+from tfopt.cli import flags as shared
+from tfopt.data.corpus import READERS
+from tfopt.data.tokenizer import Tokenizer
+from tfopt.measure import runners
+from tfopt.pipeline.options import DEFAULT_LENGTH, Data
+from tfopt.serve import manifest
+
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()
+_DIGITS = 4  # of a probability
+
+
+@dataclasses.dataclass
+class Answering:
+    """A model that answers one text after the other.
+
+    Attributes:
+        runner: computes.
+        tokenizer: reads texts.
+        task: what outputs mean.
+        max_length: tokens to which texts are cut; what the model has positions for, as
+            soon as a text has shown it.
+        warned: whether it was said that texts are cut.
+    """
+
+    runner: runners.Runner
+    tokenizer: Tokenizer
+    task: tasks.Task
+    max_length: int
+    warned: bool = False
+
+    def answer(self, text: str, pair: str | None) -> dict[str, Any]:
+        """The task's answer to a text, or a pair."""
+        outputs = self._outputs(text, pair)
+        artifacts.check_outputs(self.task, outputs.shape[-1], Path(_place()))
+        answer, = self.task.decode(outputs[np.newaxis])
+        return answer
+
+    def _outputs(self, text: str, pair: str | None) -> np.ndarray:
+        while True:
+            encoded = self.tokenizer.encode([text], None if pair is None else [pair],
+                                            max_length=self.max_length)
+            if encoded.truncated and not self.warned:
+                self.warned = True
+                logging.warning("Texts are cut to %d tokens, first: %r",
+                                self.max_length, text[:60])
+            ids, first = encoded.ids[0], encoded.first_lengths[0]
+            try:
+                return self.runner.run(ids, first)
+            except Exception:
+                # The runtime's own words for a token beyond the last position.
+                most = self._positions(ids)
+                if most >= len(ids):
+                    raise
+                self.max_length = most
+
+    def _positions(self, ids: list[int]) -> int:
+        """The most tokens of a text that the model answers."""
+        works, fails = 0, len(ids) + 1
+        while fails - works > 1:
+            middle = (works + fails) // 2
+            try:
+                self.runner.run(ids[:middle], middle)
+                works = middle
+            except Exception:  # as above
+                fails = middle
+        return works
+
+
+def texts() -> Iterator[tuple[str, str | None]]:
+    """The texts that the flags name, or the lines of standard input.
+
+    Yields:
+        A text, and the second one of a pair or None.
+
+    Raises:
+        ValueError: the input is not UTF-8, or the file is missing or wrong.
+    """
+    if FLAGS.text:
+        yield from ((text, None) for text in FLAGS.text)
+    elif FLAGS.input_file and Path(FLAGS.input_file).suffix.lower() in READERS:
+        found = data.read_texts(FLAGS.input_file, shared.read(Data).columns())
+        yield from zip(found.texts, found.pairs or [None] * len(found), strict=True)
+    else:
+        yield from ((line, None) for line in _lines())
+
+
+def _lines() -> Iterator[str]:
+    name = FLAGS.input_file or "standard input"
+    try:
+        lines = open(FLAGS.input_file, "rb") if FLAGS.input_file else sys.stdin.buffer
+    except OSError as error:
+        raise ValueError(f"--input_file cannot be read: {error.strerror}. Received: "
+                         f"{name}") from error
+    with lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield line.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{name}:{number}: the text must be UTF-8. Received: "
+                                 f"byte 0x{line[error.start]:02x}") from error
+
+
+def _place() -> str:
+    return FLAGS.bundle or FLAGS.artifact
+
+
+def opened() -> Answering:
+    """The model that the flags name.
+
+    Raises:
+        ValueError: none or two are named, or it is not whole.
+    """
+    if bool(FLAGS.bundle) == bool(FLAGS.artifact):
+        raise ValueError("One of --bundle and --artifact must name the model. Received"
+                         f": --bundle={FLAGS.bundle}, --artifact={FLAGS.artifact}")
+    if FLAGS.bundle:
+        manifest.read(Path(FLAGS.bundle))  # which checks that it is whole
+        artifact, directory = Path(FLAGS.bundle) / manifest.MODEL_FILE, FLAGS.bundle
+    else:
+        artifact, directory = Path(FLAGS.artifact), FLAGS.text_dir
+    side = artifacts.text_side(artifact, directory)
+    return Answering(runners.open_artifact(artifact, FLAGS.num_threads), side.tokenizer,
+                     side.task, FLAGS.max_length or side.max_length or DEFAULT_LENGTH)
+
+
+def main() -> None:
+    """Answers each text as it comes."""
+    model = opened()
+    for text, pair in texts():
+        answer = _rounded(model.answer(text, pair))
+        if "scores" in answer:
+            answer["scores"] = dict(list(answer["scores"].items())[:FLAGS.top_k])
+        asked = {"text": text} if pair is None else {"text": text, "pair": pair}
+        print(json.dumps(asked | answer, ensure_ascii=False), flush=True)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    return round(value, _DIGITS) if isinstance(value, float) else value
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("bundle", None, "Directory of a bundle, as `tfopt compress` "
+                        "leaves it.")
+    artifacts.define(required=False)
+    flags.DEFINE_multi_string("text", None, "A text; may be given several times.")
+    flags.DEFINE_string("input_file", None, "Texts: .tsv, .csv or .jsonl with the "
+                        "column of texts, else a text a line. Left out, with no "
+                        "--text: standard input.")
+    shared.define(Data, only=("text_column", "text_pair_column"))
+    flags.DEFINE_integer("max_length", None, "Tokens to which texts are cut. Left out: "
+                         f"as in training, or {DEFAULT_LENGTH}.", lower_bound=4)
+    flags.DEFINE_integer("top_k", 3, "Classes to print, the likeliest first.",
+                         lower_bound=1)
+    flags.DEFINE_integer("num_threads", None, "Threads of a request. Left out: what "
+                         "answers fastest here, tried first.", lower_bound=1)

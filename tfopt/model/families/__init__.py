@@ -1,0 +1,1 @@
+"""Published architectures, a module each: config and tensors -> tfopt's encoder."""

@@ -1,0 +1,194 @@
+"""What a family says of its checkpoints: JSON -> sizes and head, layers -> tensors.
+
+A family is a record, `FAMILY`, in a module of its name: encoders that are alike but for
+what their published files call things. One that has more to say overrides a method.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from tfopt.model import layer_names
+from tfopt.model.config import EncoderConfig
+from tfopt.model.heads import Head
+
+_NORMS = (layer_names.ATTENTION_NORM, layer_names.FFN_NORM, layer_names.EMBEDDING_NORM)
+_TABLES = (layer_names.TOKEN_EMBEDDING, layer_names.SEGMENT_EMBEDDING,
+           layer_names.POSITION_EMBEDDING)
+# What the class that wrote a checkpoint says of a head without a pooler.
+_TOKENS_ALONE = "ForTokenClassification"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the weights of a layer lie.
+
+    Attributes:
+        tensors: names, in the layer's order of weights.
+        transposed: whether the first is [out, in], not [in, out].
+    """
+
+    tensors: tuple[str, ...]
+    transposed: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """An architecture as others publish it.
+
+    Attributes:
+        name: of the family, and of its module.
+        model_types: of `config.json`.
+        encoder: what stands before the encoder's tensors, such as "bert"; it may lack.
+        sizes: argument of `EncoderConfig.uniform` -> field of the JSON, which must be
+            there.
+        options: field of `EncoderConfig` -> field of the JSON, which may be there.
+        fixed: fields of `EncoderConfig` that all checkpoints share.
+        honoured: field of the JSON -> the only value of it that is honoured, which it
+            has where it is not there.
+        head_dropout: fields of the JSON for the classifier's dropout; the first that is
+            given counts.
+        default_head_dropout: where none is given.
+        pooler: activation of the pooler.
+        below: layer -> tensor, before the encoder layers.
+        layers: what stands before the tensors of encoder layer {}.
+        roles: role in an encoder layer -> tensor.
+        above: layer of the head -> tensor.
+        beside: those of the head that are not within the encoder.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    encoder: str
+    sizes: Mapping[str, str]
+    options: Mapping[str, str]
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    honoured: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    head_dropout: tuple[str, ...] = ()
+    default_head_dropout: float = 0.1
+    pooler: str = "tanh"
+    below: Mapping[str, str]
+    layers: str
+    roles: Mapping[str, str]
+    above: Mapping[str, str]
+    beside: tuple[str, ...] = (layer_names.CLASSIFIER,)
+
+    def config(self, fields: Mapping[str, Any]) -> EncoderConfig:
+        """Reads the sizes from a published JSON.
+
+        Args:
+            fields: the parsed JSON.
+
+        Returns:
+            The config.
+
+        Raises:
+            ValueError: a field is missing, breaks a rule, or asks for what is not
+                honoured.
+        """
+        for name, value in self.honoured.items():
+            if fields.get(name, value) != value:
+                raise ValueError(f"Only {value!r} of {name!r} is supported. "
+                                 f"Received: {name}={fields[name]!r}")
+        missing = [name for name in self.sizes.values() if name not in fields]
+        if missing:
+            raise ValueError(f"A config of the family {self.name!r} must give "
+                             f"{missing}. Received: {sorted(fields)}")
+        for name in self.sizes.values():
+            size = fields[name]
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise ValueError(f"`{name}` must be a positive whole number. Received: "
+                                 f"{name}={size!r}")
+        return EncoderConfig.uniform(
+            **{ours: fields[theirs] for ours, theirs in self.sizes.items()},
+            **{ours: fields[theirs] for ours, theirs in self.options.items()
+               if theirs in fields},
+            **self.fixed, family=self.name)
+
+    def head(self, fields: Mapping[str, Any], outputs: int | None = None) -> Head:
+        """Reads a checkpoint's own head.
+
+        Args:
+            fields: the parsed JSON.
+            outputs: of the classifier that was trained; None for none.
+
+        Returns:
+            The head; where no classifier was trained, one of two classes.
+        """
+        dropout = next((fields[name] for name in self.head_dropout
+                        if fields.get(name) is not None), self.default_head_dropout)
+        own = Head(outputs=outputs or 2, pooler=self.pooler, dropout=dropout)
+        if any(str(made).endswith(_TOKENS_ALONE)
+               for made in fields.get("architectures") or ()):
+            return own.replace(reads="all", pooler=None)
+        return own
+
+    def weights(self, config: EncoderConfig, names: Collection[str]
+                ) -> dict[str, Source]:
+        """Finds the weights of every layer that was published.
+
+        Args:
+            config: the sizes.
+            names: of the tensors in the file.
+
+        Returns:
+            Layer -> where its weights lie; all layers of the encoder, and those of the
+            head that are there.
+
+        Raises:
+            ValueError: the tensors are of another family.
+        """
+        first = self.below[layer_names.TOKEN_EMBEDDING]
+        prefix = next((prefix for prefix in (
+            "", f"{self.encoder}.", f"model.{self.encoder}.")
+            if f"{prefix}{first}.weight" in names), None)
+        if prefix is None:
+            raise ValueError(f"The weights must be of the family {self.name!r}. "
+                             f"Received: {sorted(names)[:3]}...")
+        found = self._encoder(config, prefix)
+        outside = prefix.removesuffix(f"{self.encoder}.")
+        for layer, stem in self.above.items():
+            places = (outside, "") if layer in self.beside else (prefix,)
+            sources = (_source(layer, f"{place}{stem}") for place in places)
+            there = next((source for source in sources
+                          if set(source.tensors) & set(names)), None)
+            if there:
+                found[layer] = there
+        return found
+
+    def published(self, config: EncoderConfig) -> dict[str, Source]:
+        """Where the weights of a whole model are to be written, as `weights` finds."""
+        return self._encoder(config, f"{self.encoder}.") | {
+            layer: _source(layer, stem if layer in self.beside else
+                           f"{self.encoder}.{stem}")
+            for layer, stem in self.above.items()}
+
+    def _encoder(self, config: EncoderConfig, prefix: str) -> dict[str, Source]:
+        found = {layer: _source(layer, f"{prefix}{stem}")
+                 for layer, stem in self.below.items()}
+        for i in range(config.num_layers):
+            found |= {layer_names.layer_name(i, role): _source(
+                role, f"{prefix}{self.layers.format(i)}.{stem}")
+                for role, stem in self.roles.items()}
+        return found
+
+    def to_fields(self, config: EncoderConfig) -> dict[str, Any]:
+        """The JSON of a config, as `config` reads it.
+
+        Args:
+            config: of layers that are all of one size.
+        """
+        sizes = {"num_layers": config.num_layers, "num_heads": config.num_heads[0],
+                 "intermediate_size": config.intermediate_sizes[0]}
+        return {"model_type": self.model_types[0], **{
+            theirs: sizes[ours] if ours in sizes else getattr(config, ours)
+            for ours, theirs in (*self.sizes.items(), *self.options.items())}}
+
+
+def _source(layer: str, stem: str) -> Source:
+    """Of a table, a LayerNorm or a Dense, by the name of the layer or its role."""
+    if layer in _TABLES:
+        return Source((f"{stem}.weight",))
+    return Source((f"{stem}.weight", f"{stem}.bias"), transposed=layer not in _NORMS)

@@ -1,0 +1,193 @@
+"""A fine-tuning: which checkpoint learns what from which files, and how.
+
+    tuning = FineTuning(model="bert_dir", train="train.tsv", dev="dev.tsv")
+    dataset = tuning.dataset()
+    keras_model, history = tuning.train_model(dataset)
+
+Source: Devlin et al. 2018, arXiv:1810.04805, section 4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from tfopt import compress, model, train
+from tfopt.backend import keras
+from tfopt.data.tokenizer import Tokenizer
+from tfopt.pipeline import identity as identities
+from tfopt.pipeline import run_dir
+from tfopt.pipeline.dataset import Dataset, check_length
+from tfopt.pipeline.option import Options
+from tfopt.pipeline.options import (
+    Batching,
+    Data,
+    Devices,
+    Exports,
+    Files,
+    Measuring,
+    Teacher,
+)
+from tfopt.types import PathLike
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuning(Files):
+    """A checkpoint, its files, and how it learns from them.
+
+    Attributes:
+        data: how files are read, and which epoch is kept.
+        settings: of training.
+        batching: how batches are made.
+        devices: where training runs.
+        teacher: whether, and what, to learn from a teacher.
+        exports: how models are exported, and how many texts calibrate that.
+        measuring: how artifacts are timed; whether all is a trial.
+    """
+
+    data: Data = Data()
+    settings: train.Settings = train.Settings()
+    batching: Batching = Batching()
+    devices: Devices = Devices()
+    teacher: Teacher = Teacher()
+    exports: Exports = Exports()
+    measuring: Measuring = Measuring()
+
+    def training_settings(self) -> train.Settings:
+        """The settings as they hold on these devices, and in a trial."""
+        placed = self.devices.placement()
+        return dataclasses.replace(
+            self.settings,
+            epochs=1 if self.measuring.smoke else self.settings.epochs,
+            learning_rate=placed.learning_rate(self.settings.learning_rate))
+
+    def dataset(self, tokenizer: Tokenizer | None = None,
+                labels: tuple[str, ...] | None = None) -> Dataset:
+        """Reads the files.
+
+        Args:
+            tokenizer: to read by; None for the checkpoint's.
+            labels: in the order of the classes; None for the checkpoint's own.
+
+        Raises:
+            ValueError: a file is missing or wrong; names file and line.
+        """
+        return Dataset.read(
+            self, self.data, settings=self.settings, batching=self.batching,
+            devices=self.devices, teacher=self.teacher, exports=self.exports,
+            smoke=self.measuring.smoke, tokenizer=tokenizer, labels=labels)
+
+    def check_length(self, keras_model: keras.Model) -> None:
+        """Checks that a model has a position for every token.
+
+        Raises:
+            ValueError: `max_length`, padded, is above its positions.
+        """
+        check_length(keras_model, self.data.tokens, 1 if self.batching.pad_to_max_length
+                     else self.batching.multiple(self.settings))
+
+    def train_model(self, dataset: Dataset, context: compress.Context | None = None,
+                    **places: PathLike) -> tuple[keras.Model, list[dict[str, float]]]:
+        """Fine-tunes the checkpoint.
+
+        Args:
+            dataset: what to learn.
+            context: with a teacher; None learns from the labels alone.
+            **places: `state_dir` and `log_dir` of `train.fit`.
+
+        Returns:
+            The model, and the figures of each epoch.
+
+        Raises:
+            ValueError: the checkpoint cannot be read, or has too few positions.
+        """
+        with self.devices.placement().strategy.scope():
+            keras_model = model.load(self.model, num_labels=dataset.task.outputs,
+                                     seed=self.settings.seed)
+        self.check_length(keras_model)
+        context = context or compress.Context(task=dataset.task, train=dataset.train)
+        batches, goal = context.training_inputs(keras_model)
+        return keras_model, train.fit(
+            keras_model, batches, dataset.choose, self.training_settings(), goal=goal,
+            **places)
+
+    def with_teacher(self, context: compress.Context, dataset: Dataset,
+                     settings: train.Distillation | None, state: Path,
+                     default: keras.Model | None = None) -> compress.Context:
+        """Adds the teacher, if something is to be learned from one, and its texts.
+
+        Args:
+            context: of training without one.
+            dataset: what it was trained for.
+            settings: what is learned (`Teacher.distillation`).
+            state: where its logits are kept, if they are.
+            default: the teacher, where none is named.
+
+        Raises:
+            ValueError: there is no teacher.
+        """
+        if settings is None:
+            return context
+        named = self.teacher.teacher
+        if named is None and default is None:
+            raise ValueError("--teacher_dir must name the teacher of a fine-tuning. "
+                             "Received: none")
+        return dataclasses.replace(
+            context, transfer_set=dataset.transfer_set, distillation=settings,
+            teacher=default if named is None else model.load(named),
+            teacher_logits_file=state / "teacher_logits.npz"
+            if self.teacher.cache_teacher_logits else None)
+
+    def fill(self, directory: Path, dataset: Dataset, identity: dict[str, Any],
+             places: dict[str, Path], context: compress.Context | None = None) -> None:
+        """Fine-tunes into a directory; does nothing where that is done already.
+
+        Args:
+            directory: where the model goes, whole or not at all.
+            dataset: what to learn.
+            identity: of the run.
+            places: as of `train_model`.
+            context: with a teacher, if there is one.
+        """
+        if run_dir.is_done(directory, model.KERAS_FILE, identity):
+            logging.info("Fine-tuned already: %s", directory)
+            return
+        keras_model, _ = self.train_model(dataset, context, **places)
+        dataset.save_text_side(directory)
+        run_dir.note_stage(directory, identity)
+        model.save(keras_model, directory)
+
+    def identity(self) -> dict[str, Any]:
+        """What the run is made of: contents of its files, and all options.
+
+        Raises:
+            ValueError: a file cannot be read.
+        """
+        from tfopt import __version__
+
+        found = {"run": "finetune", "version": __version__}
+        for name in ("train", "dev", "test"):
+            found[name] = identities.of_file(getattr(self, name))
+        found["unlabelled"] = identities.of_file(self.teacher.unlabelled)
+        for name, given in (("model", self.model), ("teacher", self.teacher.teacher)):
+            found[name] = of_checkpoint(given)
+        found["task"] = self.task
+        for field in dataclasses.fields(FineTuning):
+            record = getattr(self, field.name)
+            if isinstance(record, Options | train.Settings):
+                found |= identities.of_options(record, {"teacher", "unlabelled"})
+        return found
+
+
+def of_checkpoint(name: PathLike | None) -> dict[str, str] | None:
+    """The identity of a checkpoint by its name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name is None or str(name).startswith("random:"):
+        return identities.of_checkpoint(name)
+    return identities.of_checkpoint(name, model.directory(name))

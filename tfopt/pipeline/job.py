@@ -1,0 +1,244 @@
+"""A whole run: fine-tune, compress by a recipe, export, measure, report.
+
+    job = tfopt.Job(model="bert_dir", train="train.tsv", dev="dev.tsv", recipe="int8",
+                    out_dir="runs/mine")
+    result = job.run()
+    result.bundle.predict(["where is my parcel?"])
+
+The same job goes on where it was stopped. Its directory is a bundle (`tfopt.serve`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from tfopt import compress, data, model, report
+from tfopt.pipeline import costs, measuring, publishing, recipes, run_dir, stages
+from tfopt.pipeline import text_side as text_sides
+from tfopt.pipeline.dataset import Dataset, check_trained_for
+from tfopt.pipeline.fine_tuning import FineTuning, of_checkpoint
+from tfopt.pipeline.option import Options, option
+from tfopt.pipeline.options import Tables, Targets
+from tfopt.serve.bundle import Bundle
+from tfopt.sparse import embedding
+from tfopt.types import PathLike
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a job has left.
+
+    Attributes:
+        out_dir: its directory, a bundle.
+        rows: all figures of the report.
+        notes: what a reader of them must know.
+        missed: a sentence for each target that was missed.
+        scheme: the export that `model.tflite` is of.
+    """
+
+    out_dir: Path
+    rows: list[report.Row]
+    notes: list[str]
+    missed: list[str]
+    scheme: str
+
+    @property
+    def met(self) -> bool:
+        """Whether every target was met, or there was none."""
+        return not self.missed
+
+    @property
+    def report(self) -> str:
+        """The report, as Markdown."""
+        return (self.out_dir / publishing.REPORT).read_text(encoding="utf-8")
+
+    @functools.cached_property
+    def bundle(self) -> Bundle:
+        """The model with its tokenizer and labels, opened when it is asked for."""
+        return Bundle.open(self.out_dir)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job(FineTuning):
+    """What to make of which checkpoint and files, and what must be reached.
+
+    Attributes:
+        out_dir: directory for all results.
+        recipe: the name of one that comes along, a file, or a `Recipe`.
+        baseline: a fine-tuned model, as `finetune` leaves it; None fine-tunes first.
+        targets: of speed and of the task's metric.
+        tables: latency tables of the search for a structure.
+        data, settings, batching, devices, teacher, exports, measuring: as of
+            `FineTuning`.
+    """
+
+    out_dir: PathLike = option(
+        ".", "Directory for all results. A run that was killed goes on with the same "
+        "command.")
+    recipe: PathLike | compress.Recipe = option(
+        "int8", "A recipe's file, or the name of one that comes along.")
+    baseline: PathLike | None = option(
+        None, "A fine-tuned model, as `finetune` leaves it. Left out: it is fine-tuned "
+        "first.", flag="baseline_dir")
+    targets: Targets = Targets()
+    tables: Tables = Tables()
+
+    def run(self) -> Result | None:
+        """Goes the whole road, or the rest of it.
+
+        Returns:
+            What is in `out_dir`; None to a worker that computes along and writes
+            nothing.
+
+        Raises:
+            ValueError: a file, an option or the recipe is wrong, or the directory holds
+                another run.
+        """
+        tpu = embedding.connect() if self.measuring.sparse_core else None
+        job, side = self._by_baseline()
+        recipe = job._recipe()
+        dataset = job.dataset(side.tokenizer, side.task and side.task.labels)
+        if self.baseline is not None:
+            check_trained_for(dataset.task, self.baseline, "--baseline_dir")
+        context, table_notes = job._context(dataset)
+        # The teacher, which may be the baseline, is there later.
+        compress.check(dataclasses.replace(recipe, distillation=None), context)
+        identity = job.identity() | {"recipe": json.loads(recipe.to_json())}
+        with run_dir.claim(self.out_dir, identity) as out:
+            return _Road(job, recipe, dataset, identity, out, tpu, table_notes).go(
+                context)
+
+    def identity(self) -> dict[str, Any]:
+        """What the run is made of, but for its recipe.
+
+        Raises:
+            ValueError: a file cannot be read.
+        """
+        found = FineTuning.identity(self) | {
+            "run": "compress", "baseline": of_checkpoint(self.baseline),
+            **{name: value for record in (self.targets, self.tables)
+               for name, value in _fields(record).items()}}
+        if self.baseline is not None:
+            del found["model"]  # which nothing is taken from
+        return found
+
+    def _recipe(self) -> compress.Recipe:
+        recipe = costs.aimed(recipes.load(self.recipe), self.targets)
+        length = self.exports.export_length
+        if length is not None and length < self.data.tokens:
+            raise ValueError(
+                "--export_length must hold texts of --max_length. Received: "
+                f"--export_length={length}, --max_length={self.data.tokens}")
+        return dataclasses.replace(
+            recipe, distillation=self.teacher.distillation(recipe.distillation))
+
+    def _by_baseline(self) -> tuple[Job, text_sides.TextSide]:
+        """The job that reads texts as its baseline does, and what this brings for it.
+
+        Raises:
+            ValueError: tokenizer or length are given otherwise.
+        """
+        if self.baseline is None:
+            return self, text_sides.TextSide()
+        side = text_sides.read(model.directory(self.baseline),
+                               model.published_labels(self.baseline))
+        own = self.data.max_length
+        if side.max_length is not None:
+            if own not in (None, side.max_length):
+                raise ValueError(
+                    "--max_length must be that of the texts the baseline was trained "
+                    f"on, {side.max_length}. Received: --max_length={own}, "
+                    f"--baseline_dir={self.baseline}")
+            own = side.max_length
+        default = type(self).__dataclass_fields__["model"].default
+        if side.tokenizer is not None and self.model != default:
+            other = data.tokenizer_from(model.directory(self.model))
+            if not text_sides.same_ids(other, side.tokenizer):
+                raise ValueError(
+                    "The baseline's tokenizer must be the checkpoint's, if one is "
+                    f"named. Received: --model_dir={self.model} of {other.vocab_size} "
+                    f"entries, --baseline_dir={self.baseline} of other "
+                    f"{side.tokenizer.vocab_size}")
+        return dataclasses.replace(
+            self, data=dataclasses.replace(self.data, max_length=own)), side
+
+    def _context(self, dataset: Dataset) -> tuple[compress.Context, list[str]]:
+        """What the passes may use, and a list that gets the notes of latency tables."""
+        notes: list[str] = []
+        costs_of = costs.costs(
+            dataset.report["dev"].lengths, num_threads=self.measuring.num_threads,
+            tables=self.tables.latency_tables, as_is=self.tables.latency_tables_as_is,
+            note=notes.append)
+        return compress.Context(
+            task=dataset.task, train=dataset.train, dev=dataset.choose,
+            settings=self.training_settings(), resources={
+                "tokenizer": dataset.tokenizer, "costs": costs_of}), notes
+
+
+def _fields(record: Options) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(record).items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Road:
+    """A job on its way, in a directory that it has claimed."""
+
+    job: Job
+    recipe: compress.Recipe
+    dataset: Dataset
+    identity: dict[str, Any]
+    out: Path
+    tpu: Any
+    table_notes: list[str]
+
+    def go(self, context: compress.Context) -> Result | None:
+        """Goes from stage to stage."""
+        job, recipe, dataset, out = self.job, self.recipe, self.dataset, self.out
+        baseline = self._baseline()
+        before = model.load(baseline)
+        job.check_length(before)
+        context = job.with_teacher(context, dataset, recipe.distillation,
+                                   out / run_dir.STATE, before)
+        notes = stages.compress_model(job, recipe, dataset, context, before, out,
+                                      self.identity)
+        if run_dir.is_helper():
+            return None
+        compressed = model.load(out / "keras")
+        own = stages.as_read_by(job, out / "keras", dataset)
+        files, said, met = stages.export(job, recipe, own, compressed, out,
+                                         job.targets.max_accuracy_drop)
+        served, of_served = stages.serve(recipe, compressed, out)
+        whole = stages.unpruned(job, recipe, dataset, before, compressed, out)
+        rows = measuring.measure(job, dataset, own, baseline, before, served, whole,
+                                 files)
+        if self.tpu:
+            rows += measuring.on_sparse_core(self.tpu, job, dataset, baseline)
+        sentence, aim_met = costs.verdict(recipe, rows, list(whole), recipe.exports[-1],
+                                          job.tables)
+        missed = [] if aim_met else list(sentence)
+        if not met:
+            missed.insert(0, f"--max_accuracy_drop={job.targets.max_accuracy_drop:g} "
+                          f"was not met; {out / publishing.REPORT} says what was "
+                          "reached.")
+        notes = [*own.notes, *publishing.on_the_epoch(job, dataset, out), *notes,
+                 *self.table_notes, *said, *of_served, *sentence]
+        publishing.publish(out, recipe, own, rows, notes, files, self.identity,
+                           job.measuring.num_threads)
+        run_dir.finish(out)
+        return Result(out_dir=out, rows=rows, notes=notes, missed=missed,
+                      scheme=recipe.exports[-1])
+
+    def _baseline(self) -> Path:
+        """Directory of the baseline that is named, or that is fine-tuned now."""
+        if self.job.baseline is not None:
+            return model.directory(self.job.baseline)
+        directory = self.out / "baseline"
+        self.job.fill(directory, self.dataset, self.identity, {
+            "state_dir": self.out / run_dir.STATE / "baseline",
+            "log_dir": self.out / "logs"})
+        return directory

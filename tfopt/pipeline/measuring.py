@@ -1,0 +1,105 @@
+"""Artifacts -> the rows of a report: quality on each split, sizes, times in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from tfopt import data, model, report, tasks
+from tfopt.backend import keras
+from tfopt.measure import cost, latency, runners
+from tfopt.model.anatomy import Anatomy
+from tfopt.pipeline import stages
+from tfopt.pipeline.dataset import Dataset, Split
+from tfopt.pipeline.fine_tuning import FineTuning
+from tfopt.sparse import embedding
+
+_SMOKE = {"rounds": 1, "texts": 8}  # of `latency.measure`
+
+
+def quality(name: str, runner: runners.Runner, task: tasks.Task,
+            splits: Mapping[str, Split]) -> list[report.Row]:
+    """How right an artifact is on each split."""
+    rows = []
+    for split, part in splits.items():
+        outputs = runner.logits(part.encoded.ids, part.encoded.first_lengths)
+        rows += report.rows(name, task.quality(outputs, part.targets), split,
+                            task.metrics)
+    return rows
+
+
+def times(artifacts: Mapping[str, Path], encoded: data.Encoded, *, num_threads: int,
+          max_tokens: int, smoke: bool) -> dict[str, dict[str, float]]:
+    """Times artifacts in turn; a trial takes a few texts."""
+    return latency.measure(artifacts, encoded.ids, encoded.first_lengths,
+                           num_threads=num_threads, max_tokens=max_tokens,
+                           **(_SMOKE if smoke else {}))
+
+
+def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
+            before: keras.Model, served: dict[str, Path], whole: dict[str, Path],
+            files: dict[str, Path]) -> list[report.Row]:
+    """Measures accuracy, size and time.
+
+    Args:
+        tuning: how to time.
+        dataset: as the baseline reads it.
+        own: as the exports do.
+        baseline: directory of the model before.
+        before: that model.
+        served: name of the compressed Keras model -> its directory, if it is served.
+        whole: name of an export of the baseline -> its file.
+        files: name of an export -> its file.
+
+    Returns:
+        The rows of the report.
+    """
+    artifacts = {report.BASELINE: baseline, **served, **whole, **files}
+    num_threads = tuning.measuring.num_threads
+    rows = []
+    for name, path in artifacts.items():
+        reader = own if name in served | files else dataset
+        rows += quality(name, runners.open_artifact(path, num_threads), dataset.task,
+                        reader.report)
+
+    counts = {report.BASELINE: cost.of_model(before)} | {
+        name: stages.count(model.load(path)) for name, path in served.items()} | {
+        name: cost.of_tflite(path) for name, path in (whole | files).items()}
+    for name, counted in counts.items():
+        path = artifacts[name]
+        file = path / model.KERAS_FILE if path.is_dir() else path
+        rows += report.rows(name, cost.of_file(file) | counted | cost.ratios(
+            counted, counts[report.BASELINE]))
+
+    logging.info("Timing %d artifacts in turn", len(artifacts))
+    taken = times(artifacts, own.report["dev"].encoded, num_threads=num_threads,
+                  max_tokens=tuning.exports.export_length
+                  or model.config_of(before).max_positions,
+                  smoke=tuning.measuring.smoke)
+    for name, figures in taken.items():
+        speedup = (taken[report.BASELINE]["latency_p50_ms"]
+                   / figures["latency_p50_ms"])
+        rows += report.rows(name, figures | {"speedup": speedup})
+    return rows
+
+
+def on_sparse_core(tpu: Any, tuning: FineTuning, dataset: Dataset, baseline: Path
+                   ) -> list[report.Row]:
+    """Judges the baseline with its tokens looked up by the SparseCore of a TPU."""
+    with tpu.scope():
+        keras_model = model.load(baseline)
+    table = Anatomy.of(keras_model).embeddings.token.name
+    run = embedding.served(keras_model, table, tpu,
+                           tuning.batching.batch_size, dataset.max_length)
+    rows = []
+    for split, part in dataset.report.items():
+        (order, inputs), = data.Batches(
+            part.encoded, batch_size=len(part.targets), pad_to=dataset.max_length
+            ).each_once()
+        rows += report.rows("keras_sparse_core", dataset.task.quality(
+            run(inputs), np.asarray(part.targets)[order]), split, dataset.task.metrics)
+    return rows

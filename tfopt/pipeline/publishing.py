@@ -1,0 +1,63 @@
+"""What a run leaves for its readers: report, pictures, recipe, and the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfopt import compress, report
+from tfopt.compress import facts
+from tfopt.files import write_whole
+from tfopt.pipeline.dataset import Dataset
+from tfopt.pipeline.fine_tuning import FineTuning
+from tfopt.serve.bundle import Bundle
+
+REPORT = "report.md"
+
+
+def on_the_epoch(tuning: FineTuning, dataset: Dataset, out: Path) -> list[str]:
+    """What chose the epoch, where something trained."""
+    if not any((out / "logs").rglob("events.*")):
+        return []
+    if tuning.data.holdout_fraction:
+        return [f"The epoch was chosen on {len(dataset.guard.targets)} examples held "
+                "out of train."]
+    if tuning.data.keep_epoch == "last":
+        return []
+    return [f"The best epoch was chosen on dev: with several epochs, "
+            f"{dataset.task.monitor[0]} on dev is a little optimistic "
+            "(--holdout_fraction or --keep_epoch=last avoid it)."]
+
+
+def publish(out: Path, recipe: compress.Recipe, dataset: Dataset,
+            rows: list[report.Row], notes: Sequence[str], files: Mapping[str, Path],
+            identity: Mapping[str, Any], num_threads: int) -> None:
+    """Writes all of it; the bundle's own file comes last.
+
+    Args:
+        out: directory of the run.
+        recipe: as it was run.
+        dataset: as the exports read it.
+        rows: figures.
+        notes: sentences on them.
+        files: name of an export -> its file.
+        identity: of the run.
+        num_threads: the most of a request.
+    """
+    write_whole(out / "recipe.json", recipe.to_json())
+    here = report.environment(num_threads=num_threads, command=report.command())
+    write_whole(out / "report.json", report.to_json(here, rows))
+    write_whole(out / REPORT, report.to_markdown(here, rows, notes))
+    pictures = {"report.png": report.to_png(rows, monitor=dataset.task.monitor[0])}
+    pictures |= facts.pictures(recipe.passes, out / "keras")
+    for name, contents in pictures.items():
+        if contents is not None:
+            write_whole(out / name, contents)
+    scheme = recipe.exports[-1]
+    Bundle.write(
+        out, task=dataset.task, tokenizer=dataset.tokenizer,
+        max_length=dataset.max_length, scheme=scheme, model=files[scheme].read_bytes(),
+        figures={row.metric: row.value for row in rows
+                 if row.artifact == scheme and row.split in ("", "dev")},
+        source=dict(identity))
