@@ -593,7 +593,8 @@ def test_mistakes_are_told(tiny_batches):
 def test_training_that_found_no_ranges_is_not_stripped(scheme):
     qat = QuantizationAware(scheme=scheme, begin_step=1)
     wrapped = qat.wrap(small())
-    with pytest.raises(ValueError, match="`callbacks\\(\\)`.*Received: ranges that saw no "
+    with pytest.raises(ValueError,
+                       match="`callbacks\\(\\)`.*Received: ranges that saw no "
                        "batch, in layer 'hidden'$"):
         qat.strip(wrapped)
     wrapped.compile("sgd", "mse")
