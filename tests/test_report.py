@@ -130,6 +130,50 @@ def test_png_is_a_picture(rows):
     assert width > 800 > height > 300
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn."""
+    from matplotlib import figure
+
+    made = []
+
+    class Noted(figure.Figure):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr(figure, "Figure", Noted)
+    return made
+
+
+def test_the_picture_is_of_the_monitor_and_its_legend_covers_no_point(figures):
+    metrics = [report.Metric("pearson", "", "higher"),
+               report.Metric("rmse", "", "lower")]
+    taken = [row for i in range(9) for row in (
+        *report.rows(f"an_artifact_{i}", {"pearson": 0.1 * i, "rmse": 3.0 - i}, "dev",
+                     metrics),
+        *report.rows(f"an_artifact_{i}", {"latency_p50_ms": 1.0 + i, "file_bytes": 9}))]
+    assert report.to_png(taken, monitor="rmse")
+    figure, = figures
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "rmse, dev" and axes.get_title().startswith("rmse")
+    drawn = [tuple(points.get_offsets()[0]) for points in axes.collections]
+    assert drawn == [(1.0 + i, 3.0 - i) for i in range(9)]
+    assert not axes.get_legend().get_window_extent().overlaps(axes.bbox)
+    report.to_png(taken)
+    assert figures[1].axes[0].get_ylabel() == "pearson, dev"
+
+
+def test_a_table_shows_the_metrics_of_any_task():
+    metrics = [report.Metric("rmse", "", "lower"),
+               report.Metric("pearson", "", "higher")]
+    taken = report.rows("a", {"rmse": 0.5, "pearson": 0.25}, "dev", metrics)
+    head, _, line = map(cells, report.table(
+        [*report.rows("a", {"speedup": 2.0}), *taken]).splitlines())
+    assert head == ["artifact", "rmse", "pearson", "speedup"]
+    assert line == ["a", "0.5000", "0.2500", "2.00x"]
+
+
 def test_png_needs_no_figures_that_were_not_taken():
     rows = report.rows("a", {"accuracy": 1.0}, "dev", QUALITY)
     assert report.to_png(rows)[:4] == b"\x89PNG"

@@ -149,7 +149,7 @@ def _check(details: Mapping) -> None:
 
 
 def _figure(width: float, height: float):
-    """An empty figure of so many inches; None where matplotlib is missing."""
+    """An empty figure of a size in inches; None where matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -18,7 +18,8 @@ def no_tensorflow(tmp_path_factory):
     """An environment in which TensorFlow cannot be imported."""
     place = tmp_path_factory.mktemp("empty")
     (place / "tensorflow.py").write_text("raise ImportError('no TensorFlow here')")
-    return {**os.environ, "PYTHONPATH": str(place)}
+    places = [str(place), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 @pytest.fixture

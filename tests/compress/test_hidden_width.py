@@ -126,9 +126,14 @@ def test_examples_without_a_label_count_as_the_model_judges_them(tiny_examples):
 def test_scores_by_hand(monkeypatch, score, dims, pooled):
     found = (np.array([[1.0, -3, 2], [1, 3, 0]]), np.array([[0.0, 1, 4], [0, 1, 0]]))
     monkeypatch.setattr(hidden_width, "mask_gradients", lambda *_: found)
-    for ours, expected in zip(hidden_width.scores(None, score), (dims, pooled),
-                              strict=True):
+    scores = hidden_width.scores(None, score, train=object())
+    for ours, expected in zip(scores, (dims, pooled), strict=True):
         np.testing.assert_allclose(ours, expected)
+
+
+def test_gradients_need_batches():
+    with pytest.raises(ValueError, match="'taylor' needs batches. Received: train=Non"):
+        hidden_width.scores(None, "taylor")
 
 
 def test_magnitudes_are_of_the_rows_that_read():

@@ -212,6 +212,16 @@ def test_class_numbers_of_another_count_are_refused(count):
         data.Batches(encoded_of([3, 4]), [0] * count)
 
 
+@pytest.mark.parametrize(("targets", "dtype"), [
+    ([0, -1, 2], "int32"), ([0.5, float("nan"), -2.0], "float32"),
+    (np.array([1.0, 2.0, 3.0]), "float32"), (np.array([1, 2, 3], np.int64), "int32")])
+def test_targets_keep_their_kind(targets, dtype):
+    batches = data.Batches(encoded_of([3, 4, 5]), targets, batch_size=3)
+    (_, found), = batches.dataset()
+    assert found.dtype.name == dtype
+    np.testing.assert_array_equal(found, np.asarray(targets, dtype))
+
+
 def test_logits_travel_with_their_examples():
     logits = np.arange(2 * len(LENGTHS)).reshape(-1, 2)
     batches = batches_of()

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tfopt import model
+from tfopt import model, tasks
 from tfopt.export import calibrate, flatbuffer, tflite
 from tfopt.measure import sensitivity
 
@@ -154,6 +154,19 @@ def test_an_unknown_mode_or_scheme_is_refused(options, words, graph, examples, j
     with pytest.raises(ValueError, match=f"Received: .*{words}"):
         list(sensitivity.losses(**{"graph": graph, "scheme": SCHEME, "judge": judge,
                                    "examples": examples, **options}))
+
+
+def test_a_budget_of_an_error_counts_what_it_grows_by(graph, examples, judge):
+    def error(contents):
+        return 1 - judge(contents)
+
+    all_quantized = error(tflite.quantize(graph, SCHEME, calibration=examples))
+    guarded = sensitivity.within(graph, SCHEME, examples, error,
+                                 max_drop=all_quantized / 2,
+                                 task=tasks.named("regression")())
+    assert guarded.met and 0 < guarded.value <= all_quantized / 2
+    assert guarded.reference == 0 and guarded.left
+    assert all("rmse, and" in why for why in guarded.left.values())
 
 
 def test_a_negative_budget_is_refused(graph, examples, judge):

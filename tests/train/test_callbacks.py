@@ -41,14 +41,14 @@ def fake() -> FakeModel:
     return FakeModel()
 
 
-def keep_best(fake, accuracies, steps_per_epoch=10, **options):
-    """Runs epochs of these dev accuracies; returns (epochs run, the progress)."""
+def keep_best(fake, values, steps_per_epoch=10, metric="val_accuracy", **options):
+    """Runs epochs of these values on dev; returns (epochs run, the run's state)."""
     state = run_state.RunState(fake)
     callback = KeepBest(state, **options)
     callback.set_model(fake)
-    for epoch, accuracy in enumerate(accuracies):
+    for epoch, value in enumerate(values):
         fake.step = (epoch + 1) * steps_per_epoch
-        callback.on_epoch_end(epoch, {"val_accuracy": accuracy})
+        callback.on_epoch_end(epoch, {metric: value})
         if fake.stop_training:
             break
     return epoch + 1, state
@@ -68,6 +68,23 @@ def test_best_epoch_is_kept(fake, accuracies, best):
     assert fake.step == (best + 1) * 10
 
 
+@pytest.mark.parametrize("monitor,values,best,epochs", [
+    (("rmse", "lower"), [0.9, 0.5, 0.7], 1, 3),
+    (("rmse", "lower"), [3.0, 2.0, 1.0], 2, 3),
+    (("rmse", "lower"), [0.5, 0.5, 0.6, 0.1], 0, 3),  # of equals the first; stalled
+    (("spearman", "higher"), [-0.5, -0.6, -0.2], 2, 3),
+])
+def test_the_monitor_says_which_epoch_is_better(fake, monitor, values, best, epochs):
+    ran, state = keep_best(fake, values, metric=f"val_{monitor[0]}", monitor=monitor,
+                           patience=2)
+    assert (ran, state.best_epoch, state.best_value) == (epochs, best, values[best])
+
+
+def test_the_value_of_another_metric_does_not_count(fake):
+    _, state = keep_best(fake, [0.5], monitor=("rmse", "lower"))
+    assert (state.best_epoch, state.best_value) == (-1, None)
+
+
 @pytest.mark.parametrize("patience,accuracies,epochs", [
     (None, [0.5, 0.4, 0.3, 0.2], 4),
     (1, [0.5, 0.4, 0.9, 0.9], 2),
@@ -80,12 +97,12 @@ def test_patience_ends_training(fake, patience, accuracies, epochs):
 
 
 @pytest.mark.parametrize("first_valid_step,best", [(0, 0), (10, 0), (11, 1), (21, 2)])
-def test_epochs_before_the_settle_step_do_not_count(fake, first_valid_step, best):
+def test_epochs_before_the_first_valid_step_do_not_count(fake, first_valid_step, best):
     epochs, state = keep_best(fake, [0.9, 0.8, 0.7], first_valid_step=first_valid_step)
     assert (epochs, state.best_epoch) == (3, best)
 
 
-def test_patience_starts_at_the_settle_step(fake):
+def test_patience_starts_at_the_first_valid_step(fake):
     epochs, _ = keep_best(fake, [0.9, 0.1, 0.2, 0.3, 0.2], first_valid_step=25,
                           patience=1)
     assert epochs == 5
@@ -110,7 +127,7 @@ def test_a_loss_that_is_no_number_names_its_step(fake, loss):
         callback.on_train_batch_end(6, {"loss": loss})
 
 
-class FakeProgress:
+class FakeState:
     def __init__(self):
         self.saved, self.history, self.finished = [], [], False
 
@@ -126,8 +143,8 @@ def clock(monkeypatch):
     return now
 
 
-def test_progress_is_saved_as_time_goes_by_and_at_the_epochs_end(fake, clock):
-    state = FakeProgress()
+def test_the_state_is_saved_as_time_goes_by_and_at_the_epochs_end(fake, clock):
+    state = FakeState()
     callback = SaveRunState(state, every_s=60)
     callback.set_model(fake)
     callback.set_params({"steps": 9})
@@ -147,7 +164,7 @@ def test_progress_is_saved_as_time_goes_by_and_at_the_epochs_end(fake, clock):
 
 def test_an_epochs_last_step_is_saved_with_its_evaluation_only(fake):
     """Else a run killed in between would go on without that epoch's figures."""
-    state = FakeProgress()
+    state = FakeState()
     callback = SaveRunState(state, every_s=0)
     callback.set_model(fake)
     callback.set_params({"steps": 3})
@@ -159,7 +176,7 @@ def test_an_epochs_last_step_is_saved_with_its_evaluation_only(fake):
 @pytest.mark.parametrize("stop", [False, True])
 def test_a_run_that_was_stopped_is_saved_as_finished(fake, stop):
     """Else, killed right then, it would train on when started again."""
-    state = FakeProgress()
+    state = FakeState()
     callback = SaveRunState(state)
     callback.set_model(fake)
     fake.stop_training = stop

@@ -24,7 +24,7 @@ STUDENT = model.EncoderConfig(
     vocab_size=103, hidden_size=8, num_heads=(1,), intermediate_sizes=(12,),
     head_size=4, max_positions=64, hidden_dropout=0.0,
     attention_dropout=0.0, initializer_range=0.3)
-HEAD = model.Head(outputs=3)
+HEAD = model.Head(outputs=3, dropout=0.0)
 EVERYTHING = Distillation(hidden_weight=1.0, relations_weight=1.0)
 
 

@@ -64,19 +64,21 @@ class Answering:
         while True:
             encoded = self.tokenizer.encode([text], None if pair is None else [pair],
                                             max_length=self.max_length)
-            if encoded.truncated and not self.warned:
-                self.warned = True
-                logging.warning("Texts are cut to %d tokens, first: %r",
-                                self.max_length, text[:60])
             ids, first = encoded.ids[0], encoded.first_lengths[0]
             try:
-                return self.runner.run(ids, first)
+                outputs = self.runner.run(ids, first)
             except Exception:
                 # The runtime's own words for a token beyond the last position.
                 most = self._positions(ids)
                 if most >= len(ids):
                     raise
                 self.max_length = most
+                continue
+            if encoded.truncated and not self.warned:
+                self.warned = True
+                logging.warning("Texts are cut to %d tokens, first: %r",
+                                self.max_length, text[:60])
+            return outputs
 
     def _positions(self, ids: list[int]) -> int:
         """The most tokens of a text that the model answers."""

@@ -95,6 +95,17 @@ class Context:
             "resources": {**self.resources, **others}, **fields})
 
     @property
+    def labelled(self) -> BatchSource:
+        """`train`, for a pass that cannot do without.
+
+        Raises:
+            ValueError: it is not there.
+        """
+        if self.train is None:
+            raise ValueError("This pass needs batches of train. Received: train=None")
+        return self.train
+
+    @property
     def training_set(self) -> BatchSource:
         """The batches that passes train on.
 

@@ -57,7 +57,7 @@ def with_targets(model: keras.Model, train: BatchSource, samples: int,
 def mean_loss(model: keras.Model, samples: list,
               task: Task = Classification()) -> float:  # noqa: B008
     """The mean loss on what `with_targets` read."""
-    # Not as a tf.function: to trace each of so many models would take longer.
+    # Not as a tf.function: to trace each of the many models would take longer.
     losses = [task.example_loss(model(inputs, training=False), targets)
               for inputs, targets in samples]
     return float(tf.reduce_mean(tf.concat(losses, axis=0)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -131,7 +132,8 @@ def _observed(graph: FloatGraph, calibration: Sequence[Example],
     """
     key = id(calibration), None if apart is None else tuple(apart.items())
     if key not in graph.seen:
-        wiring = {"outlier_channels": apart or {}, "integer": apart is not None}
+        wiring: dict[str, Any] = {
+            "outlier_channels": apart or {}, "integer": apart is not None}
         contents = graph.contents if apart is None else converter.to_bytes(
             graph.model, length=graph.length, **wiring)
         # Examples run at their own lengths.

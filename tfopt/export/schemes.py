@@ -114,9 +114,12 @@ class Scheme:
         if parts is None:
             raise ValueError("A scheme must be named MODE_wiBITS[bBLOCK]_aTYPE. "
                              f"Received: {name!r}")
-        numbers = {key: value and int(value) for key, value in
-                   parts.groupdict().items() if key != "mode"}
-        return cls(name=name, mode=parts["mode"], **numbers)
+        numbers = {key: int(value) for key, value in parts.groupdict().items()
+                   if key != "mode" and value}
+        weight_bits = numbers.pop("weight_bits")
+        return cls(name=name, mode=parts["mode"], weight_bits=weight_bits,
+                   block=numbers.get("block"),
+                   activation_bits=numbers.get("activation_bits"))
 
     @property
     def is_quantized(self) -> bool:

@@ -1,1 +1,1 @@
-"""Measuring: sizes (`cost`), times (`latency`), accuracy (`quality`)."""
+"""Measuring: sizes (`cost`), times (`latency`), losses by operation (`sensitivity`)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from tfopt.backend import keras
 from tfopt.model.config import EncoderConfig
@@ -58,7 +59,7 @@ __all__ = [
     "role_of",
 ]
 
-Layer = keras.layers.Layer
+Layer: Any = keras.layers.Layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,14 +235,14 @@ class Anatomy:
                                          self.embeddings.position))
         segments = self.embeddings.segment and _plain(self.embeddings.segment)
         # What no layer shows is of no consequence.
-        shown = {"head_size": tokens.output_dim}
+        shown: dict[str, Any] = {"head_size": tokens.output_dim}
         heads, neurons = [], []
         for layer in self.layers:
-            core = layer.attention and _plain(layer.attention.core)
-            wide = layer.ffn and _plain(layer.ffn.intermediate)
+            core = _plain(layer.attention.core) if layer.attention else None
+            wide = _plain(layer.ffn.intermediate) if layer.ffn else None
             heads.append(core.num_heads if core else 0)
             neurons.append(wide.units if wide else 0)
-            if core:
+            if layer.attention and core:
                 query = _plain(layer.attention.query)
                 shown |= {"head_size": query.units // core.num_heads,
                           "attention_dropout": core.dropout}
@@ -251,8 +252,8 @@ class Anatomy:
             family=self.model.name,
             vocab_size=tokens.input_dim,
             hidden_size=tokens.output_dim,
-            num_heads=heads,
-            intermediate_sizes=neurons,
+            num_heads=tuple(heads),
+            intermediate_sizes=tuple(neurons),
             max_positions=positions.max_positions,
             type_vocab_size=segments.input_dim if segments else 0,
             layer_norm_epsilon=_plain(self.embeddings.norm).epsilon,

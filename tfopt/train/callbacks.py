@@ -136,7 +136,7 @@ class ProgressLine(keras.callbacks.Callback):
 class PaddedLossCorrection(keras.callbacks.Callback):
     """Makes the dev loss a mean over examples, where batches were filled up.
 
-    Keras takes the rows that weigh nothing into its mean; accuracy has them not.
+    Keras takes the rows that weigh nothing into its mean; other metrics leave them out.
 
     Args:
         dev: batches, of which the last may be smaller.
@@ -164,7 +164,8 @@ class KeepBest(keras.callbacks.Callback):
     """Keeps the weights of the epoch that is best on dev; stops when it stalls.
 
     Args:
-        progress: where the best value so far, its epoch and weights are kept.
+        state: the run's `RunState`, which keeps the best value so far, its epoch and
+            weights.
         patience: epochs without a better value after which training stops; None
             never stops it.
         first_valid_step: epochs that end before this step are passed over: the model
@@ -173,12 +174,12 @@ class KeepBest(keras.callbacks.Callback):
             or "lower" is better (`Objective.monitor`).
     """
 
-    def __init__(self, progress, patience: int | None = None,
+    def __init__(self, state, patience: int | None = None,
                  first_valid_step: int = 0,
                  monitor: tuple[str, str] = ("accuracy", "higher")):
         super().__init__()
         self._metric, self._better = f"val_{monitor[0]}", monitor[1]
-        self._progress = progress
+        self._state = state
         self._patience = patience
         self._first_valid_step = first_valid_step
 
@@ -187,28 +188,28 @@ class KeepBest(keras.callbacks.Callback):
         value = (logs or {}).get(self._metric)
         if value is None or steps_done(self.model) < self._first_valid_step:
             return
-        best = self._progress.best_value
+        best = self._state.best_value
         if best is None or (value > best if self._better == "higher" else value < best):
-            self._progress.keep_best(value, epoch, self.model)
+            self._state.keep_best(value, epoch, self.model)
         elif (self._patience is not None
-              and epoch - self._progress.best_epoch >= self._patience):
+              and epoch - self._state.best_epoch >= self._patience):
             self.model.stop_training = True
 
 
 class SaveRunState(keras.callbacks.Callback):
-    """Saves the state of the run every so many seconds, and at each epoch's end.
+    """Saves the state of the run every `every_s` seconds, and at each epoch's end.
 
     Args:
-        progress: the run's `RunState`.
+        state: the run's `RunState`.
         every_s: seconds between two saves within an epoch.
         agree: of whether the time has come, what all workers hold, since all must save
             at the same step; None where there is one.
     """
 
-    def __init__(self, progress, every_s: float = 60.0,
+    def __init__(self, state, every_s: float = 60.0,
                  agree: Callable[[bool], bool] | None = None):
         super().__init__()
-        self._progress = progress
+        self._state = state
         self._every_s = every_s
         self._agree = agree
         self._last = time.monotonic()
@@ -224,11 +225,11 @@ class SaveRunState(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves, as finished if training is to stop here."""
-        self._progress.history.append(
+        self._state.history.append(
             {name: float(value) for name, value in (logs or {}).items()})
-        self._progress.finished = self.model.stop_training
+        self._state.finished = self.model.stop_training
         self._save()
 
     def _save(self):
-        self._progress.save()
+        self._state.save()
         self._last = time.monotonic()

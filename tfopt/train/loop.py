@@ -141,7 +141,7 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite; names the step.
-        ValueError: the replicas do not divide a batch, or workers are told to train in
+        ValueError: the replicas do not divide a batch, or workers are asked to train in
             different ways.
     """
     settings = settings.on_this_machine()
@@ -166,17 +166,17 @@ def fit(
             settings.mixed_precision)
         _compile(working, train, settings, goal)
     # Outside of the scope: workers cannot share the text that it notes.
-    progress = RunState(working, state_dir)
+    state = RunState(working, state_dir)
     workers.check_same(
         strategy, repr((settings, train.steps_per_epoch, train.batch_size, _about(
             working, callbacks))),
         "All workers must train the same way: the same flags, recipe and data.",
         f"{settings}, {train.steps_per_epoch} steps of {train.batch_size} examples")
-    if progress.restore():
-        logging.info("Resumed at step %d from %s", progress.step, state_dir)
+    if state.restore():
+        logging.info("Resumed at step %d from %s", state.step, state_dir)
     else:
         seed_dropout(working, settings.seed)
-    if not progress.finished:
+    if not state.finished:
         hooks = [StopOnNonFinite(), *callbacks]
         agree: dict[str, Any] = {} if workers.count(strategy) == 1 else {
             "agree": functools.partial(workers.chiefs_word, strategy)}
@@ -186,20 +186,20 @@ def fit(
             hooks.append(TrainingLog(Path(log_dir), train.batch_size))
         if not sys.stdout.isatty():
             hooks.append(ProgressLine(train.batch_size))
-        hooks += [KeepBest(progress, settings.patience, first_valid_step,
+        hooks += [KeepBest(state, settings.patience, first_valid_step,
                            goal.monitor),
-                  SaveRunState(progress, **agree)]
+                  SaveRunState(state, **agree)]
         steps = settings.steps_per_execution or 1
         if steps > 1:
             hooks.append(StepsPerExecution(steps, hooks))
         with lean_step(working, bool(settings.jit_compile), goal.reads_layers):
-            _run(working, progress, train, dev, settings, hooks)
-        progress.finished = True
-        progress.save()
-    progress.load_best()
+            _run(working, state, train, dev, settings, hooks)
+        state.finished = True
+        state.save()
+    state.load_best()
     if settings.mixed_precision != "float32":
         model.set_weights(working.get_weights())
-    return progress.history
+    return state.history
 
 
 @contextlib.contextmanager
@@ -233,7 +233,7 @@ def seed_dropout(model: keras.Model, seed: int) -> None:
 
 
 def _about(model, callbacks) -> list:
-    """What tells two trainings apart."""
+    """What distinguishes two trainings."""
     return [*((w.name, tuple(w.shape)) for w in model.weights),
             *(type(callback).__name__ for callback in callbacks)]
 
@@ -253,11 +253,11 @@ def _compile(model, train, settings, goal) -> None:
                   steps_per_execution=settings.steps_per_execution)
 
 
-def _run(model, progress, train, dev, settings, hooks) -> None:
+def _run(model, state, train, dev, settings, hooks) -> None:
     steps, epochs = train.steps_per_epoch, settings.epochs
     strategy = model.distribute_strategy
     whole = settings.jit_compile or strategy.num_replicas_in_sync > 1
-    epoch, done = divmod(progress.step, steps)
+    epoch, done = divmod(state.step, steps)
     # The epoch a resumed run starts in is finished by a call of its own: within one
     # call of Model.fit all epochs have the same number of steps.
     parts = [(epoch, epoch + 1, steps - done)] if done else []
@@ -265,7 +265,7 @@ def _run(model, progress, train, dev, settings, hooks) -> None:
     for first, last, part_steps in parts:
         if first >= last or model.stop_training:
             continue
-        batches = train.dataset(epochs, progress.step)
+        batches = train.dataset(epochs, state.step)
         dev_batches = None if dev is None else dev.dataset()
         if whole:
             batches = sharding.of(batches, train.batch_size, strategy)

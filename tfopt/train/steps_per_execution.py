@@ -3,7 +3,7 @@
 On an accelerator the host's part of a step (a call, the callbacks, a look at the loss)
 takes as long as the step. Keras can run several steps in a call; what must happen
 between two certain steps would then come late. Here a call is as long as the callbacks
-allow: one that acts at certain steps tells them by a method
+allow: one that acts at certain steps names them by a method
 `next_step(done: int) -> int | None`, the next step, after those done, behind which it
 must be called.
 """

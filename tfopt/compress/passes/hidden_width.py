@@ -88,7 +88,8 @@ class HiddenWidth(Pass):
         kept, pooled = self.choose(model, context.train, context.task)
         small = hidden_width.narrow(model, kept, pooled)
         if self.reconstruct:
-            hidden_width.reconstruct(model, small, pooled, context.train, self.examples)
+            hidden_width.reconstruct(model, small, pooled, context.labelled,
+                                     self.examples)
         note = f"{len(kept)} of {config_of(model).hidden_size} dimensions stay"
         logging.info("Of the residual stream, %s", note)
         context.fit(small, self.epochs)
@@ -117,12 +118,14 @@ class HiddenWidth(Pass):
         """
         whole = config_of(model).hidden_size
         width = self.width
-        if width is None:
+        if self.keep is not None:
             width = int(self.keep * whole) // self.multiple * self.multiple
-        if not 0 < width < whole:
+        if width is None or not 0 < width < whole:
             raise ValueError(
                 f"A multiple of {self.multiple} must be left, below the model's width "
                 f"of {whole}. Received: width={self.width}, keep={self.keep}")
         found = hidden_width.scores(model, self.score, train, self.examples, task)
-        return tuple(tuple(sorted(np.argsort(-own, kind="stable")[:width].tolist()))
-                     for own in found)
+        dimensions, units = (
+            tuple(sorted(np.argsort(-own, kind="stable")[:width].tolist()))
+            for own in found)
+        return dimensions, units

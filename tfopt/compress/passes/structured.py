@@ -144,7 +144,7 @@ class Structured(Pass):
         costs_of = _without_empty_layers(
             multiplications if self.keep else context.get("costs"))
         before = costs_of(config).whole(config)
-        target = before * self.keep if self.keep else self.target_ms(before)
+        target = (before * self.keep if self.keep else self.target_ms(before)) or before
         if target >= before:
             raise ValueError(
                 f"The target must be below what the model takes, {before:.4g}. "
@@ -183,7 +183,7 @@ class Structured(Pass):
     def _choose(self, model: keras.Model, config: EncoderConfig, costs: Costs,
                 aim: float, context: Context) -> _Choice:
         """What stays at a cost; a resumed run finds what it chose."""
-        record = context.state_dir and Path(context.state_dir) / "kept.json"
+        record = (Path(context.state_dir) / "kept.json" if context.state_dir else None)
         if record and record.exists():
             return _Choice.from_json(record.read_text(encoding="utf-8"))
         scores = importance.of(model, self.score, context.train, self.examples,
@@ -206,7 +206,7 @@ class Structured(Pass):
     def _least_loss(self, model: keras.Model, config: EncoderConfig,
                     structures: Sequence[Kept], context: Context) -> Kept:
         """The structure of the least loss, once the model is cut to it."""
-        known = with_targets(model, context.train, self.examples, context.task)
+        known = with_targets(model, context.labelled, self.examples, context.task)
         losses = []
         for kept in structures:
             small, left = self._cut(model, config, kept, context)
@@ -220,7 +220,7 @@ class Structured(Pass):
         """The smaller model, fitted to the one before if asked for, and its sizes."""
         small = cut(model, kept)
         if self.reconstruct:
-            reconstruct(model, small, context.train, self.examples)
+            reconstruct(model, small, context.labelled, self.examples)
         # Not read from the model: without heads, it would not tell how wide they were.
         return small, kept.config(config)
 

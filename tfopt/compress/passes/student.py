@@ -111,7 +111,8 @@ class Student(Pass):
             Their numbers in the model, ascending.
 
         Raises:
-            ValueError: the model is no BERT of more than `layers` layers.
+            ValueError: the model is no BERT of more than `layers` layers, or there are
+                no batches to choose the cheapest by.
         """
         total = config_of(model).num_layers
         if self.layers >= total:
@@ -120,6 +121,9 @@ class Student(Pass):
         if self.which == "even":
             return tuple(losses.evenly(self.layers, total))
         if self.which == "cheapest":
+            if train is None:
+                raise ValueError("The cheapest layers are chosen on batches. Received: "
+                                 "train=None")
             return cheapest(model, self.layers, train, self.examples, task)
         first = 0 if self.which == "first" else total - self.layers
         return tuple(range(first, first + self.layers))

@@ -158,7 +158,7 @@ class Renumbered:
     def fingerprint(self) -> str:
         """A hash of the examples."""
         own = hashlib.sha256(self._batches.fingerprint().encode())
-        own.update(np.ascontiguousarray(self._places))
+        own.update(np.ascontiguousarray(self._places).data)
         return own.hexdigest()
 
     def each_once(self) -> Iterator[tuple[np.ndarray, dict[str, tf.Tensor]]]:

@@ -66,9 +66,12 @@ def scores(model: keras.Model, score: str, train: BatchSource | None = None,
     """
     if score == "magnitude":
         return _squares(model)
-    found = mask_gradients(model, train, examples, task)
-    return tuple(np.abs(g).mean(axis=0) if score == "taylor" else (g ** 2).mean(axis=0)
-                 for g in found)
+    if train is None:
+        raise ValueError(f"The score {score!r} needs batches. Received: train=None")
+    stream, pooled = (
+        np.abs(g).mean(axis=0) if score == "taylor" else (g ** 2).mean(axis=0)
+        for g in mask_gradients(model, train, examples, task))
+    return stream, pooled
 
 
 def _squares(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +114,8 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int,
         return stream, pooled if len(pooled.shape) == 2 else tf.reduce_sum(pooled, 1)
 
     rows = [gradients(*batch) for batch in read(train, examples)]
-    return tuple(np.concatenate(part) for part in zip(*rows, strict=True))
+    states, pooled = (np.concatenate(part) for part in zip(*rows, strict=True))
+    return states, pooled
 
 
 def narrow(model: keras.Model, kept: Sequence[int], pooled: Sequence[int]
@@ -177,8 +181,9 @@ def reconstruct(whole: keras.Model, small: keras.Model, pooled: Sequence[int],
             continue
         own = whole.get_layer(layer.name)
         if id(layer) in readers:
-            pairs = ([_rows(x, mask) for x in batch[used[0]]]
-                     for batch, mask in zip(batches, masks, strict=True))
+            read_by = [batch[used[0]] for batch in batches]
+            pairs = ((_rows(theirs, mask), _rows(ours, mask))
+                     for (theirs, ours), mask in zip(read_by, masks, strict=True))
             _fit(layer, own, pairs,
                  pooled if layer is parts.head.pooler else slice(None))
         for batch in batches:

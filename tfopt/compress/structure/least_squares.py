@@ -9,6 +9,8 @@ residual stream and the block is again what it was, errors of earlier blocks inc
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tfopt.backend import keras, tf
@@ -32,7 +34,9 @@ def reconstruct(whole: keras.Model, small: keras.Model, train: BatchSource,
         examples: how many are read. Both models' hidden states of one layer are kept,
             of visible tokens: 8 D bytes a token.
     """
-    masks, theirs, ours = [], [], []  # a batch each
+    masks: list[tf.Tensor] = []  # of a batch each
+    theirs: list[np.ndarray] = []
+    ours: list[np.ndarray] = []
     parts = [Anatomy.of(model) for model in (whole, small)]
     embed = [keras.Model(own.model.inputs, own.hidden_states[0]) for own in parts]
     for inputs, _ in read(train, examples):
@@ -63,13 +67,13 @@ class _Step:
     """
 
     def __init__(self, block: Attention | Ffn | None, norm: keras.layers.Layer):
-        self._block = block
+        self._block: Any = block
         self.present = block is not None
         self.normed = norm
 
     def sum(self, x, mask):
         """The residual stream and what the block adds: <float>[1, N, D]."""
-        if not self.present:
+        if self._block is None:
             return x
         return x + self._block.output(_inner(self._block, x, mask))
 
@@ -80,7 +84,7 @@ class _Step:
             batches: (x <float>[1, N, D], the wanted sum of the same shape, mask
                 <int32>[B, T]) each.
         """
-        squares = products = 0.0
+        squares, products = np.zeros(()), np.zeros(())
         for batch in batches:
             found = [part.numpy().astype(np.float64) for part in self._moments(*batch)]
             squares, products = squares + found[0], products + found[1]

@@ -3,8 +3,8 @@
     goal = tfopt.Distillation(temperature=2.0).goal(teacher)
     train.fit(student, batches, dev, goal=goal)
 
-What a student learns from is a mix, by weights: the labels, the teacher's logits, its
-hidden states, and how its tokens relate to one another (`train.distill.losses` has the
+A student is trained on a mix, by weights: the labels, the teacher's logits, its hidden
+states, and how its tokens relate to one another (`train.distill.losses` has the
 equations).
 """
 
@@ -25,7 +25,7 @@ RELATIONS = ("query", "key", "value")  # as `Taps.projections` has them
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """What is learned from a teacher.
+    """What a student is trained on, beside the targets.
 
     Attributes:
         temperature: by which both models' logits are divided, above 0.
@@ -33,7 +33,7 @@ class Distillation:
         hard_weight: of the cross-entropy with the labels; examples without a label
             learn from the teacher alone.
         hidden_weight: of the hidden states, mean over layers. Where the teacher is
-            wider, one learned matrix takes the student's states to its width; it is
+            wider, one trained matrix takes the student's states to its width; it is
             thrown away after training.
         relations_weight: of the relations between tokens in the last layer that has
             attention, in each model; mean over `relations`.

@@ -1,9 +1,9 @@
-"""The terms of a distillation: (student, teacher) -> a loss for each example.
+"""The losses of a distillation: (student, teacher) -> a number for each example.
 
 Hinton et al. 2015, arXiv:1503.02531, for logits; Xia et al. 2022, "CoFi",
 arXiv:2204.00408, equation 3, for hidden states; Wang et al. 2021, "MiniLMv2",
 arXiv:2012.15828, equations 6 to 8, for relations. Each gives <float>[B], so that the
-mean over a batch is that over its shares on several devices. R are relation heads.
+mean over a batch is that over its shards on several devices. R are relation heads.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def evenly(num_layers: int, teacher_layers: int) -> list[int]:
 def nearest(states: Sequence, teacher_states: Sequence, visible):
     """For each state of the teacher, the distance of the student's nearest layer.
 
-    Nearest on the mean of the batch (of each device's share of it), chosen anew in each
+    Nearest on the mean of the batch (of each device's shard of it), chosen anew in each
     step.
 
     Args:

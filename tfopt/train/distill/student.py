@@ -1,6 +1,6 @@
 """A student in training: a functional model whose step compares it with a teacher.
 
-(inputs, labels) -> gradient of the terms of a `Distillation`. The teacher runs once a
+(inputs, targets) -> gradient of the losses of a `Distillation`. The teacher runs once a
 batch, outside of the tape; neither it nor the matrix between the two widths is among
 the student's weights.
 """
@@ -217,7 +217,7 @@ class StudentModel(MultiStepModel):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
         """The compiled loss, by which evaluation judges the student alone."""
         loss = super().compute_loss(x, y, y_pred, sample_weight)
-        # Of a replica's share, divided by the replicas, which are summed.
+        # Of a replica's shard, divided by the replicas, which are summed.
         self._distillation.mean.update_state(
             loss * self.distribute_strategy.num_replicas_in_sync, tf.shape(y_pred)[0])
         return loss

@@ -23,7 +23,7 @@ from tfopt.types import BatchSource, PathLike
 
 @runtime_checkable
 class Examples(BatchSource, Protocol):
-    """Batches whose examples can be told apart (`data.Batches` is one)."""
+    """Batches whose examples can be distinguished (`data.Batches` is one)."""
 
     def __len__(self) -> int:
         """N."""
@@ -35,7 +35,7 @@ class Examples(BatchSource, Protocol):
         """Each example once: its number <int>[B], and the inputs."""
 
     def with_teacher_logits(self, logits: np.ndarray) -> Examples:
-        """The same batches, with <float>[N, C] beside the class ids."""
+        """The same batches, with <float>[N, C] beside the targets."""
 
 
 def with_cached_logits(batches: BatchSource, teacher: keras.Model,
@@ -54,11 +54,11 @@ def with_cached_logits(batches: BatchSource, teacher: keras.Model,
         The same batches; they carry the logits.
 
     Raises:
-        ValueError: the batches do not tell their examples apart.
+        ValueError: the batches do not distinguish their examples.
     """
     if not isinstance(batches, Examples):
-        raise ValueError("Logits are kept of `data.Batches`, which tells its examples "
-                         f"apart. Received: {type(batches).__name__}")
+        raise ValueError("Logits are kept of `data.Batches`, which distinguishes its "
+                         f"examples. Received: {type(batches).__name__}")
     path = Path(path)
     keys = {"teacher": _hash_of(teacher), "examples": batches.fingerprint()}
     logits = _read(path, keys)

@@ -134,7 +134,7 @@ def answer_of(ask: Callable[[], Any], wait_s: float, rule: str) -> Any:
     def run():
         try:
             answers.put((ask(), None))
-        except Exception as error:  # whatever it was, it is told below
+        except Exception as error:  # whatever it was, it is reported below
             answers.put((None, error))
 
     threading.Thread(target=run, daemon=True).start()

@@ -1,7 +1,7 @@
-"""A batch -> the replicas' shares of it, equal in size.
+"""A batch -> the replicas' shards of it, equal in size.
 
 Keras would split a batch that the replicas do not divide unevenly, and take the mean of
-unequal shares; and of several workers each would read batches of its own, padded to
+unequal shards; and of several workers each would read batches of its own, padded to
 another length. Here all see the same batches, and each replica takes its rows. A last,
 smaller batch is filled up with rows of its own, which weigh nothing, while the others
 weigh more, so that the mean stays that of the batch: training as on one device, on any
@@ -21,8 +21,8 @@ _BY_DEVICE = tf.distribute.InputOptions(
     experimental_fetch_to_device=False,
     experimental_replication_mode=tf.distribute.InputReplicationMode.PER_REPLICA,
     experimental_place_dataset_on_device=True)
-# Rows without a label, as `data.Batches` has them.
-_NO_LABEL = -1
+# Rows without a target, where a batch has none at all, as `data.Batches` has them.
+_NO_TARGET = -1
 
 
 def check_divides(batch_size: int, replicas: int) -> None:
@@ -38,17 +38,17 @@ def check_divides(batch_size: int, replicas: int) -> None:
 
 def of(dataset: tf.data.Dataset, batch_size: int, strategy: tf.distribute.Strategy,
        mean: bool = True):
-    """Cuts batches into the shares of a strategy's replicas.
+    """Cuts batches into the shards of a strategy's replicas.
 
     Args:
-        dataset: of inputs, or (inputs, labels), of up to `batch_size` rows each.
+        dataset: of inputs, or (inputs, targets), of up to `batch_size` rows each.
         batch_size: B, a multiple of the replicas.
         strategy: of which replicas.
         mean: whether rows of a smaller batch weigh so much more that a sum over rows
             divided by B is their mean; else each weighs 1.
 
     Returns:
-        A distributed dataset of (inputs, labels), or (inputs, labels, weights) where
+        A distributed dataset of (inputs, targets), or (inputs, targets, weights) where
         batches may be smaller; for one replica, a dataset of whole batches.
     """
     gpus = tf.config.list_logical_devices("GPU")
@@ -78,19 +78,19 @@ def of(dataset: tf.data.Dataset, batch_size: int, strategy: tf.distribute.Strate
                                          *tf.unstack(tf.shape(x))[1:]]
                                      )[first:first + local], batch)
 
-        def as_before(*share):
+        def as_before(*shard):
             return tf.nest.map_structure(
                 lambda x, spec: tf.ensure_shape(
                     x, [batch_size // replicas, *spec.shape[1:]]),
-                share, dataset.element_spec)
+                shard, dataset.element_spec)
 
         # In place of each batch, one element for each of this worker's replicas.
         with tf.device("CPU:0"):
-            shares = dataset.map(cut).unbatch().map(as_before)
+            shards = dataset.map(cut).unbatch().map(as_before)
         if by_device:
-            return shares.apply(tf.data.experimental.prefetch_to_device(
+            return shards.apply(tf.data.experimental.prefetch_to_device(
                 devices[first], 4))
-        return shares.prefetch(4 * local)
+        return shards.prefetch(4 * local)
 
     with _reading(strategy):
         return strategy.distribute_datasets_from_function(
@@ -123,13 +123,13 @@ def _wide(x):
 
 
 def _fill(batch, batch_size: int, mean: bool):
-    inputs, labels = (batch if len(batch) == 2 else (batch[0], None))
+    inputs, targets = (batch if len(batch) == 2 else (batch[0], None))
     known = tf.nest.flatten(inputs)[0].shape[0]
     rows = tf.shape(tf.nest.flatten(inputs)[0])[0]
-    if labels is None:
-        labels = tf.fill([rows], _NO_LABEL)
+    if targets is None:
+        targets = tf.fill([rows], _NO_TARGET)
     if known == batch_size:
-        return inputs, labels
+        return inputs, targets
     places = tf.range(batch_size)
 
     def fill(x):
@@ -137,4 +137,4 @@ def _fill(batch, batch_size: int, mean: bool):
 
     each = batch_size / rows if mean else 1.0
     weights = tf.where(places < rows, tf.cast(each, tf.float32), 0.0)
-    return (*tf.nest.map_structure(fill, (inputs, labels)), weights)
+    return (*tf.nest.map_structure(fill, (inputs, targets)), weights)
