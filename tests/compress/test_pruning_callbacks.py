@@ -86,6 +86,26 @@ def test_pruning_step_of_an_unwrapped_model_is_refused():
         train(model(), *pruning.callbacks())
 
 
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_pruning_that_did_not_reach_its_end_is_not_stripped(allocation):
+    pruning = Magnitude(final_sparsity=0.5, end_step=6, frequency=1,
+                        allocation=allocation)
+    wrapped = pruning.wrap(model())
+    with pytest.raises(ValueError, match="`callbacks.. *.*Received: 0 zeros of 2.$"):
+        pruning.strip(wrapped)
+    train(wrapped)  # without its callbacks
+    with pytest.raises(ValueError, match="Received: 0 zeros of 2. after 3 steps$"):
+        pruning.strip(wrapped)
+    train(wrapped, *pruning.callbacks())  # compiled anew: 3 steps of 6
+    with pytest.raises(ValueError, match="6 steps or more. Received: 21 zeros of 2. "
+                       "after 3 steps$"):
+        pruning.strip(wrapped)
+    stop = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=9.0)
+    train(wrapped, *pruning.callbacks(), stop)
+    with pytest.raises(ValueError, match="to the end"):
+        pruning.strip(wrapped)
+
+
 def test_several_steps_in_one_call_miss_no_pruning():
     pruning = Magnitude(final_sparsity=0.5, end_step=5, frequency=5)
     wrapped = pruning.wrap(model())

@@ -319,7 +319,7 @@ class Note(keras.callbacks.Callback):
         self.qat, self.probe, self.seen = qat, probe, []
 
     def on_epoch_end(self, epoch, logs=None):
-        stripped = self.qat.strip(self.model)
+        stripped = configs.finalize(self.model)  # before rounding begins, too
         self.seen.append((self.model(self.probe, training=False).numpy(), stripped,
                           stripped.get_layer("hidden").grids["input"]))
 
@@ -587,6 +587,23 @@ def test_mistakes_are_told(tiny_batches):
     plain.compile("sgd", "mse")
     with pytest.raises(ValueError, match="`wrap`.*Received: layers"):
         plain.fit(np.eye(4), np.ones([4, 2]), verbose=0, callbacks=qat.callbacks())
+
+
+@pytest.mark.parametrize("scheme", STATIC)
+def test_training_that_found_no_ranges_is_not_stripped(scheme):
+    qat = QuantizationAware(scheme=scheme, begin_step=1)
+    wrapped = qat.wrap(small())
+    with pytest.raises(ValueError,
+                       match="`callbacks\\(\\)`.*Received: ranges that saw no "
+                       "batch, in layer 'hidden'$"):
+        qat.strip(wrapped)
+    wrapped.compile("sgd", "mse")
+    x, y = np.eye(4, dtype=np.float32), np.ones([4, 2], np.float32)
+    wrapped.fit(x, y, verbose=0)  # without callbacks
+    with pytest.raises(ValueError, match="Received: ranges that never rounded, in"):
+        qat.strip(wrapped)
+    wrapped.fit(x, y, verbose=0, callbacks=qat.callbacks())
+    assert qat.strip(wrapped)(x).shape == (4, 2)
 
 
 def test_a_recipe_gives_it_back():

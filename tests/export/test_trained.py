@@ -11,6 +11,7 @@ from reading import operations, run, weights
 from tfopt import model as models
 from tfopt.backend import keras, tf
 from tfopt.compress.passes.quantization_aware import QuantizationAware
+from tfopt.compress.qat import configs
 from tfopt.export import flatbuffer, tflite, trained
 from tfopt.model.quantized_layers import Grid, QuantizedAdd, QuantizedDense
 
@@ -27,7 +28,7 @@ def settled(small_bert, examples):
         wrapped = own.wrap(small_bert)
         for example in examples:
             wrapped(example, training=True)
-        return own.strip(wrapped)
+        return configs.finalize(wrapped)  # which was never rounded while training
 
     return finalize
 

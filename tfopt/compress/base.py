@@ -118,7 +118,12 @@ class Pass:
         return []
 
     def strip(self, model: keras.Model) -> keras.Model:
-        """Returns a plain model from a wrapped and trained one."""
+        """Returns a plain model from a wrapped and trained one.
+
+        Raises:
+            ValueError: it was not wrapped, or training did not do the pass's work on
+                it, as without `callbacks`, or in too few steps.
+        """
         raise TypeError(f"The pass {self.name()!r} does not train. Received: strip()")
 
     def first_valid_step(self) -> int:

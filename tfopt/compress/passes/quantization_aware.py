@@ -34,7 +34,7 @@ class QuantizationAware(Pass):
 
     Attributes:
         scheme: the export to train for, one of `schemes()`.
-        begin_step: optimizer step before which static ranges are watched only, >= 0.
+        begin_step: optimizer step before which static ranges are only observed, >= 0.
         freeze_step: step from which ranges stay, above `begin_step`; None for never.
         begin_fraction: in a recipe, the same as a fraction of the run's steps.
         freeze_fraction: in a recipe, `freeze_step` as such a fraction.
@@ -128,9 +128,10 @@ class QuantizationAware(Pass):
             does; `tfopt.convert` gives that file the same integers.
 
         Raises:
-            ValueError: the model was not wrapped.
+            ValueError: the model was not wrapped, or no ranges were found for it.
         """
         check_wrapped(configs.wrappers_of(model), model, "can be stripped")
+        configs.check_trained(model)
         return configs.finalize(model)
 
     def first_valid_step(self) -> int:

@@ -18,7 +18,6 @@ from tfopt.compress.base import Context, Outcome, Pass, Stage, copy_model
 from tfopt.compress.layer_selection import choose_layers, kernel_name, skipped
 from tfopt.compress.pruning import masked_layer, masks
 from tfopt.compress.pruning.callbacks import PruningStep
-from tfopt.compress.pruning.masked_layer import Pruned, check_wrapped, set_masks
 from tfopt.compress.pruning.schedules import Schedule
 from tfopt.compress.pruning.scores import SCORES
 from tfopt.types import check_fields
@@ -164,20 +163,12 @@ class Pruning(Pass):
         targets = self.targets(copy)
         for name, shape in targets.items():
             masks.Pattern(self.pattern).check(name, shape)
-            layer = copy.get_layer(name)
-            if len(layer.inbound_nodes) > 1:
-                raise ValueError("A layer that is used more than once cannot be "
-                                 f"wrapped. Received: layer {name!r}")
-            if SCORES[self.score].gather and layer.compute_dtype == "float16":
-                raise ValueError(
-                    f"The score {self.score!r} gathers gradients, which mixed_float16 "
-                    "multiplies by a changing loss scale; use mixed_bfloat16. "
-                    f"Received: layer {name!r} of {layer.dtype_policy.name}")
+            masked_layer.check_wrappable(copy.get_layer(name), self.score)
 
         def wrap_layer(layer):
             if layer.name not in targets:
                 return layer
-            return Pruned(layer, score=self.score)
+            return masked_layer.Pruned(layer, score=self.score)
 
         return keras.models.clone_model(copy, clone_function=wrap_layer)
 
@@ -196,7 +187,7 @@ class Pruning(Pass):
         now = dataclasses.replace(self, schedule="one_shot", begin_step=0, end_step=0,
                                   initial_sparsity=0.0)
         wrapped = now.wrap(model)
-        set_masks(masked_layer.wrappers_of(wrapped), now.choose_masks, step=0)
+        masked_layer.set_masks(masked_layer.wrappers_of(wrapped), now.choose_masks, 0)
         return now.strip(wrapped)
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
@@ -213,10 +204,14 @@ class Pruning(Pass):
             The plain model, its layers under their own names.
 
         Raises:
-            ValueError: the model was not wrapped.
+            ValueError: the model was not wrapped, or is not pruned to the end.
         """
         wrappers = masked_layer.wrappers_of(model)
-        check_wrapped(wrappers, model, "can be stripped")
+        masked_layer.check_wrapped(wrappers, model, "can be stripped")
+        shapes = {name: tuple(one.kernel.shape) for name, one in wrappers.items()}
+        due = self._zeros(shapes, self.final_sparsity) or masks.least_zeros(
+            shapes, self.final_sparsity, masks.Pattern(self.pattern))
+        masked_layer.check_pruned(wrappers, model, due, self._schedule().last_step)
         for wrapper in wrappers.values():
             wrapper.kernel.assign(wrapper.kernel * wrapper.mask)
         return copy_model(tfmot.sparsity.keras.strip_pruning(model))
@@ -254,21 +249,17 @@ class Pruning(Pass):
 
     def count_zeros(self, wrappers: Mapping, step: int) -> dict[str, int] | None:
         """Layer -> how many weights go; None where groups do, or all have one bound."""
-        if self.pattern != "unstructured" or self.allocation == "global":
+        if self.pattern != "unstructured":
             return None
         shapes = {name: tuple(one.kernel.shape) for name, one in wrappers.items()}
-        own = self._shares(shapes, self._schedule().sparsity(step))
-        return {n: masks.zeros_in(shapes[n], own[n], masks.Pattern()) for n in own}
+        return self._zeros(shapes, self._schedule().sparsity(step))
 
     def outcome(self, before: keras.Model, after: keras.Model) -> Outcome:
         """Names the pruned layers and counts the nonzeros that must be left."""
         targets = self.targets(before)
-        figures = {}
-        if self.allocation != "global":
-            shares = self._shares(targets, self.final_sparsity)
-            left = sum(int(np.prod(shape)) - masks.zeros_in(
-                shape, shares[name], masks.Pattern(self.pattern))
-                for name, shape in targets.items())
+        zeros, figures = self._zeros(targets, self.final_sparsity), {}
+        if zeros is not None:
+            left = sum(int(np.prod(targets[name])) - zeros[name] for name in targets)
             others = sum(map(np.count_nonzero, after.get_weights())) - sum(
                 np.count_nonzero(_kernel(after, name)) for name in targets)
             figures["nonzeros"] = float(left + others)
@@ -281,6 +272,14 @@ class Pruning(Pass):
             "initial_sparsity": self.initial_sparsity, "frequency": self.frequency,
             "begin_step": self.begin_step or 0, "end_step": self.end_step,
             "power": self.power, **changes})
+
+    def _zeros(self, shapes, sparsity: float) -> dict[str, int] | None:
+        """Layer -> how many weights go; None where all have one bound."""
+        if self.allocation == "global":
+            return None
+        shares, pattern = self._shares(shapes, sparsity), masks.Pattern(self.pattern)
+        return {name: masks.zeros_in(shapes[name], shares[name], pattern)
+                for name in shapes}
 
     def _own(self, layer: str) -> float:
         """A layer's own final sparsity."""

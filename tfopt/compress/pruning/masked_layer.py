@@ -113,6 +113,53 @@ def check_wrapped(wrappers: Mapping, model: keras.Model, what: str) -> None:
                          f"{[layer.name for layer in model.layers][:8]}")
 
 
+def check_wrappable(layer: keras.layers.Layer, score: str) -> None:
+    """Refuses a layer that cannot be pruned by a score.
+
+    Raises:
+        ValueError: it is used twice, or its gradients cannot be gathered.
+    """
+    if len(layer.inbound_nodes) > 1:
+        raise ValueError("A layer that is used more than once cannot be wrapped. "
+                         f"Received: layer {layer.name!r}")
+    if SCORES[score].gather and layer.compute_dtype == "float16":
+        raise ValueError(
+            f"The score {score!r} gathers gradients, which mixed_float16 multiplies by "
+            "a changing loss scale; use mixed_bfloat16. "
+            f"Received: layer {layer.name!r} of {layer.dtype_policy.name}")
+
+
+def check_pruned(wrappers: Mapping[str, Pruned], model: keras.Model,
+                 due: Mapping[str, int] | int, last_step: int) -> None:
+    """Refuses a model whose masks have fewer zeros than they are to end with.
+
+    Args:
+        wrappers: of the model.
+        model: that was trained.
+        due: layer -> zeros at the end; or those of all layers.
+        last_step: of the pruning.
+
+    Raises:
+        ValueError: it has.
+    """
+    zeros = {name: int(np.sum(one.mask.numpy() == 0)) for name, one in wrappers.items()}
+    count = sum(zeros.values())
+    if isinstance(due, Mapping):
+        wanted = sum(due.values())
+        done = all(zeros[name] >= due[name] for name in zeros)
+    else:
+        wanted, done = due, count >= due
+    if done:
+        return
+    optimizer = getattr(model, "optimizer", None)
+    steps = "" if optimizer is None else (
+        f" after {int(keras.backend.get_value(optimizer.iterations))} steps")
+    raise ValueError(
+        "A model must be pruned to the end before it is stripped: `fit` needs the "
+        f"pass's `callbacks()`, and {last_step} steps or more. Received: {count:,} "
+        f"zeros of {wanted:,}{steps}")
+
+
 def set_masks(wrappers: Mapping[str, Pruned], choose: Chooser, step: int,
               counts: Counter | None = None) -> None:
     """Chooses the masks by the scores as they are now.

@@ -140,6 +140,18 @@ def zeros_in(shape: Sequence[int], sparsity: float, pattern: Pattern) -> int:
     return zero_count(size // group, sparsity) * group
 
 
+def least_zeros(shapes: Mapping[str, Sequence[int]], sparsity: float,
+                pattern: Pattern) -> int:
+    """How many weights go at least where all kernels have one bound.
+
+    Of groups, one that does not fit and the best one of each kernel may stay.
+    """
+    total = sum(int(np.prod(shape)) for shape in shapes.values())
+    group = max(int(np.prod(pattern.block(shape))) for shape in shapes.values())
+    slack = 1 if group == 1 else group * (len(shapes) + 1)
+    return max(1, int(sparsity * total) - slack)
+
+
 def keep_n_of_m(scores: np.ndarray, pattern: Pattern, sparsity: float) -> np.ndarray:
     """Marks the largest N of every M consecutive inputs to an output.
 

@@ -12,7 +12,7 @@ class QuantizationStep(keras.callbacks.Callback):
     """Says when the ranges of a model in quantization-aware training begin and stay.
 
     Args:
-        begin_step: optimizer step before which ranges are watched, and nothing static
+        begin_step: optimizer step before which ranges are observed, and nothing static
             is rounded.
         freeze_step: step from which they stay as they are; None for never.
     """
@@ -44,7 +44,7 @@ class QuantizationStep(keras.callbacks.Callback):
 
     def _update(self):
         step = steps_done(self.model)
-        phase = (observers.WATCH if step < self._begin_step else
+        phase = (observers.OBSERVE if step < self._begin_step else
                  observers.TRAIN if self._freeze_step is None
                  or step < self._freeze_step else observers.FROZEN)
         if phase != self._phase:

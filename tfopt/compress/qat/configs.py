@@ -113,11 +113,27 @@ def wrappers_of(model: keras.Model) -> dict[str, Any]:
             if isinstance(layer, QuantizeWrapper)}
 
 
+def check_trained(model: keras.Model) -> None:
+    """Refuses a wrapped model whose training has not done what its scheme needs.
+
+    Raises:
+        ValueError: ranges saw no batch, or numbers were never rounded by them.
+    """
+    for name, wrapper in wrappers_of(model).items():
+        for activation in wrapper._quantize_activations:
+            missing = activation.quantizer.missing()
+            if missing:
+                raise ValueError(
+                    "A model must be trained with quantization before it is stripped: "
+                    "`fit` needs the pass's `callbacks()`, and more than `begin_step` "
+                    f"steps. Received: {missing}, in layer {name!r}")
+
+
 def finalize(model: keras.Model) -> keras.Model:
     """Takes the wrappers off a trained model: fixed grids, and weights on theirs."""
     wrappers = wrappers_of(model)
 
-    def settled(layer):
+    def finalized(layer):
         if layer.name not in wrappers:
             return type(layer).from_config(layer.get_config())
         own, config = layer.layer, layer.quantize_config
@@ -129,7 +145,7 @@ def finalize(model: keras.Model) -> keras.Model:
             **own.get_config(), "grids": grids, "weight_bits": config.weight_bits,
             "weight_block": config.weight_block})
 
-    plain = keras.models.clone_model(model, clone_function=settled)
+    plain = keras.models.clone_model(model, clone_function=finalized)
     for layer in plain.layers:
         if layer.name in wrappers:
             layer.set_weights(_own_weights(wrappers[layer.name]))

@@ -16,7 +16,7 @@ from tfopt.train.distribute import workers
 # Weight of the old ranges in their moving averages; half is of the last 70 steps.
 _DECAY = 0.99
 # Phases of a wrapper's ranges.
-WATCH, TRAIN, FROZEN = 0, 1, 2
+OBSERVE, TRAIN, FROZEN = 0, 1, 2
 
 Quantizer: Any = tfmot.quantization.keras.quantizers.Quantizer
 
@@ -30,6 +30,10 @@ class Fixed(Quantizer):
     def grid(self) -> Grid:
         """The grid."""
         return self._grid
+
+    def missing(self) -> str:
+        """Nothing: no training is needed for it."""
+        return ""
 
     def build(self, tensor_shape, name, layer):
         """Has no variables."""
@@ -96,6 +100,12 @@ class Ranged(Quantizer):
     def __init__(self, point: str, channels: int | None = None):
         self.point, self.channels = point, channels
 
+    def missing(self) -> str:
+        """What training has not done that it must; "" where it has all."""
+        if not self.variables["seen"].numpy():
+            return "ranges that saw no batch"
+        return "" if self.phase.numpy() >= TRAIN else "ranges that never rounded"
+
     def build(self, tensor_shape, name, layer):
         """Makes lowest and highest value, and how many batches were seen."""
         def variable(name, shape):
@@ -113,13 +123,13 @@ class Ranged(Quantizer):
         if not hasattr(layer, "phase"):
             # tfmot's own, of int32, lies on the CPU, where XLA does not find it.
             layer.phase = layer.add_weight(
-                "phase", [], tf.float32, keras.initializers.Constant(WATCH),
+                "phase", [], tf.float32, keras.initializers.Constant(OBSERVE),
                 trainable=False, experimental_autocast=False)
         self.phase = layer.phase
         return self.variables
 
     def __call__(self, inputs, training, weights, **kwargs):
-        """Rounds, unless ranges are only watched; while training, updates them."""
+        """Rounds, unless ranges are only observed; while training, updates them."""
         low, high = weights["low"], weights["high"]
         if training:
             axes = list(range(inputs.shape.rank - (self.channels is not None)))
@@ -140,9 +150,9 @@ class Ranged(Quantizer):
     def _bounds(self, low, high):
         if self.channels is None:
             return low, high
-        massive = massive_channels(low, high)
-        return [tf.where(massive, end(tf.where(massive, x, 0.0)),
-                         end(tf.where(massive, 0.0, x)))
+        outlier = outlier_channels(low, high)
+        return [tf.where(outlier, end(tf.where(outlier, x, 0.0)),
+                         end(tf.where(outlier, 0.0, x)))
                 for end, x in ((tf.reduce_min, low), (tf.reduce_max, high))]
 
     def grid(self) -> Grid:
@@ -150,13 +160,13 @@ class Ranged(Quantizer):
         low, high = (self.variables[name].numpy() for name in ("low", "high"))
         if self.channels is None:
             return Grid("static", float(low), float(high))
-        massive = massive_channels(low, high).numpy()
-        own: dict[str, Any] = {} if not massive.any() else {
-            "channels": tuple(np.flatnonzero(massive).tolist()),
-            "channels_low": float(min(low[massive].min(), 0.0)),
-            "channels_high": float(max(high[massive].max(), 0.0))}
-        return Grid("static", float(min(low[~massive].min(), 0.0)),
-                    float(max(high[~massive].max(), 0.0)), **own)
+        outlier = outlier_channels(low, high).numpy()
+        own: dict[str, Any] = {} if not outlier.any() else {
+            "channels": tuple(np.flatnonzero(outlier).tolist()),
+            "channels_low": float(min(low[outlier].min(), 0.0)),
+            "channels_high": float(max(high[outlier].max(), 0.0))}
+        return Grid("static", float(min(low[~outlier].min(), 0.0)),
+                    float(max(high[~outlier].max(), 0.0)), **own)
 
     def get_config(self):
         """Is made anew by the `QuantizeConfig`."""
@@ -172,7 +182,7 @@ def _over_replicas(low, high):
     return tf.reduce_min(all_ends[:, 0], 0), tf.reduce_max(all_ends[:, 1], 0)
 
 
-def massive_channels(low, high):
+def outlier_channels(low, high):
     """Which of N channels have a range many times the mean: <bool>[N]."""
     reach = tf.maximum(tf.abs(low), tf.abs(high))
     return reach > OUTLIER_RATIO * tf.reduce_mean(reach)
