@@ -242,8 +242,8 @@ class Anatomy:
             wide = _plain(layer.ffn.intermediate) if layer.ffn else None
             heads.append(core.num_heads if core else 0)
             neurons.append(wide.units if wide else 0)
-            if layer.attention and core:
-                query = _plain(layer.attention.query)
+            query = _plain(layer.attention.query) if layer.attention else None
+            if core and query:  # a wrapper that prunes has a name of its own
                 shown |= {"head_size": query.units // core.num_heads,
                           "attention_dropout": core.dropout}
             if wide:

@@ -1,6 +1,7 @@
 """Latency tables -> what blocks cost in time; targets of speed, and whether they hold.
 
-    context = compress.Context(..., costs=costs(lengths))   # for Structured
+    context = compress.Context(...,
+        resources={"costs": costs(lengths)})   # for Structured
 
 The tables are timed on this machine when a search first asks, or read from files.
 """
