@@ -24,6 +24,10 @@ tf.config.set_logical_device_configuration(
 # The tests' matrices are too small to be shared out; the other core has a worker of
 # pytest of its own.
 tf.config.threading.set_intra_op_parallelism_threads(1)
+# What improves a graph takes a quarter of the time of training a tiny model. The workers
+# of tests/train/test_same_on_devices.py and the scripts have it, and are compared with
+# what is trained here without.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def pytest_collection_finish():
