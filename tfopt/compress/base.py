@@ -13,8 +13,6 @@ import enum
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-
 from tfopt.backend import keras
 from tfopt.compress.context import Context
 
@@ -155,18 +153,6 @@ class Pass:
     def to_fields(self) -> dict[str, Any]:
         """The pass as JSON values: {"pass": name, field: value, ...}."""
         return {"pass": self.name(), **dataclasses.asdict(self)}
-
-
-def count_parameters(model: keras.Model) -> int:
-    """How many weights a model has; its random states and counters are none."""
-    return sum(weight.shape.num_elements() for weight in model.weights
-               if weight.dtype.is_floating)
-
-
-def count_nonzeros(model: keras.Model) -> int:
-    """How many of a model's weights are not 0."""
-    return sum(int(np.count_nonzero(weight.numpy())) for weight in model.weights
-               if weight.dtype.is_floating)
 
 
 def copy_model(model: keras.Model) -> keras.Model:

@@ -11,7 +11,8 @@ import dataclasses
 import numpy as np
 
 from tfopt.backend import keras
-from tfopt.compress.base import Context, Outcome, Pass, Stage, count_parameters
+from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_parameters
 from tfopt.compress.layer_selection import choose_layers, skipped
 from tfopt.model import LowRankDense
 

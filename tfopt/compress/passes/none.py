@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from tfopt.backend import keras
-from tfopt.compress.base import Context, Outcome, Pass, Stage, count_parameters
+from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_parameters
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 
 from tfopt.backend import keras
-from tfopt.compress.base import Context, Outcome, Pass, Stage, count_parameters
+from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_parameters
 from tfopt.compress.layer_selection import check_expressions, matches, skipped
 from tfopt.compress.pruning.callbacks import KeepMask
 from tfopt.compress.pruning.masked_layer import check_wrapped

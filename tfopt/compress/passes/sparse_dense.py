@@ -18,7 +18,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfopt.backend import keras
-from tfopt.compress.base import Context, Outcome, Pass, Stage, count_nonzeros
+from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_nonzeros
 from tfopt.compress.layer_selection import choose_layers, skipped
 from tfopt.sparse import BACKENDS, BLOCKS, Choice, choose
 from tfopt.sparse import SparseDense as Layer

@@ -11,7 +11,8 @@ import dataclasses
 import numpy as np
 
 from tfopt.backend import keras
-from tfopt.compress.base import Context, Outcome, Pass, Stage, count_nonzeros
+from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_nonzeros
 from tfopt.compress.layer_selection import choose_layers, kernel_name, skipped
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from tfopt.backend import keras, tf
-from tfopt.compress.base import Context, Outcome, Pass, Stage, count_parameters
+from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_parameters
 from tfopt.compress.teacher import check_teacher
 from tfopt.model import config_of
 from tfopt.model.anatomy import Anatomy

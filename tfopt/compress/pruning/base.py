@@ -14,14 +14,8 @@ from typing import ClassVar
 import numpy as np
 
 from tfopt.backend import PruneLowMagnitude, keras, tfmot
-from tfopt.compress.base import (
-    Context,
-    Outcome,
-    Pass,
-    Stage,
-    copy_model,
-    count_nonzeros,
-)
+from tfopt.compress.base import Context, Outcome, Pass, Stage, copy_model
+from tfopt.compress.counting import count_nonzeros
 from tfopt.compress.layer_selection import choose_layers, kernel_name, skipped
 from tfopt.compress.pruning import masked_layer, masks
 from tfopt.compress.pruning.callbacks import PruningStep
