@@ -10,6 +10,9 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$',
                     (HERE / "tfopt" / "__init__.py").read_text(encoding="utf-8"),
                     re.MULTILINE).group(1)
+# What serving needs alone, as light/setup.py has it.
+SERVE = [line for line in (HERE / "requirements-serve.txt").read_text(
+    encoding="utf-8").splitlines() if not line.startswith("#")]
 PLOT = ["matplotlib>=3.8,<4"]
 
 setup(
@@ -44,14 +47,10 @@ setup(
         "tensorflow>=2.21,<2.22",
         "tf-keras>=2.21,<2.22",
         "tensorflow-model-optimization>=0.8.1,<0.9",
-        "ai-edge-litert>=2.3,<3",
         "ai-edge-quantizer>=0.10,<0.11",
-        "flatbuffers>=25.12,<26",
-        "tokenizers>=0.20,<1",
         "safetensors>=0.4,<1",
         "tensorboard>=2.20,<3",  # tf.summary writes through it
-        "numpy>=1.26,<3",
-        "absl-py>=1.4,<3",
+        *SERVE,
     ],
     extras_require={
         "plot": PLOT,

@@ -23,6 +23,8 @@ METRICS = {
     "latency_t32_ms", "latency_t64_ms", "throughput_per_s", "file_bytes", "gzip_bytes",
     "parameters", "nonzeros", "bits", "peak_rss_bytes", "speedup", "alpha", "beta",
     "gamma", "num_threads"}
+# A single round has no spread; several have.
+SEVERAL_ROUNDS = METRICS | {"latency_spread"}
 STEPS_PER_EPOCH, EPOCHS = 6, 40  # of the run that is killed
 COMMANDS = ("compress", "finetune", "measure", "predict")
 

@@ -264,6 +264,7 @@ def test_second_mirrored_strategy_runs_into_the_first():
         "print('ours is well')",
         "total(tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1']), 7)")
     assert "ours is well" in said, said
+    assert "cuInit" not in said  # of a machine without a GPU, where it is no error
     assert code == 1
     assert "Shape mismatch in the collective instance" in said
 
@@ -315,3 +316,28 @@ def test_serving_imports_no_tensorflow():
         "assert tfopt.tasks.all_tasks()",
         "assert not {'tensorflow', 'tf_keras', 'keras'} & set(sys.modules)")
     assert code == 0, said
+
+
+def test_lines_are_kept_off_by_what_they_hold(capfd):
+    with backend.without_lines(b"cuInit"):
+        os.write(2, b"E cuda: failed call to cuInit: 303\nE another error\n")
+        os.write(2, b"W a warning")
+    assert capfd.readouterr().err == "E another error\nW a warning"
+    with pytest.raises(ZeroDivisionError), backend.without_lines(b"cuInit"):
+        os.write(2, b"before it failed\n")
+        1 / 0  # noqa: B018
+    assert capfd.readouterr().err == "before it failed\n"
+
+
+@pytest.mark.parametrize(("device", "looked"), [
+    (None, 1), ("nvidia0", 0), ("nvidiactl", 0), ("accel0", 0), ("dxg", 0)])
+def test_errors_of_machines_with_accelerators_are_left_alone(device, looked, tmp_path,
+                                                             monkeypatch):
+    seen = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", seen.append)
+    if device:
+        (tmp_path / device).touch()
+    backend.look_for_gpus(tmp_path)
+    assert seen == ["GPU"] * looked
+    backend.look_for_gpus(tmp_path / "none")
+    assert seen == ["GPU"] * looked

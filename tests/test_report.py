@@ -17,9 +17,10 @@ from tfopt.tasks.classification import Classification
 QUALITY = Classification.metrics
 
 EVERY_METRIC = (
-    "accuracy macro_f1 latency_p50_ms latency_p90_ms latency_t16_ms latency_t32_ms "
-    "latency_t64_ms latency_t128_ms throughput_per_s speedup file_bytes gzip_bytes "
-    "peak_rss_bytes num_threads parameters nonzeros bits alpha beta gamma").split()
+    "accuracy macro_f1 latency_p50_ms latency_spread latency_p90_ms latency_t16_ms "
+    "latency_t32_ms latency_t64_ms latency_t128_ms throughput_per_s speedup file_bytes "
+    "gzip_bytes peak_rss_bytes num_threads parameters nonzeros bits alpha beta gamma"
+).split()
 
 
 @pytest.fixture
@@ -121,6 +122,28 @@ def test_markdown_has_notes_both_tables_and_environment(rows):
     assert second in text
     assert "22,700,000" in second
     assert "- cpu: a CPU\n- cores: 2\n" in text
+
+
+BY_CLASS = {name: {"dev": {
+    "a|b": {"precision": 0.5, "recall": 1.0, "f1": f1, "support": 3.0}}}
+    for name, f1 in (("keras_float32", 0.75), ("dynamic_wi8_afp32", 0.667))}
+
+
+def test_figures_of_classes_stand_in_json_and_markdown(rows):
+    text = report.to_json({}, rows, BY_CLASS)
+    assert json.loads(text)["by_class"] == BY_CLASS
+    assert report.from_json(text) == ({}, rows)
+    assert "by_class" not in json.loads(report.to_json({}, rows, {}))
+    said = report.to_markdown({}, rows, by_class=BY_CLASS)
+    *_, head, _, line = said.partition("## Environment")[0].strip().splitlines()
+    assert cells(head) == ["class", "split", "precision", "recall", "f1", "support",
+                           "f1 of keras_float32"]
+    assert cells(line.replace(r"a\|b", "ab")) == ["ab", "dev", "0.500", "1.000",
+                                                  "0.667", "3", "0.750"]
+    assert "## By class, dynamic_wi8_afp32" in said
+    alone = report.to_markdown({}, rows, by_class={
+        "keras_float32": BY_CLASS["keras_float32"]})
+    assert "f1 of" not in alone and "## By class" not in report.to_markdown({}, rows)
 
 
 def test_png_is_a_picture(rows):

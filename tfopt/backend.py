@@ -10,14 +10,59 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 # Start-up notes on oneDNN and missing GPUs; warnings and errors still show.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
-import tensorflow as tf  # noqa: E402
+try:
+    import tensorflow as tf  # noqa: E402
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "This needs TensorFlow, which the light installation leaves out; install tfopt "
+        f"instead of tfopt-serve. Received: {error}") from error
 import tf_keras as keras  # noqa: E402
+
+# Device files of accelerators: NVIDIA's, under Windows' Linux too, AMD's and TPUs.
+_DEVICES = ("nvidia*", "dxg", "nvmap", "kfd", "accel*", "vfio/[0-9]*")
+
+
+@contextlib.contextmanager
+def without_lines(part: bytes) -> Iterator[None]:
+    """Keeps lines that hold a part off the standard error, whoever writes them.
+
+    All others follow when the block ends.
+    """
+    standard = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(standard, 2)
+            os.close(standard)
+            caught.seek(0)
+            for line in caught:
+                if part not in line:
+                    os.write(2, line)
+
+
+def look_for_gpus(devices: Path = Path("/dev")) -> None:
+    """Has TensorFlow look for GPUs now, where there can be none.
+
+    It does so once, and on a machine without a driver tells of an error (cuInit) that
+    is none. Where an accelerator may be, nothing is done and nothing kept off.
+
+    Args:
+        devices: directory of the system's devices.
+    """
+    if devices.is_dir() and not any(
+            found for name in _DEVICES for found in devices.glob(name)):
+        with without_lines(b"cuInit"):
+            tf.config.list_physical_devices("GPU")
 
 
 def check_keras_2() -> None:
@@ -38,6 +83,7 @@ def check_keras_2() -> None:
 
 
 check_keras_2()
+look_for_gpus()
 
 import tensorflow_model_optimization as tfmot  # noqa: E402
 

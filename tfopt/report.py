@@ -21,6 +21,7 @@ from pathlib import Path
 
 from absl import logging
 
+from tfopt import markdown
 from tfopt.machine import cpu
 
 BASELINE = "keras_float32"
@@ -48,6 +49,7 @@ _MS = (1.0, "{:.2f}")
 _COUNT = (1.0, "{:,.0f}")
 _METRICS = {metric.name: metric for metric in (
     Metric("latency_p50_ms", "ms", "lower", _MS),
+    Metric("latency_spread", "fraction", "lower", (100.0, "{:.0f} %")),
     Metric("latency_p90_ms", "ms", "lower", _MS),
     *(Metric(f"latency_t{count}_ms", "ms", "lower", _MS)
       for count in (16, 32, 64, 128)),
@@ -65,8 +67,10 @@ _METRICS = {metric.name: metric for metric in (
     Metric("gamma", "", "lower", (1.0, "{:.4f}")),
 )}
 # What a person looks at first, behind the quality; the rest stands in a second table.
-_HEADLINE = ("latency_p50_ms", "speedup", "throughput_per_s",
+_HEADLINE = ("latency_p50_ms", "latency_spread", "speedup", "throughput_per_s",
              "file_bytes", "gzip_bytes", "peak_rss_bytes")
+# Artifact -> split -> class -> name of a figure -> value; of `Task.by_class`.
+ByClass = Mapping[str, markdown.BySplit]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,10 +156,15 @@ def command() -> str:
     return shlex.join([*called, *given])
 
 
-def to_json(environment: Mapping, rows: Iterable[Row]) -> str:
-    """The report as JSON: {"environment": {...}, "rows": [...]}."""
-    return json.dumps({"environment": dict(environment),
-                       "rows": [dataclasses.asdict(row) for row in rows]}, indent=1
+def to_json(environment: Mapping, rows: Iterable[Row],
+            by_class: ByClass | None = None) -> str:
+    """The report as JSON: {"environment": {...}, "rows": [...], "by_class": {...}}.
+
+    The last is left out where it is empty.
+    """
+    fields = {"environment": dict(environment),
+              "rows": [dataclasses.asdict(row) for row in rows]}
+    return json.dumps(fields | ({"by_class": by_class} if by_class else {}), indent=1
                       ) + "\n"
 
 
@@ -193,30 +202,30 @@ def table(rows: Sequence[Row], metrics: Sequence[str] | None = None) -> str:
     body = [[artifact, *(_show(values.get((artifact, metric, split)), metric,
                                quality=bool(split)) for metric, split in columns)]
             for artifact in dict.fromkeys(row.artifact for row in rows)]
-    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-
-    def line(cells):
-        return "| " + " | ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))) + " |"
-
-    rule = "|" + "|".join(
-        "-" * (width + 2) if i == 0 else "-" * (width + 1) + ":"
-        for i, width in enumerate(widths)) + "|"
-    return "\n".join([line(head), rule, *map(line, body)]) + "\n"
+    return markdown.table(head, body)
 
 
 def to_markdown(environment: Mapping, rows: Sequence[Row],
-                notes: Sequence[str] = ()) -> str:
-    """The report as Markdown: notes, headline table, the rest, environment."""
+                notes: Sequence[str] = (), by_class: ByClass | None = None) -> str:
+    """The report as Markdown: notes, headline table, the rest, classes, environment.
+
+    Of classes, the last artifact's figures are shown, beside the baseline's F1.
+    """
     others = [name for name in _METRICS if name not in _HEADLINE]
     lines = ["# Report", "", *(f"- {note}" for note in notes), *[""] * bool(notes),
              table(rows),
              "Times are of one text at a time, at its natural length unless a token "
-             "count is named (`latency_t128_ms`); medians of processes timed in turn.",
+             "count is named (`latency_t128_ms`); medians of processes timed in turn. "
+             "latency_spread: how far apart the medians of the rounds are.",
              "", table(rows, others),
              "alpha, beta, gamma: parameters, nonzeros, bits per parameter, after / "
-             "before.", "", "## Environment", ""]
+             "before.", ""]
+    if by_class:
+        last = list(by_class)[-1]
+        lines += [f"## By class, {last}", "", markdown.by_class(
+            by_class[last], {} if last == BASELINE else by_class.get(BASELINE, {}),
+            BASELINE)]
+    lines += ["## Environment", ""]
     lines += [f"- {name}: {value}" for name, value in environment.items()]
     return "\n".join(lines) + "\n"
 

@@ -34,10 +34,10 @@ def main() -> None:
                                 if place + off > 0})}
     plan = {(kind, size): Sizes.of_block(kind, "inner", size)
             for kind in sizes for size in sizes[kind]}
-    ms, _ = block_benchmark.measure(
+    ms = block_benchmark.measure(
         config, {"empty": Sizes.empty(block_benchmark.REPEATS + 1), **plan},
         tokens=FLAGS.tokens, num_threads=FLAGS.num_threads, scheme=FLAGS.scheme,
-        rounds=2 if FLAGS.smoke else FLAGS.rounds)
+        rounds=2 if FLAGS.smoke else FLAGS.rounds).ms
     block_us = {key: 1e3 * (ms[key] - ms["empty"]) / block_benchmark.REPEATS
                 for key in plan}
     common.write_report(

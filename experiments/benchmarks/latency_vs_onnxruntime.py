@@ -27,8 +27,8 @@ from tfopt.cli import script as shared
 from tfopt.files import write_whole
 from tfopt.measure import latency, runners
 from tfopt.measure.process import TimedProcess
-from tfopt.pipeline.dataset import encode
 from tfopt.pipeline.options import Data
+from tfopt.pipeline.splits import encode
 
 FLAGS = flags.FLAGS
 OURS, BY_HAND = "tfopt_dynamic_wi8_afp32", "by_hand_dynamic_wi8_afp32"

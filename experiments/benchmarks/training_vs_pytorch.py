@@ -25,8 +25,8 @@ from absl import flags, logging
 
 from tfopt import data, model, tasks, train
 from tfopt.cli import script as shared
-from tfopt.pipeline.dataset import encode
 from tfopt.pipeline.options import Data
+from tfopt.pipeline.splits import encode
 from tfopt.types import INPUT_NAMES
 
 FLAGS = flags.FLAGS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -35,6 +36,18 @@ def files(tmp_path_factory, tiny_dir):
     return SimpleNamespace(train=place / "train.tsv", dev=place / "dev.tsv", flags=[
         f"--model_dir={tiny_dir}", f"--train_file={place / 'train.tsv'}",
         f"--dev_file={place / 'dev.tsv'}", "--max_length=32"])
+
+
+@pytest.fixture(scope="session")
+def no_tensorflow(tmp_path_factory):
+    """An environment in which nothing can be imported that tfopt-serve does without."""
+    place = tmp_path_factory.mktemp("empty")
+    for name in ("tensorflow", "tf_keras", "tensorflow_model_optimization", "keras",
+                 "ai_edge_quantizer", "safetensors", "tensorboard", "matplotlib"):
+        (place / f"{name}.py").write_text(
+            f"raise ModuleNotFoundError('no {name} here', name='{name}')")
+    places = [str(place), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from scripts import figures, process, run
 
 from tfopt import compress, data, model, report
 from tfopt.export.interpreter import Interpreter
-from tfopt.pipeline import judging
+from tfopt.measure.latency_table import Curve, LatencyTable
+from tfopt.pipeline import costs, job, judging
 
 
 def test_finetune_leaves_a_model_that_loads(finetuned):
@@ -89,8 +90,10 @@ class TestCompress:
         assert list(dict.fromkeys(row.artifact for row in rows)) == artifacts
         for artifact in artifacts:
             mine = [row for row in rows if row.artifact == artifact]
-            assert {row.metric for row in mine} == scripts.METRICS
-            assert len(mine) == len(scripts.METRICS)
+            expected = (scripts.SEVERAL_ROUNDS if case == "resumed"
+                        else scripts.METRICS)
+            assert {row.metric for row in mine} == expected
+            assert len(mine) == len(expected)
             assert {row.metric for row in mine if row.split == "dev"} == {
                 "accuracy", "macro_f1"}
         assert environment["num_threads"] == 2
@@ -118,6 +121,16 @@ class TestCompress:
         text = (out / "report.md").read_text()
         assert report.table(rows) in text
         assert ("smoke" in text) == (case == "pruned")
+
+    def test_the_report_has_figures_of_each_class(self, case, artifacts, out):
+        by_class = json.loads((out / "report.json").read_text())["by_class"]
+        assert list(by_class) == artifacts
+        for found in by_class.values():
+            assert list(found["dev"]) == ["bad", "fine", "good"]
+            assert sum(own["support"] for own in found["dev"].values()) == 12
+        text = (out / "report.md").read_text()
+        assert f"## By class, {artifacts[-1]}\n" in text
+        assert "f1 of keras_float32" in text
 
     def test_the_table_is_printed(self, case, artifacts, out, request):
         _, rows = report.from_json((out / "report.json").read_text())
@@ -156,7 +169,8 @@ def budget_flags(resumed, files, tmp_path) -> list[str]:
 
 def test_a_budget_that_is_met_ends_well(budget_flags, tmp_path):
     """The fixture's model is right on all of dev, in int8 as well."""
-    run("compress", *budget_flags)
+    done = run("compress", *budget_flags)
+    assert "--max_accuracy_drop=0 was met" in done.stdout
     assert (tmp_path / "out" / "model.tflite").exists()
     said = (tmp_path / "out" / "report.md").read_text()
     assert "the budget of 0 points was met; the file has accuracy 1.0000" in said
@@ -207,6 +221,46 @@ def test_a_sparse_core_is_asked_for_before_any_work(files, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def heads_alone(config) -> LatencyTable:
+    """A table by which a head takes 1 ms, and all else nothing."""
+    def curves(most, ms):
+        return dict.fromkeys(("inner", "last"), Curve(
+            sizes=(0, most), ms=((0.0, 0.0), (ms, ms))))
+
+    return LatencyTable(
+        environment={"num_threads": 1, "hidden_size": config.hidden_size,
+                     "head_size": config.head_size, "activation": config.activation},
+        tokens=(1, 64), first_ms=(0.0, 0.0), layer_ms=(0.0, 0.0), spread=(1.0,),
+        attention=curves(config.num_heads[0], float(config.num_heads[0])),
+        ffn=curves(config.intermediate_sizes[0], 0.0),
+        interaction=((0, ((0.0, 0.0),)),))
+
+
+def test_a_target_of_speed_is_timed_before_it_is_cut(resumed, files, tmp_path,
+                                                     monkeypatch):
+    seen = []
+    monkeypatch.setattr(job.StructureTimer, "__call__", lambda self, *configs: (
+        seen.append(configs) or (3.0, 1.5)))
+    out, recipe = tmp_path / "out", tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"passes": [{
+        "pass": "structured", "target_speedup": 2.0, "epochs": 0,
+        "neurons_multiple": 8}], "exports": ["dynamic_wi8_afp32"]}))
+    monkeypatch.setattr(costs.table_file, "load", lambda config, **fields: (
+        fields["note"]("The table's own spread.") or heads_alone(config)))
+    flags = [*files.flags, f"--recipe={recipe}", "--smoke", f"--out_dir={out}",
+             "--num_threads=1", f"--baseline_dir={resumed.out / 'baseline'}"]
+    run("compress", *flags, status=None)
+    (whole, small), = seen
+    assert whole.num_layers == 3 and sum(small.num_heads) < sum(whole.num_heads)
+    facts = json.loads((out / "keras" / "structure.json").read_text())
+    assert facts["trials"][0]["measured"] == 1.5
+    run("compress", *flags, "--retime", status=None)  # from what is on disk
+    said = (out / "report.md").read_text()
+    assert "- The table's own spread." in said
+    assert "timed before it was cut: 1.5 ms with random weights, 3 of the" in said
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize(("script", "expected"), [
     ("compress", "epochs batch_size learning_rate max_length seed num_threads strategy "
      "mixed_precision [no]jit_compile text_column text_pair_column label_column "
@@ -220,6 +274,13 @@ def test_help_lists_the_flags_with_their_help(script, expected):
     for name in expected.split():
         assert len(helps[name].split()) >= 3, name
     assert f"experiments/{script}.py --" in shown and f"tfopt {script} --" in shown
+
+
+@pytest.mark.parametrize("script", ["compress", "finetune", "measure", "predict"])
+def test_help_needs_no_tensorflow_and_lists_recipes(script, no_tensorflow):
+    done = process(script, "--help", status=1, env=no_tensorflow)
+    assert done.stderr == ""
+    assert ("structured_distilled_quantized" in done.stdout) == (script == "compress")
 
 
 def test_minilm_goes_the_whole_road_on_the_embedded_data(tmp_path):
@@ -262,3 +323,19 @@ def test_measure_reports_on_any_artifact(artifact, pruned, files, tmp_path):
     run_figures = figures(pruned.out / "report.json")
     assert taken[name, "accuracy", "dev"] == run_figures[export, "accuracy", "dev"]
     assert done.stdout == report.table(report.from_json(target.read_text())[1]) + "\n"
+
+
+def test_a_tflite_is_measured_without_tensorflow(pruned, files, no_tensorflow,
+                                                 tmp_path):
+    flags = [f"--eval_file={files.dev}", "--smoke"]
+    target = tmp_path / "figures.json"
+    process("measure", f"--artifact={pruned.out / 'model.tflite'}", *flags,
+            f"--report={target}", env=no_tensorflow)
+    taken = figures(target)
+    assert taken["model", "accuracy", "dev"] == figures(pruned.out / "report.json")[
+        "dynamic_wi8_afp32", "accuracy", "dev"]
+    done = process("measure", f"--artifact={pruned.out / 'keras'}", *flags, status=1,
+                   env=no_tensorflow)
+    assert done.stderr.splitlines()[-1] == (
+        "measure.py: This needs TensorFlow, which the light installation leaves out; "
+        "install tfopt instead of tfopt-serve. Received: no tensorflow here")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 
 import pytest
@@ -11,15 +10,6 @@ from scripts import command, process, run
 
 from tfopt import data
 from tfopt.export.interpreter import Interpreter, softmax
-
-
-@pytest.fixture(scope="session")
-def no_tensorflow(tmp_path_factory):
-    """An environment in which TensorFlow cannot be imported."""
-    place = tmp_path_factory.mktemp("empty")
-    (place / "tensorflow.py").write_text("raise ImportError('no TensorFlow here')")
-    places = [str(place), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 @pytest.fixture

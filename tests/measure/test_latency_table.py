@@ -142,13 +142,15 @@ class Clock:
     """Stands in for `block_benchmark.measure`: times by a rule; counts its calls."""
 
     def __init__(self):
-        self.calls = 0
+        self.calls, self.medians_spread, self.disturbance = 0, 0.04, 1.1
 
     def __call__(self, config, plan, *, tokens, num_threads, scheme, rounds, record,
-                 head):
+                 head, exports, title):
         self.calls += 1
-        return {name: self.ms(config, sizes, np.array(tokens))
-                for name, sizes in plan.items()}, np.array([0.9, 1.0, 1.2])
+        return block_benchmark.Times(
+            ms={name: self.ms(config, sizes, np.array(tokens))
+                for name, sizes in plan.items()}, spread=np.array([0.9, 1.0, 1.2]),
+            medians_spread=self.medians_spread, disturbance=self.disturbance)
 
     def ms(self, config, sizes, tokens):
         blocks = sum(sizes.heads[:-1]) + 0.1 * sum(sizes.neurons[:-1])
@@ -361,10 +363,12 @@ def test_times_are_quiet_ones_times_the_usual_disturbance(disturbed, factor,
     monkeypatch.setattr(latency, "TimedArtifact", Stopwatch)
     monkeypatch.setattr(Stopwatch, "disturbed", staticmethod(disturbed))
     monkeypatch.setattr(block_benchmark.tflite, "convert", lambda *_: b"")
-    ms, spread = block_benchmark.measure(
+    times = block_benchmark.measure(
         CONFIG, {"a": Sizes.empty(1), ("b", 1): Sizes.empty(2)}, tokens=(4, 7, 9),
         num_threads=1, scheme="float32", rounds=10)
-    assert spread == pytest.approx(
+    ms = times.ms
+    assert times.disturbance == pytest.approx(factor)
+    assert times.spread == pytest.approx(
         np.sort([1.0 * disturbed(request) for request in range(10)]) / factor)
     assert list(ms) == ["a", ("b", 1)]
     for name in ms:
@@ -406,11 +410,12 @@ def take(monkeypatch):
     monkeypatch.setattr(block_benchmark.tflite, "convert", lambda *_: b"")
     monkeypatch.setattr(block_benchmark, "_SETTLE_S", 0.0)
 
-    def run(record, turns=10**9, plan=PLAN, tokens=(4, 7, 9)):
+    def run(record, turns=10**9, plan=PLAN, tokens=(4, 7, 9), **more):
         Takes.turns, Takes.left = [], turns
         try:
-            ms, _ = block_benchmark.measure(CONFIG, plan, tokens=tokens, num_threads=1,
-                                     scheme="float32", rounds=12, record=record)
+            ms = block_benchmark.measure(CONFIG, plan, tokens=tokens, num_threads=1,
+                                         scheme="float32", rounds=12, record=record,
+                                         **more).ms
         except Killed:
             ms = None
         return ms, Takes.turns
@@ -462,6 +467,78 @@ def test_the_record_of_a_finished_table_is_removed(clock, tmp_path, monkeypatch)
     monkeypatch.setattr(block_benchmark, "measure", measure)
     table_file.load(CONFIG, path=tmp_path / "table.json", tokens=TOKENS)
     assert [file.name for file in tmp_path.iterdir()] == ["table.json"]
+
+
+@pytest.mark.parametrize(("slow", "spread"), [
+    (lambda part: 1.0, 0.0), (lambda part: 1.0 + 0.1 * part, 0.4 / 1.2)])
+def test_the_spread_of_a_table_is_of_medians_of_its_rounds(slow, spread, monkeypatch):
+    """Of 10 rounds, each fifth is slower than the one before."""
+    monkeypatch.setattr(latency, "TimedArtifact", Stopwatch)
+    monkeypatch.setattr(block_benchmark.tflite, "convert", lambda *_: b"")
+    # A turn of a file has 1 + 3 sequences of 3 lengths, of which the first is left out.
+    monkeypatch.setattr(Stopwatch, "disturbed", staticmethod(
+        lambda request: slow(request // 2)))
+    times = block_benchmark.measure(
+        CONFIG, {"a": Sizes.empty(1), "b": Sizes.empty(2)}, tokens=(4, 7, 9),
+        num_threads=1, scheme="float32", rounds=10)
+    assert times.medians_spread == pytest.approx(spread)
+
+
+def test_numbers_of_threads_share_their_exports(take, tmp_path, monkeypatch, caplog):
+    converted = []
+    monkeypatch.setattr(block_benchmark.tflite, "convert",
+                        lambda *_: converted.append(1) or b"")
+    for threads in (1, 2):
+        block_benchmark.measure(CONFIG, PLAN, tokens=(4, 7, 9), num_threads=threads,
+                                scheme="float32", rounds=5, exports=tmp_path,
+                                title=f"Table {threads} of 2")
+    assert len(converted) == len(PLAN) == len(list(tmp_path.iterdir()))
+
+
+def test_progress_says_which_table_and_what_is_left(take, tmp_path, caplog):
+    caplog.set_level("INFO")
+    plan = {number: Sizes.empty(1) for number in range(20)}
+    take(None, plan=plan, title="Latency table 1 of 2")
+    said = caplog.text
+    assert "Latency table 1 of 2: exported 10 of 20, some 0 s left" in said
+    assert "Latency table 1 of 2: timed round 5 of 12, some 0 s left" in said
+
+
+@pytest.mark.parametrize(("spread", "disturbance", "wide"), [
+    (0.04, 1.1, False), (0.5, 1.1, True), (0.04, 2.5, True)])
+def test_every_use_of_a_table_tells_its_spread(clock, tmp_path, caplog, spread,
+                                               disturbance, wide):
+    clock.medians_spread, clock.disturbance = spread, disturbance
+    path = tmp_path / "table.json"
+    for _ in range(2):  # timed, then read
+        told = []
+        caplog.clear()
+        table = table_file.load(CONFIG, path=path, tokens=TOKENS, note=told.append)
+        assert table.is_wide == wide
+        assert f"differ by {spread:.0%}" in told[-1] and "(2 threads)" in told[-1]
+        assert ("--retime" in told[-1]) == wide
+        assert ("--retime" in caplog.text) == wide
+    assert clock.calls == 1
+
+
+def test_a_table_that_does_not_tell_its_spread_is_used(table, tmp_path):
+    path = tmp_path / "table.json"
+    fields = json.loads(table.to_json())
+    for name in ("medians_spread", "disturbance"):
+        del fields[name]
+    path.write_text(json.dumps(fields))
+    told = []
+    found = table_file.load(CONFIG, path=path, tokens=TOKENS, num_threads=1,
+                            scheme="float32", note=told.append)
+    assert found == table and not found.is_wide
+    assert "does not say how far" in told[0]
+
+
+def test_a_table_is_timed_anew_where_that_is_asked_for(clock, tmp_path):
+    path = tmp_path / "table.json"
+    for calls, retime in enumerate([False, True, True], start=1):
+        table_file.load(CONFIG, path=path, tokens=TOKENS, retime=retime)
+        assert clock.calls == calls
 
 
 def test_a_real_table_is_built_and_grows_with_size(tmp_path, monkeypatch):

@@ -103,6 +103,50 @@ def test_tables_taken_as_they_are_must_hold_the_texts_alone(tables, monkeypatch)
     assert all(fields["as_is"] and fields["tokens"] == (7, 70) for fields in asked)
 
 
+def test_tables_of_one_model_are_numbered_and_share_their_exports(monkeypatch):
+    asked = []
+    monkeypatch.setattr(costs.table_file, "load", lambda config, **fields: (
+        asked.append(fields) or table(1, 1.0)))
+    costs.costs([7], num_threads=2)(CONFIG)
+    assert [fields["title"] for fields in asked] == ["Latency table 1 of 2",
+                                                     "Latency table 2 of 2"]
+    assert len({fields["exports"] for fields in asked}) == 1
+    assert not any(fields["retime"] for fields in asked)
+
+
+def test_tables_are_timed_anew_once_a_run(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(costs.table_file, "load", lambda config, **fields: (
+        asked.append(fields["retime"]) or table(1, 1.0)))
+    for _ in range(2):  # the second time as a killed run that goes on
+        costs.costs([7], num_threads=2, retimed=tmp_path / "state" / "retimed")(CONFIG)
+    assert asked == [True, True, False, False]
+
+
+@pytest.mark.parametrize(("takes", "told"), [
+    (lambda ms: ms, 0), (lambda ms: 2 * ms, 0), (lambda ms: ms + 9.0, 1)])
+def test_a_timer_tells_once_how_far_the_tables_are_off(monkeypatch, takes, told):
+    monkeypatch.setattr(costs.table_file, "load", lambda *_, **__: table(1, 1.0))
+    small, notes = CONFIG.replace(num_heads=(0, 0), intermediate_sizes=(0, 0)), []
+
+    def timer(*configs):
+        return tuple(takes(found.whole(config)) for config in configs)
+
+    found = costs.costs([7], num_threads=1, timer=timer, note=notes.append)(CONFIG)
+    for _ in range(2):
+        assert found.measure(CONFIG, small) == (takes(17.8), takes(10.0))
+    assert len(notes) == told
+    if told:
+        assert "predicted 1.78x where 1.41x was measured" in notes[0]
+        assert "--retime" in notes[0]
+    assert costs.costs([7], num_threads=1)(CONFIG).measure is None
+
+
+def test_tables_of_another_machine_are_not_timed_anew():
+    with pytest.raises(ValueError, match="--retime, --latency_tables_as_is"):
+        Tables(retime=True, latency_tables_as_is=True)
+
+
 @pytest.mark.parametrize("files", [[], ["/none/table.json"]])
 def test_tables_to_be_taken_as_they_are_must_be_there(files):
     with pytest.raises(ValueError, match="needs the files.*--latency_tables="):

@@ -64,3 +64,26 @@ def test_large_logits_overflow_nothing():
 def test_answers_of_another_number_of_classes_are_refused():
     with pytest.raises(ValueError, match="the model's 2 classes. Received: 3 labels"):
         TASK.decode(np.zeros([1, 2]))
+
+
+def test_figures_of_each_class_are_those_counted_by_hand():
+    # Answers: a, a, b, c, c; a is right once of two, c twice of two, b never.
+    found = TASK.by_class(one_hot([0, 0, 1, 2, 2]), [0, 1, 0, 2, 2])
+    assert list(found) == ["a", "b", "c"]
+    assert found["a"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2.0}
+    assert found["b"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1.0}
+    assert found["c"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2.0}
+
+
+def test_a_class_that_is_nowhere_has_zeros():
+    found = TASK.by_class(one_hot([0, 0]), [0, 1])
+    assert found["c"] == dict.fromkeys(("precision", "recall", "f1", "support"), 0.0)
+    assert found["a"] == pytest.approx(
+        {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1.0})
+    quality = TASK.quality(one_hot([0, 0]), [0, 1])  # of classes that occur
+    assert quality["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_figures_of_classes_need_examples():
+    with pytest.raises(ValueError, match="Received: 2 outputs, 3 targets"):
+        TASK.by_class(np.zeros([2, 3]), np.zeros(3, int))

@@ -55,6 +55,13 @@ def test_json_gives_it_back(task):
     assert tasks.from_fields(fields) == task
 
 
+def test_figures_of_classes_are_of_its_labels_and_numbers(task, outputs, targets):
+    found = task.by_class(outputs.numpy(), targets.numpy())
+    assert tuple(found) == task.labels
+    assert json.loads(json.dumps(found)) == found
+    assert len({tuple(figures) for figures in found.values()}) <= 1
+
+
 def test_other_names_and_fields_are_refused(task):
     with pytest.raises(ValueError, match=r"one of .*Received: task='sorting'"):
         tasks.from_fields({"task": "sorting"})

@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from tfopt import data, tasks
+from tfopt.checkpoint_names import place_of
 from tfopt.data import tokenizer
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.pipeline import text_side as text_sides
@@ -51,7 +52,7 @@ def text_side(artifact: Path, given: str | None) -> WholeTextSide:
         ValueError: neither directory has a tokenizer, or there are no labels.
     """
     near = artifact if artifact.is_dir() else artifact.parent
-    places = [Path(given)] if given else [near, near.parent]
+    places = [place_of(given)] if given else [near, near.parent]
     place = next((place for place in places if tokenizer.is_in(place)), None)
     if place is None:
         raise ValueError(f"A tokenizer ({tokenizer.kinds()}) must lie beside the "

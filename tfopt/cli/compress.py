@@ -15,14 +15,17 @@ on the embedded support intents.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tfopt import report
 from tfopt.cli import flags as shared
-from tfopt.pipeline import stages
-from tfopt.pipeline.job import Job, Result
-from tfopt.pipeline.options import Exports, Files, Measuring, Tables, Targets, Teacher
+from tfopt.pipeline.options import Exports, Measuring, Tables, Targets, Teacher
+from tfopt.pipeline.run_options import RunOptions
+
+if TYPE_CHECKING:
+    from tfopt.pipeline.job import Result
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
@@ -30,6 +33,8 @@ flags.disclaim_key_flags()
 
 def main() -> int:
     """Goes the whole road; 2 where a target was not met."""
+    from tfopt.pipeline.job import Job  # brings TensorFlow, which --help does without
+
     result = shared.fine_tuning(Job).run()
     if result is None:
         return 0
@@ -38,7 +43,9 @@ def main() -> int:
 
 
 def show(result: Result) -> None:
-    """Prints the table, what is where, and which targets were missed."""
+    """Prints the table, what is where, and which targets were met or missed."""
+    from tfopt.pipeline import stages
+
     print()
     print(report.table(result.rows))
     out = result.out_dir
@@ -52,6 +59,8 @@ def show(result: Result) -> None:
         if (out / name).exists():
             print(f"{out / name}: {what}")
     print(f'tfopt predict --bundle={out} --text="..." answers by it')
+    for sentence in result.reached:
+        print(sentence)
     for sentence in result.missed:
         print(sentence, file=sys.stderr)
 
@@ -64,6 +73,4 @@ def define_flags() -> None:
     for record in (Teacher, Targets, Tables, Measuring):
         shared.define(record)
     shared.define(Exports, only=("export_length",))
-    own = {field for field in Job.__dataclass_fields__
-           if field not in Files.__dataclass_fields__}
-    shared.define(Job, only=own, required=("out_dir",))
+    shared.define(RunOptions, required=("out_dir",))

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from absl import flags
 
-from tfopt import compress, report
+from tfopt import report
 from tfopt.cli import flags as shared
 from tfopt.files import write_whole
-from tfopt.measure import runners
-from tfopt.pipeline import measuring, run_dir
-from tfopt.pipeline.job import Job
+from tfopt.pipeline import run_dir
 from tfopt.pipeline.options import Teacher
+from tfopt.pipeline.run_options import RunOptions
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
@@ -27,6 +26,11 @@ flags.disclaim_key_flags()
 
 def main() -> None:
     """Fine-tunes and reports the quality."""
+    # These bring TensorFlow, which --help does without.
+    from tfopt import compress
+    from tfopt.measure import runners
+    from tfopt.pipeline import measuring
+
     tuning = shared.fine_tuning()
     settings = tuning.teacher.distillation()  # before any work: it may be wrong
     dataset = tuning.dataset()
@@ -41,9 +45,10 @@ def main() -> None:
         if run_dir.is_helper():
             return
         runner = runners.open_artifact(path, pad_id=dataset.tokenizer.pad_id)
-        rows = measuring.quality(report.BASELINE, runner, dataset.task, dataset.report)
+        rows, by_class = measuring.quality(report.BASELINE, runner, dataset.task,
+                                           dataset.report)
         here = report.environment(command=report.command())
-        write_whole(path / "report.json", report.to_json(here, rows))
+        write_whole(path / "report.json", report.to_json(here, rows, by_class))
         run_dir.finish(path)
     print(report.table(rows))
     print(f"Model: {path}")
@@ -56,4 +61,4 @@ def define_flags() -> None:
     shared.define_training()
     shared.define(Teacher)
     shared.define_measuring()
-    shared.define(Job, only=("out_dir",), required=("out_dir",))
+    shared.define(RunOptions, only=("out_dir",), required=("out_dir",))

@@ -52,8 +52,6 @@ def main() -> None:
         print(f"tfopt: A command must be one of {', '.join(COMMANDS)}. Received: "
               f"{name}", file=sys.stderr)
         sys.exit(1)
-    # The start-up lines of TensorFlow and its compiler; errors still show.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.argv = [f"tfopt {name}", *arguments[1:]]
     run(name)
 
@@ -64,6 +62,8 @@ def run(name: str) -> None:
     Args:
         name: of the command; sys.argv[0] says by what it was called.
     """
+    # The start-up lines of TensorFlow and its compiler; errors still show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         command = importlib.import_module(f"tfopt.cli.{name}")
         from tfopt.cli import ending

@@ -3,8 +3,8 @@ r"""Measures any `.tflite` or Keras directory on any labelled file.
     tfopt measure --artifact=DIR/model.tflite --eval_file=F --report=FILE.json
     python experiments/measure.py --artifact=DIR/model.tflite ...   # the same
 
-Cost: seconds to a minute. Tokenizer and labels are looked for beside the artifact, or
-in --text_dir.
+Cost: seconds to a minute; a `.tflite` needs no TensorFlow. Tokenizer and labels are
+looked for beside the artifact, or in --text_dir.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from tfopt.cli import artifacts
 from tfopt.cli import flags as shared
 from tfopt.files import write_whole
 from tfopt.measure import cost, runners
+from tfopt.pipeline import timing
 from tfopt.pipeline.options import SMOKE_EXAMPLES, Data
+from tfopt.pipeline.splits import encode
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
@@ -26,9 +28,6 @@ flags.disclaim_key_flags()
 
 def main() -> None:
     """Measures and reports."""
-    from tfopt.pipeline import measuring
-    from tfopt.pipeline.dataset import encode
-
     artifact = Path(FLAGS.artifact)
     if not artifact.exists():
         raise ValueError(f"--artifact must exist. Received: {artifact}")
@@ -43,8 +42,9 @@ def main() -> None:
     outputs = runner.logits(part.encoded.ids, part.encoded.first_lengths)
     artifacts.check_outputs(task, outputs.shape[1], artifact)
     name = artifact.stem
-    rows = report.rows(name, task.quality(outputs, part.targets),
-                       Path(FLAGS.eval_file).stem, task.metrics)
+    split = Path(FLAGS.eval_file).stem
+    rows = report.rows(name, task.quality(outputs, part.targets), split, task.metrics)
+    classes = task.by_class(outputs, part.targets)
     if artifact.suffix == runners.TFLITE:
         rows += report.rows(name, cost.of_file(artifact) | cost.of_tflite(artifact))
     else:
@@ -52,13 +52,14 @@ def main() -> None:
 
         rows += report.rows(name, cost.of_file(artifact / model.KERAS_FILE)
                             | cost.of_model(model.load(artifact)))
-    rows += report.rows(name, measuring.times(
+    rows += report.rows(name, timing.times(
         {name: artifact}, part.encoded, num_threads=FLAGS.num_threads,
         max_tokens=max_length, smoke=FLAGS.smoke)[name])
     here = report.environment(num_threads=FLAGS.num_threads,
                               command=report.command())
     if FLAGS.report:
-        write_whole(FLAGS.report, report.to_json(here, rows))
+        write_whole(FLAGS.report, report.to_json(
+            here, rows, {name: {split: classes}} if classes else None))
     print(report.table(rows))
 
 

@@ -72,7 +72,8 @@ class Pass:
             that one gives; not so where a pass gathers squares of gradients, say, and
             each replica those of its own share of the batch.
         may_touch_nothing: whether that there is nothing to do is an answer, such as
-            where a trial tells; elsewhere it is an error.
+            where a trial tells, or nothing is meant to be done; elsewhere it is an
+            error.
     """
 
     stage: ClassVar[Stage]

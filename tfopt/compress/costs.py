@@ -9,6 +9,8 @@ import numpy as np
 
 from tfopt.model import EncoderConfig
 
+Measure = Callable[[EncoderConfig, EncoderConfig], tuple[float, float]]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Costs:
@@ -20,12 +22,15 @@ class Costs:
         whole: the cost of a model by its config; it need not be the sum of its blocks,
             but grows with it.
         unit: what is counted, such as "ms".
+        measure: (sizes of a whole model, of a smaller one) -> what each takes on this
+            machine, timed in turn, in `unit`; None where costs are only predicted.
     """
 
     heads: tuple[np.ndarray, ...]
     neurons: tuple[np.ndarray, ...]
     whole: Callable[[EncoderConfig], float]
     unit: str
+    measure: Measure | None = None
 
 
 def multiplications(config: EncoderConfig) -> Costs:

@@ -13,6 +13,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
+from tfopt.checkpoint_names import place_of
 from tfopt.data.tokenizer_json import JsonTokenizer
 from tfopt.data.tokenizer_settings import ROBERTA_TOKENS, Settings, add_tokens
 from tfopt.types import PathLike
@@ -26,7 +27,7 @@ def from_directory(directory: PathLike) -> JsonTokenizer:
     """Reads vocabulary, merges and, if there, the settings beside them.
 
     Args:
-        directory: of the checkpoint.
+        directory: of the checkpoint, or a name that `model.load` knows.
 
     Returns:
         The tokenizer.
@@ -34,7 +35,7 @@ def from_directory(directory: PathLike) -> JsonTokenizer:
     Raises:
         ValueError: a file is missing, damaged, or the vocabulary lacks a special token.
     """
-    directory = Path(directory)
+    directory = place_of(directory)
     settings = Settings(directory)
     ids, merges = _vocabulary(directory), _merges(directory / MERGES_FILE)
     special = settings.special_tokens(ROBERTA_TOKENS)

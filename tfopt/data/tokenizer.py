@@ -14,6 +14,7 @@ from typing import Protocol
 
 import tokenizers
 
+from tfopt.checkpoint_names import place_of
 from tfopt.data import byte_bpe
 from tfopt.data.tokenizer_json import (
     JSON_FILE,
@@ -71,10 +72,11 @@ def from_directory(directory: PathLike) -> Tokenizer:
     """Reads the tokenizer of a checkpoint, of whichever kind it is.
 
     Args:
-        directory: with `tokenizer.json`, which says all; or else `vocab.txt`
-            (WordPiece); or else `vocab.json` and `merges.txt` (byte-level BPE). Beside
-            the latter two `tokenizer_config.json`, `special_tokens_map.json` and
-            `added_tokens.json` are read.
+        directory: or a name that `model.load` knows, such as "minilm". In it is
+            `tokenizer.json`, which says all; or else `vocab.txt` (WordPiece); or else
+            `vocab.json` and `merges.txt` (byte-level BPE). Beside the latter two
+            `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`
+            are read.
 
     Returns:
         The tokenizer.
@@ -82,7 +84,7 @@ def from_directory(directory: PathLike) -> Tokenizer:
     Raises:
         ValueError: there are no such files, or one is damaged; the message names it.
     """
-    directory = Path(directory)
+    directory = place_of(directory)
     for names, read in _KINDS.items():
         if _are_in(directory, names):
             return read(directory)
@@ -103,7 +105,7 @@ def is_in(directory: PathLike) -> bool:
 
 
 def _are_in(directory: PathLike, names: Sequence[str]) -> bool:
-    return all((Path(directory) / name).is_file() for name in names)
+    return all((place_of(directory) / name).is_file() for name in names)
 
 
 def _from_json(directory: Path) -> JsonTokenizer:

@@ -7,6 +7,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from tfopt.checkpoint_names import place_of
 from tfopt.data.tokenizer_json import VOCABULARY_FILE, JsonTokenizer
 from tfopt.data.tokenizer_settings import BERT_TOKENS, Settings, add_tokens
 from tfopt.types import PathLike
@@ -71,7 +72,8 @@ class WordPiece(JsonTokenizer):
         of the vocabulary has an upper case letter.
 
         Args:
-            directory: of the checkpoint.
+            directory: of the checkpoint, or a name that `model.load` knows, such as
+                "minilm".
 
         Returns:
             The tokenizer.
@@ -79,9 +81,10 @@ class WordPiece(JsonTokenizer):
         Raises:
             ValueError: as for the class, or for `Settings`.
         """
+        directory = place_of(directory)
         settings = Settings(directory)
         settings.check()
-        return cls(Path(directory) / VOCABULARY_FILE, settings=settings,
+        return cls(directory / VOCABULARY_FILE, settings=settings,
                    lowercase=settings.flag("do_lower_case"))
 
 

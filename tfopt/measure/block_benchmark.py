@@ -8,6 +8,7 @@ measurement goes on with the rounds that it had not timed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -26,6 +28,7 @@ from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.machine import cpu
 from tfopt.measure import latency
+from tfopt.measure.rounds import Rounds
 from tfopt.model import EncoderConfig, Head
 from tfopt.types import PathLike
 
@@ -37,6 +40,7 @@ _SETTLE_S = 0.02  # thread pools spin on when their work is done
 # Other programs only slow a request down: the least disturbed ones tell sizes apart.
 _QUIET_PERCENTILE = 15
 _PERCENTILES = range(5, 100, 10)  # of the requests of one file and length
+_PARTS = 5  # of the rounds, whose medians are held against one another
 _VOCABULARY = 64
 
 
@@ -105,6 +109,25 @@ class Sizes:
                                       config.num_layers})}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Times:
+    """What files took.
+
+    Attributes:
+        ms: name -> <float>[N]: of requests that nothing disturbs, times what the median
+            request of all files was disturbed.
+        spread: <float>[10], how many times as long as that the tenth least disturbed of
+            the requests takes, the next, and so on.
+        medians_spread: as of `LatencyTable`.
+        disturbance: the same.
+    """
+
+    ms: Mapping[Any, np.ndarray]
+    spread: np.ndarray
+    medians_spread: float
+    disturbance: float
+
+
 def environment(config: EncoderConfig, num_threads: int, scheme: str,
                 tokens: Sequence[int], head: Head = Head()) -> dict:
     """What the times depend on, as JSON has it."""
@@ -154,7 +177,9 @@ def measure(
     rounds: int,
     head: Head = Head(),
     record: PathLike | None = None,
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    exports: PathLike | None = None,
+    title: str = "Latency table",
+) -> Times:
     """Exports models, and times them in turn.
 
     Args:
@@ -167,73 +192,72 @@ def measure(
         head: of all files.
         record: file of the rounds done so far, for a run that follows a killed one to
             go on with; ignored if they are of anything else. Who calls removes it.
+        exports: directory of the exported files, where they stay for another number of
+            threads; None for a temporary one.
+        title: what the progress is of.
 
     Returns:
-        name -> ms <float>[N]: of requests that nothing disturbs, times what the
-        median request of all files was disturbed; and how requests spread: how many
-        times as long as that the tenth least disturbed of them takes, the next, and so
-        on, <float>[10].
+        The times.
     """
     of = [environment(config, num_threads, scheme, tokens, head), _SEQUENCES,
           [dataclasses.asdict(sizes) for sizes in plan.values()]]
-    done = _Record(record, hashlib.sha256(json.dumps(of).encode()).hexdigest())
-    with tempfile.TemporaryDirectory() as directory:
-        files = {}
-        for i, (name, sizes) in enumerate(plan.items()):
-            files[name] = Path(directory) / f"{i}.tflite"
-            write_whole(files[name], tflite.convert(model.build(config.replace(
-                num_heads=sizes.heads, intermediate_sizes=sizes.neurons,
-                vocab_size=_VOCABULARY, max_positions=max(tokens)), head), scheme))
-            if i % 10 == 9:
-                logging.info("Latency table: exported %d of %d", i + 1, len(plan))
-        with latency.started({name: (file, num_threads)
-                              for name, file in files.items()}) as running:
-            turns = _in_turn(list(running.values()), tokens, rounds, done)
+    done = Rounds(record, hashlib.sha256(json.dumps(of).encode()).hexdigest())
+    with contextlib.ExitStack() as stack:
+        place = Path(exports or stack.enter_context(tempfile.TemporaryDirectory()))
+        files = _exported(config, plan, place, tokens, scheme, head, title)
+        running = stack.enter_context(latency.started(
+            {name: (file, num_threads) for name, file in files.items()}))
+        turns = _in_turn(list(running.values()), tokens, rounds, done, title)
     seconds = np.concatenate(turns, axis=1)  # [P, rounds * sequences, N]
     quiet = np.percentile(seconds, _QUIET_PERCENTILE, axis=1)
     median = np.median(seconds, axis=1)
-    usual = np.median(median / quiet)
+    usual = float(np.median(median / quiet))
     spread = np.median(np.percentile(seconds, _PERCENTILES, axis=1) / median,
                        axis=(1, 2))
-    logging.info("Latency table: the median request took %.2f times as long as one "
-                 "that nothing disturbs", usual)
-    return {name: 1e3 * usual * value
-            for name, value in zip(plan, quiet, strict=True)}, spread
+    return Times(
+        ms={name: 1e3 * usual * value for name, value in zip(plan, quiet, strict=True)},
+        spread=spread, medians_spread=_medians_spread(turns, median),
+        disturbance=usual)
 
 
-class _Record:
-    """The file of the rounds of an unfinished measurement; None for no file."""
+def _medians_spread(turns: Sequence[list], median: np.ndarray) -> float:
+    """How far apart medians of consecutive rounds are, of the usual file and length."""
+    parts = np.array_split(np.arange(len(turns)), min(_PARTS, len(turns)))
+    medians = [np.median(np.concatenate([turns[i] for i in part], axis=1), axis=1)
+               for part in parts]
+    return float(np.median(np.ptp(medians, axis=0) / median))
 
-    def __init__(self, path: PathLike | None, of: str):
-        self._path = None if path is None else Path(path)
-        self._of = of
 
-    def read(self) -> list[list]:
-        """The rounds that were saved for the same measurement."""
-        if self._path is None or not self._path.is_file():
-            return []
-        try:
-            fields = json.loads(self._path.read_text(encoding="utf-8"))
-            same = fields["of"] == self._of
-            rounds = fields["rounds"] if same else []
-        except (ValueError, TypeError, KeyError):  # somebody else's file
-            same, rounds = False, []
-        if not same:
-            logging.warning("The rounds in %s are of another environment or plan, and "
-                            "are not used", self._path)
-        return rounds
+def _exported(config: EncoderConfig, plan: Mapping[str, Sizes], place: Path,
+              tokens: Sequence[int], scheme: str, head: Head, title: str
+              ) -> dict[str, Path]:
+    """Name -> file of a model with random weights; those that are there stay."""
+    files, begun = {}, time.monotonic()
+    for number, (name, sizes) in enumerate(plan.items()):
+        files[name] = place / f"{number}.tflite"
+        if not files[name].exists():
+            write_whole(files[name], tflite.convert(model.build(config.replace(
+                num_heads=sizes.heads, intermediate_sizes=sizes.neurons,
+                vocab_size=_VOCABULARY, max_positions=max(tokens)), head), scheme))
+            if number % 10 == 9:
+                logging.info("%s: exported %d of %d, %s left", title, number + 1,
+                             len(plan), _left(begun, number + 1, len(plan)))
+    return files
 
-    def save(self, rounds: Sequence[list]) -> None:
-        if self._path is not None:
-            write_whole(self._path, json.dumps({"of": self._of, "rounds": rounds}))
+
+def _left(begun: float, done: int, total: int) -> str:
+    """What is left of some work, such as "some 3 min"."""
+    seconds = (time.monotonic() - begun) / done * (total - done)
+    return f"some {seconds / 60:.0f} min" if seconds > 90 else f"some {seconds:.0f} s"
 
 
 def _in_turn(running: Sequence[latency.TimedArtifact], tokens: Sequence[int],
-             rounds: int, record: _Record) -> list[list]:
+             rounds: int, record: Rounds, title: str) -> list[list]:
     """Times P files: seconds of each round, [P, sequences of all token counts, N]."""
     done = record.read()[:rounds]
+    before, begun = len(done), time.monotonic()
     if done:
-        logging.info("Latency table: goes on after round %d of %d", len(done), rounds)
+        logging.info("%s: goes on after round %d of %d", title, before, rounds)
     for number in (-1, *range(len(done), rounds)):  # round -1 warms up
         # Of its own seed: a killed run goes on with the orders it would have had.
         taken = _round(running, tokens, np.random.default_rng(number + 1))
@@ -242,7 +266,8 @@ def _in_turn(running: Sequence[latency.TimedArtifact], tokens: Sequence[int],
         done.append(taken.tolist())
         if len(done) % _SAVE_ROUNDS == 0:
             record.save(done)
-            logging.info("Latency table: timed round %d of %d", len(done), rounds)
+            logging.info("%s: timed round %d of %d, %s left", title, len(done), rounds,
+                         _left(begun, len(done) - before, rounds - before))
     return done
 
 

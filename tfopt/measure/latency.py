@@ -92,6 +92,7 @@ def measure(
     rounds: int = 5,
     texts: int = 100,
     max_tokens: int = 512,
+    token_counts: Sequence[int] = TOKEN_COUNTS,
 ) -> dict[str, dict[str, float]]:
     """Times artifacts against one another.
 
@@ -105,16 +106,18 @@ def measure(
         rounds: how often each artifact has its turn.
         texts: examples of a round, spread evenly over the N.
         max_tokens: token counts above are left out.
+        token_counts: texts of so many tokens each are timed apart.
 
     Returns:
         name -> {latency_p50_ms, latency_p90_ms, latency_t16_ms ..., throughput_per_s,
-        peak_rss_bytes, num_threads}. A change of length between two texts is in
-        their times.
+        peak_rss_bytes, num_threads}, and of several rounds latency_spread: how far
+        apart the medians of the rounds are, as a fraction of latency_p50_ms. A change
+        of length between two texts is in their times.
     """
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(texts, len(ids))).astype(int))
     natural = [ids[i] for i in chosen], [first_lengths[i] for i in chosen]
     stream = [token for example in ids for token in example[1:-1]] or [ids[0][0]]
-    counts = [count for count in TOKEN_COUNTS if count <= max_tokens]
+    counts = [count for count in token_counts if count <= max_tokens]
     fixed = {count: ([np.resize(stream, count).tolist()] * _REPEATS, [count] * _REPEATS)
              for count in counts}
 
@@ -134,19 +137,25 @@ def measure(
                         times[key].setdefault(kind, []).append(value)
         peaks = {key: artifact.peak_rss_bytes for key, artifact in running.items()}
 
-    def figures(key):
-        taken = {kind: np.concatenate(value) for kind, value in times[key].items()}
-        natural_s = taken["natural"]
-        return {
-            "latency_p50_ms": 1e3 * float(np.median(natural_s)),
-            "latency_p90_ms": 1e3 * float(np.percentile(natural_s, 90)),
-            **{f"latency_t{count}_ms": 1e3 * float(np.median(taken[count]))
-               for count in counts},
-            "throughput_per_s": len(natural_s) / float(natural_s.sum()),
-            "peak_rss_bytes": float(peaks[key]),
-            "num_threads": float(key[1]),
-        }
-
-    return {name: min((figures(key) for key in plan if key[0] == name),
+    return {name: min(({**_figures(times[key]), "peak_rss_bytes": float(peaks[key]),
+                        "num_threads": float(key[1])}
+                       for key in plan if key[0] == name),
                       key=lambda found: found["latency_p50_ms"])
             for name in artifacts}
+
+
+def _figures(times: Mapping[str | int, Sequence[np.ndarray]]) -> dict[str, float]:
+    """Seconds of each round, "natural" and by token counts -> figures."""
+    taken = {kind: np.concatenate(value) for kind, value in times.items()}
+    natural_s = taken.pop("natural")
+    medians = [np.median(part) for part in times["natural"]]
+    spread = {} if len(medians) < 2 else {
+        "latency_spread": float(np.ptp(medians) / np.median(natural_s))}
+    return {
+        "latency_p50_ms": 1e3 * float(np.median(natural_s)),
+        **spread,
+        "latency_p90_ms": 1e3 * float(np.percentile(natural_s, 90)),
+        **{f"latency_t{count}_ms": 1e3 * float(np.median(value))
+           for count, value in taken.items()},
+        "throughput_per_s": len(natural_s) / float(natural_s.sum()),
+    }

@@ -31,6 +31,8 @@ TOKENS = (1, 8, 16, 17, 24, 32, 33, 48, 64, 65, 96, 128)
 PLACES = ("inner", "last")
 # What the tables of the first edition are of, and do not say.
 FIRST_EDITION = {"family": "bert"}
+# Of a table whose machine did nothing else these are at most half as far from 0, and 1.
+_WIDE, _DISTURBED = 0.2, 1.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,11 @@ class LatencyTable:
             all blocks, ms beyond the blocks' sum), ascending).
         spread: of requests of one length, in equal parts: how many times as long as the
             median each part takes.
+        medians_spread: how far apart the medians of consecutive parts of the rounds
+            are, as a fraction: what the table can be held to; None for tables that do
+            not say.
+        disturbance: how many times as long the median request took as one that nothing
+            disturbs; None likewise.
     """
 
     environment: Mapping
@@ -73,6 +80,14 @@ class LatencyTable:
     ffn: Mapping[str, Curve]
     interaction: tuple[tuple[int, tuple[tuple[float, float], ...]], ...]
     spread: tuple[float, ...]
+    medians_spread: float | None = None
+    disturbance: float | None = None
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it was timed beside other work, as far as its spread tells."""
+        return ((self.medians_spread or 0.0) > _WIDE
+                or (self.disturbance or 1.0) > _DISTURBED)
 
     def predict(self, config: EncoderConfig, lengths: Sequence[int]) -> float:
         """Predicts the median time of requests.

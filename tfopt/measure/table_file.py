@@ -42,6 +42,9 @@ def load(
     as_is: bool = False,
     note: Callable[[str], object] | None = None,
     head: Head = Head(),
+    retime: bool = False,
+    exports: PathLike | None = None,
+    title: str = "Latency table",
 ) -> LatencyTable:
     """Reads the table of a model on this machine; times and writes it if there is none.
 
@@ -59,9 +62,13 @@ def load(
         as_is: takes the table in `path`, which must be there, whatever machine and
             version of the runtime it is of: that of a machine that serves, where
             another one trains.
-        note: is given a sentence for a reader, where the file is of another
-            environment.
+        note: is given sentences for a reader: on the table's own spread, and on a file
+            that is of another environment.
         head: of the model.
+        retime: times the table anew, where there is one.
+        exports: directory of the exported files, which tables of the same model and
+            other numbers of threads share; None for none.
+        title: what the progress is of.
 
     Returns:
         The table.
@@ -70,6 +77,28 @@ def load(
         ValueError: an argument breaks its rule, or the file is no table; taken as it
             is, the file is not there, or of other models, requests or exports.
     """
+    _check(scheme, tokens, num_threads=num_threads, rounds=rounds)
+    wanted = block_benchmark.environment(config, num_threads, scheme, tokens, head)
+    if as_is:
+        return _told(path, _read_as_is(path, config, wanted, note), note)
+    path = Path(path) if path is not None else _default_path(wanted)
+    if path.is_file() and not retime:
+        table = _read(path)
+        differences = _differences(table, wanted)
+        if not differences:
+            return _told(path, table, note)
+        _say(f"The latency table in {path} was timed anew, for it was of another "
+             f"environment: {'; '.join(differences)}.", note, logging.warning)
+    record = path.with_name(path.name + ".rounds")
+    table = _build(config, head, wanted, rounds, record, exports, title)
+    write_whole(path, table.to_json())
+    record.unlink(missing_ok=True)
+    logging.info("Wrote the latency table: %s", path)
+    return _told(path, table, note)
+
+
+def _check(scheme: str, tokens: Sequence[int], **counts: int) -> None:
+    """Checks what a table is to be of."""
     tflite.check_scheme(scheme)
     if tflite.needs_calibration(scheme):
         raise ValueError("A table is of a scheme that needs no calibration. "
@@ -77,28 +106,35 @@ def load(
     if list(tokens) != sorted(set(tokens)) or not tokens or tokens[0] < 1:
         raise ValueError("`tokens` must ascend from at least 1. "
                          f"Received: tokens={tokens}")
-    for name, value in (("num_threads", num_threads), ("rounds", rounds)):
+    for name, value in counts.items():
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
-    wanted = block_benchmark.environment(config, num_threads, scheme, tokens, head)
-    if as_is:
-        return _read_as_is(path, config, wanted, note)
-    path = Path(path) if path is not None else _default_path(wanted)
-    if path.is_file():
-        table = _read(path)
-        differences = _differences(table, wanted)
-        if not differences:
-            return table
-        said = (f"The latency table in {path} was timed anew, for it was of another "
-                f"environment: {'; '.join(differences)}.")
-        logging.warning("%s", said)
-        if note is not None:
-            note(said)
-    record = path.with_name(path.name + ".rounds")
-    table = _build(config, head, wanted, rounds, record)
-    write_whole(path, table.to_json())
-    record.unlink(missing_ok=True)
-    logging.info("Wrote the latency table: %s", path)
+
+
+def _say(text: str, note: Callable[[str], object] | None,
+         log: Callable[[str, str], object]) -> None:
+    """Logs a sentence, and hands it to who wants to keep it."""
+    log("%s", text)
+    if note is not None:
+        note(text)
+
+
+def _told(path: PathLike | None, table: LatencyTable,
+          note: Callable[[str], object] | None) -> LatencyTable:
+    """The table, once it is said how far it can be held to what it has."""
+    threads = table.environment.get("num_threads")
+    of = f"The latency table in {path} ({threads} thread{'s' * (threads != 1)})"
+    if table.medians_spread is None or table.disturbance is None:
+        _say(f"{of} does not say how far its medians were apart.", note, logging.info)
+        return table
+    found = (f"{of}: medians of a fifth of its rounds differ by "
+             f"{table.medians_spread:.0%}, and the median request took "
+             f"{table.disturbance:.2f} times as long as one that nothing disturbs")
+    if table.is_wide:
+        _say(f"{found}: the machine had other work. Its predictions are as far off; "
+             "--retime times it anew.", note, logging.warning)
+    else:
+        _say(f"{found}.", note, logging.info)
     return table
 
 
@@ -128,10 +164,7 @@ def _read_as_is(path: PathLike | None, config: EncoderConfig,
         raise ValueError(f"The latency table in {path} must fit model, texts and "
                          f"export. Received: {'; '.join(differences)}")
     of = "; ".join(_differences(table, wanted)) or "of this environment"
-    said = f"The latency table in {path} is taken as it is: {of}."
-    logging.info("%s", said)
-    if note is not None:
-        note(said)
+    _say(f"The latency table in {path} is taken as it is: {of}.", note, logging.info)
     return table
 
 
@@ -151,7 +184,7 @@ def _is_first_editions(environment: Mapping) -> bool:
 
 
 def _build(config: EncoderConfig, head: Head, environment: Mapping, rounds: int,
-           record: Path) -> LatencyTable:
+           record: Path, exports: PathLike | None, title: str) -> LatencyTable:
     """Times all files, and takes the table apart."""
     grids = block_benchmark.grids(config)
     mixed = Sizes.mixed(config)
@@ -161,9 +194,11 @@ def _build(config: EncoderConfig, head: Head, environment: Mapping, rounds: int,
            for key, grid in grids.items() for size in grid},
         **{sizes: sizes for scales in mixed.values() for scale in scales
            for sizes in scale}}
-    ms, spread = block_benchmark.measure(
+    times = block_benchmark.measure(
         config, plan, tokens=environment["tokens"], rounds=rounds, record=record,
-        head=head, num_threads=environment["num_threads"], scheme=environment["scheme"])
+        head=head, num_threads=environment["num_threads"],
+        scheme=environment["scheme"], exports=exports, title=title)
+    ms = times.ms
 
     def curve(kind, place):
         count = block_benchmark.REPEATS if place == "inner" else 1
@@ -178,7 +213,8 @@ def _build(config: EncoderConfig, head: Head, environment: Mapping, rounds: int,
         layer_ms=tuple(((ms["empty"] - ms["one"]) / block_benchmark.REPEATS).tolist()),
         attention={place: curve("heads", place) for place in PLACES},
         ffn={place: curve("neurons", place) for place in PLACES},
-        interaction=((0, ((0.0, 0.0),)),), spread=tuple(spread.tolist()))
+        interaction=((0, ((0.0, 0.0),)),), spread=tuple(times.spread.tolist()),
+        medians_spread=times.medians_spread, disturbance=times.disturbance)
 
     def beyond(sizes):  # at all token counts alike, but for noise
         sized = config.replace(num_heads=sizes.heads, intermediate_sizes=sizes.neurons)

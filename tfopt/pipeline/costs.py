@@ -1,22 +1,27 @@
 """Latency tables -> what blocks cost in time; targets of speed, and whether they hold.
 
     context = compress.Context(...,
-        resources={"costs": costs(lengths)})   # for Structured
+        resources={"costs": costs(lengths, timer=StructureTimer(lengths))})
 
-The tables are timed on this machine when a search first asks, or read from files.
+The tables are timed on this machine when a search first asks, or read from files; with
+a timer, what a search found is held against it (`compress.structure.closed_loop`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from tfopt import compress, model, report
-from tfopt.compress.costs import Costs
+from tfopt.compress.costs import Costs, Measure
 from tfopt.export.interpreter import thread_counts
+from tfopt.files import write_whole
 from tfopt.measure import table_file
 from tfopt.measure.latency_table import TOKENS, LatencyTable
 from tfopt.pipeline.options import Tables, Targets
@@ -24,6 +29,8 @@ from tfopt.types import PathLike
 
 # How far a measured time may be above its target: the search's prediction is as good.
 _TOLERANCE = 1.1
+# By which factor a predicted speedup may be wrong without a word.
+_OFF = 1.15
 _TARGETS = ("target_speedup", "target_latency_ms")
 
 
@@ -43,6 +50,7 @@ def aimed(recipe: compress.Recipe, targets: Targets) -> compress.Recipe:
 
 def costs(lengths: Sequence[int], *, num_threads: int = 2,
           tables: Sequence[PathLike] = (), as_is: bool = False,
+          retimed: Path | None = None, timer: Measure | None = None,
           note: Callable[[str], object] | None = None
           ) -> Callable[[model.EncoderConfig], Costs]:
     """What the blocks of an encoder take at texts of such lengths, in the int8 runtime.
@@ -55,7 +63,12 @@ def costs(lengths: Sequence[int], *, num_threads: int = 2,
         tables: files of latency tables, one for each number of threads that is tried,
             timed first if they are not there; none for files under ~/.cache/tfopt.
         as_is: takes the files as they are, whatever machine they were timed on.
-        note: is given a sentence on a table that is of another environment.
+        retimed: a file; until it is there, tables are timed anew, and then it is
+            written. None takes the tables that there are.
+        timer: what measures structures on this machine, such as a
+            `measure.structures.StructureTimer`; None leaves it at predictions.
+        note: is given sentences on the tables: their spread, another environment, how
+            far they are off.
 
     Returns:
         Config -> its costs; the first one's sizes are the largest that it knows.
@@ -71,35 +84,88 @@ def costs(lengths: Sequence[int], *, num_threads: int = 2,
     if as_is and not (paths and all(Path(path).is_file() for path in paths)):
         raise ValueError("--latency_tables_as_is needs the files of --latency_tables. "
                          f"Received: --latency_tables={','.join(paths)}")
-    tokens: tuple[int, ...] = TOKENS
-    tokens += tuple(range(tokens[-1] + 64, max(lengths) + 64, 64))
-    if as_is:  # texts of these lengths are all that it must know
-        tokens = tuple(sorted({min(lengths), max(lengths)}))
-
-    files: Sequence[str | None] = paths or [None] * len(counts)
-    loaded: list[LatencyTable] = []
+    files: dict[int, PathLike | None] = dict.fromkeys(counts)
+    files.update(zip(counts, paths, strict=False))
+    tables_of = _Tables(lengths=lengths, files=files, as_is=as_is, retimed=retimed,
+                        note=note)
+    measure = timer and _telling(timer, tables_of.predict, note)
 
     def of(config: model.EncoderConfig) -> Costs:
-        if not loaded:
-            loaded.extend(
-                table_file.load(config, path=path, tokens=tokens, num_threads=count,
-                                as_is=as_is, note=note)
-                for count, path in zip(counts, files, strict=True))
+        tables_of.load(config)
         places = ["inner"] * (config.num_layers - 1) + ["last"]
-
-        def blocks(times, sizes):
-            return tuple(
-                np.min([times(table, place, lengths) for table in loaded],
-                       axis=0)[:size + 1]
-                for place, size in zip(places, sizes, strict=True))
-
         return Costs(
-            heads=blocks(LatencyTable.attention_ms, config.num_heads),
-            neurons=blocks(LatencyTable.ffn_ms, config.intermediate_sizes),
-            whole=lambda own: min(table.predict(own, lengths) for table in loaded),
-            unit="ms")
+            heads=tables_of.blocks(LatencyTable.attention_ms, places, config.num_heads),
+            neurons=tables_of.blocks(LatencyTable.ffn_ms, places,
+                                     config.intermediate_sizes),
+            whole=tables_of.predict, unit="ms", measure=measure)
 
     return of
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Tables:
+    """The latency tables of a model, one for each number of threads."""
+
+    lengths: Sequence[int]
+    files: Mapping[int, PathLike | None]
+    as_is: bool
+    retimed: Path | None
+    note: Callable[[str], object] | None
+    loaded: list[LatencyTable] = dataclasses.field(default_factory=list)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Token counts that a table must have."""
+        if self.as_is:  # texts of these lengths are all that it must know
+            return tuple(sorted({min(self.lengths), max(self.lengths)}))
+        return TOKENS + tuple(range(TOKENS[-1] + 64, max(self.lengths) + 64, 64))
+
+    def load(self, config: model.EncoderConfig) -> None:
+        """Reads or times all of them; once."""
+        if self.loaded:
+            return
+        retime = self.retimed is not None and not self.retimed.exists()
+        with tempfile.TemporaryDirectory() as exports:
+            for number, (count, path) in enumerate(self.files.items(), start=1):
+                self.loaded.append(table_file.load(
+                    config, path=path, tokens=self.tokens, num_threads=count,
+                    as_is=self.as_is, note=self.note, retime=retime, exports=exports,
+                    title=f"Latency table {number} of {len(self.files)}"))
+        if self.retimed is not None and retime:
+            write_whole(self.retimed, "")
+
+    def predict(self, config: model.EncoderConfig) -> float:
+        """The median ms of a request, with the best number of threads."""
+        return min(table.predict(config, self.lengths) for table in self.loaded)
+
+    def blocks(self, times: Callable[[LatencyTable, str, Sequence[int]], np.ndarray],
+               places: Sequence[str], sizes: Sequence[int]) -> tuple[np.ndarray, ...]:
+        """Of each layer the ms of a block by its size, likewise."""
+        return tuple(
+            np.min([times(table, place, self.lengths) for table in self.loaded],
+                   axis=0)[:size + 1]
+            for place, size in zip(places, sizes, strict=True))
+
+
+def _telling(timer: Measure, predicted: Callable[[model.EncoderConfig], float],
+             note: Callable[[str], object] | None) -> Measure:
+    """A timer that tells how far the tables are off, the first time they are."""
+    told: list[str] = []
+
+    def measure(whole: model.EncoderConfig, small: model.EncoderConfig
+                ) -> tuple[float, float]:
+        before, after = timer(whole, small)
+        expected, found = predicted(whole) / predicted(small), before / after
+        if not told and not 1 / _OFF < found / expected < _OFF:
+            told.append(f"The latency tables predicted {expected:.2f}x where "
+                        f"{found:.2f}x was measured, and the search corrected for it; "
+                        "--retime times them anew.")
+            logging.warning("%s", told[0])
+            if note is not None:
+                note(told[0])
+        return before, after
+
+    return measure
 
 
 def verdict(recipe: compress.Recipe, rows: Sequence[report.Row], whole: Sequence[str],

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from tfopt import data as readers
 from tfopt import inputs, model, tasks, train
@@ -22,25 +21,8 @@ from tfopt.pipeline.options import (
     Files,
     Teacher,
 )
+from tfopt.pipeline.splits import Split, encode
 from tfopt.types import PathLike
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Split:
-    """One file's examples, encoded.
-
-    Attributes:
-        encoded: token ids.
-        targets: what the model is to give for each.
-    """
-
-    encoded: readers.Encoded
-    targets: list
-
-    @property
-    def lengths(self) -> list[int]:
-        """Token counts of the texts."""
-        return [len(ids) for ids in self.encoded.ids]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,16 +129,6 @@ class Dataset:
     def save_text_side(self, directory: PathLike) -> None:
         """Writes tokenizer, labels, task and length beside a model."""
         text_side.write(directory, self.tokenizer, self.task, self.max_length)
-
-
-def encode(corpus: readers.Corpus, tokenizer: Tokenizer, task: tasks.Task,
-           max_length: int) -> Split:
-    """Encodes a corpus, and says how many texts were cut."""
-    encoded = tokenizer.encode(corpus.texts, corpus.pairs, max_length=max_length)
-    if encoded.truncated:
-        logging.warning("%s: %d of %d texts are cut to %d tokens", corpus.path,
-                        encoded.truncated, len(corpus), max_length)
-    return Split(encoded=encoded, targets=task.targets(corpus))
 
 
 def check_length(keras_model: Any, max_length: int, multiple: int) -> None:

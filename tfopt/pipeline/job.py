@@ -17,15 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from tfopt import compress, data, model, report
-from tfopt.pipeline import costs, measuring, publishing, recipes, run_dir, stages
+from tfopt.measure.structures import StructureTimer
+from tfopt.pipeline import (
+    costs,
+    measuring,
+    publishing,
+    recipes,
+    run_dir,
+    stages,
+    timing,
+)
 from tfopt.pipeline import text_side as text_sides
 from tfopt.pipeline.dataset import Dataset, check_trained_for
 from tfopt.pipeline.fine_tuning import FineTuning, of_checkpoint
-from tfopt.pipeline.option import Options, option
+from tfopt.pipeline.option import Options
 from tfopt.pipeline.options import Tables, Targets
+from tfopt.pipeline.run_options import RunOptions
 from tfopt.serve.bundle import Bundle
 from tfopt.sparse import embedding
-from tfopt.types import PathLike
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +46,7 @@ class Result:
         rows: all figures of the report.
         notes: what a reader of them must know.
         missed: a sentence for each target that was missed.
+        reached: a sentence for each that was met, and on the speed gained.
         scheme: the export that `model.tflite` is of.
     """
 
@@ -44,6 +54,7 @@ class Result:
     rows: list[report.Row]
     notes: list[str]
     missed: list[str]
+    reached: list[str]
     scheme: str
 
     @property
@@ -63,7 +74,7 @@ class Result:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Job(FineTuning):
+class Job(RunOptions, FineTuning):
     """What to make of which checkpoint and files, and what must be reached.
 
     Attributes:
@@ -76,14 +87,6 @@ class Job(FineTuning):
             `FineTuning`.
     """
 
-    out_dir: PathLike = option(
-        ".", "Directory for all results. A run that was killed goes on with the same "
-        "command.")
-    recipe: PathLike | compress.Recipe = option(
-        "int8", "A recipe's file, or the name of one that comes along.")
-    baseline: PathLike | None = option(
-        None, "A fine-tuned model, as `finetune` leaves it. Left out: it is fine-tuned "
-        "first.", flag="baseline_dir")
     targets: Targets = Targets()
     tables: Tables = Tables()
 
@@ -104,7 +107,7 @@ class Job(FineTuning):
         dataset = job.dataset(side.tokenizer, side.task.labels if side.task else None)
         if self.baseline is not None:
             check_trained_for(dataset.task, self.baseline, "--baseline_dir")
-        context, table_notes = job._context(dataset)
+        context, table_notes = job._context(dataset, recipe)
         # The teacher, which may be the baseline, is there later.
         compress.check(dataclasses.replace(recipe, distillation=None), context)
         identity = job.identity() | {"recipe": json.loads(recipe.to_json())}
@@ -166,13 +169,20 @@ class Job(FineTuning):
         return dataclasses.replace(
             self, data=dataclasses.replace(self.data, max_length=own)), side
 
-    def _context(self, dataset: Dataset) -> tuple[compress.Context, list[str]]:
+    def _context(self, dataset: Dataset, recipe: compress.Recipe
+                 ) -> tuple[compress.Context, list[str]]:
         """What the passes may use, and a list that gets the notes of latency tables."""
         notes: list[str] = []
+        lengths, as_is = dataset.report["dev"].lengths, self.tables.latency_tables_as_is
+        timer = None if as_is else StructureTimer(
+            lengths, scheme=recipe.exports[-1], length=self.exports.export_length,
+            num_threads=self.measuring.num_threads, head=dataset.task.head(),
+            **(timing.SMOKE if self.measuring.smoke else {}))
         costs_of = costs.costs(
-            dataset.report["dev"].lengths, num_threads=self.measuring.num_threads,
-            tables=self.tables.latency_tables, as_is=self.tables.latency_tables_as_is,
-            note=notes.append)
+            lengths, num_threads=self.measuring.num_threads, timer=timer,
+            tables=self.tables.latency_tables, as_is=as_is, note=notes.append,
+            retimed=Path(self.out_dir) / run_dir.STATE / "retimed"
+            if self.tables.retime else None)
         return compress.Context(
             task=dataset.task, train=dataset.train, dev=dataset.choose,
             settings=self.training_settings(), resources={
@@ -180,8 +190,9 @@ class Job(FineTuning):
 
 
 def _fields(record: Options) -> dict[str, Any]:
+    """The fields of a record as JSON has them, but for what a second run may change."""
     return {name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(record).items()}
+            for name, value in dataclasses.asdict(record).items() if name != "retime"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +216,7 @@ class _Road:
         context = job.with_teacher(context, dataset, recipe.distillation,
                                    out / run_dir.STATE, before)
         notes = stages.compress_model(job, recipe, dataset, context, before, out,
-                                      self.identity)
+                                      self.identity, self.table_notes)
         if run_dir.is_helper():
             return None
         compressed = model.load(out / "keras")
@@ -214,24 +225,27 @@ class _Road:
                                          job.targets.max_accuracy_drop)
         served, of_served = stages.serve(recipe, compressed, out)
         whole = stages.unpruned(job, recipe, dataset, before, compressed, out)
-        rows = measuring.measure(job, dataset, own, baseline, before, served, whole,
-                                 files)
+        rows, by_class = measuring.measure(job, dataset, own, baseline, before, served,
+                                           whole, files)
         if self.tpu:
             rows += measuring.on_sparse_core(self.tpu, job, dataset, baseline)
         sentence, aim_met = costs.verdict(recipe, rows, list(whole), recipe.exports[-1],
                                           job.tables)
-        missed = [] if aim_met else list(sentence)
-        if not met:
-            missed.insert(0, f"--max_accuracy_drop={job.targets.max_accuracy_drop:g} "
-                          f"was not met; {out / publishing.REPORT} says what was "
-                          "reached.")
+        missed, reached = ([], sentence) if aim_met else (sentence, [])
+        if job.targets.max_accuracy_drop is not None:
+            budget = f"--max_accuracy_drop={job.targets.max_accuracy_drop:g} was"
+            where = f"{out / publishing.REPORT} says what was reached."
+            if met:
+                reached = [f"{budget} met; {where}", *reached]
+            else:
+                missed = [f"{budget} not met; {where}", *missed]
         notes = [*own.notes, *publishing.on_the_epoch(job, dataset, out), *notes,
-                 *self.table_notes, *said, *of_served, *sentence]
-        publishing.publish(out, recipe, own, rows, notes, files, self.identity,
-                           job.measuring.num_threads)
+                 *said, *of_served, *sentence, *timing.on_the_spread(rows)]
+        publishing.publish(out, recipe, own, rows, by_class, notes, files,
+                           self.identity, job.measuring.num_threads)
         run_dir.finish(out)
         return Result(out_dir=out, rows=rows, notes=notes, missed=missed,
-                      scheme=recipe.exports[-1])
+                      reached=reached, scheme=recipe.exports[-1])
 
     def _baseline(self) -> Path:
         """Directory of the baseline that is named, or that is fine-tuned now."""

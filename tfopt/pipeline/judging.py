@@ -11,7 +11,7 @@ import numpy as np
 from tfopt import model, tasks
 from tfopt.backend import keras
 from tfopt.measure import runners
-from tfopt.pipeline.dataset import Split
+from tfopt.pipeline.splits import Split
 
 
 def outputs_of(artifact: keras.Model | bytes, part: Split, num_threads: int = 2

@@ -11,38 +11,30 @@ from absl import logging
 
 from tfopt import data, model, report, tasks
 from tfopt.backend import keras
-from tfopt.measure import cost, latency, runners
+from tfopt.measure import cost, runners
 from tfopt.model.anatomy import Anatomy
-from tfopt.pipeline import stages
-from tfopt.pipeline.dataset import Dataset, Split
+from tfopt.pipeline import stages, timing
+from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.fine_tuning import FineTuning
+from tfopt.pipeline.splits import Split
 from tfopt.sparse import embedding
-
-_SMOKE = {"rounds": 1, "texts": 8}  # of `latency.measure`
 
 
 def quality(name: str, runner: runners.Runner, task: tasks.Task,
-            splits: Mapping[str, Split]) -> list[report.Row]:
-    """How right an artifact is on each split."""
-    rows = []
+            splits: Mapping[str, Split]) -> tuple[list[report.Row], report.ByClass]:
+    """How right an artifact is on each split: rows, and figures of each class."""
+    rows, classes = [], {}
     for split, part in splits.items():
         outputs = runner.logits(part.encoded.ids, part.encoded.first_lengths)
         rows += report.rows(name, task.quality(outputs, part.targets), split,
                             task.metrics)
-    return rows
-
-
-def times(artifacts: Mapping[str, Path], encoded: data.Encoded, *, num_threads: int,
-          max_tokens: int, smoke: bool) -> dict[str, dict[str, float]]:
-    """Times artifacts in turn; a trial takes a few texts."""
-    return latency.measure(artifacts, encoded.ids, encoded.first_lengths,
-                           num_threads=num_threads, max_tokens=max_tokens,
-                           **(_SMOKE if smoke else {}))
+        classes[split] = task.by_class(outputs, part.targets)
+    return rows, {name: classes} if any(classes.values()) else {}
 
 
 def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
             before: keras.Model, served: dict[str, Path], whole: dict[str, Path],
-            files: dict[str, Path]) -> list[report.Row]:
+            files: dict[str, Path]) -> tuple[list[report.Row], report.ByClass]:
     """Measures accuracy, size and time.
 
     Args:
@@ -56,15 +48,18 @@ def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
         files: name of an export -> its file.
 
     Returns:
-        The rows of the report.
+        The rows of the report, and figures of each class.
     """
     artifacts = {report.BASELINE: baseline, **served, **whole, **files}
     num_threads = tuning.measuring.num_threads
-    rows = []
+    rows: list[report.Row] = []
+    by_class: dict[str, Any] = {}
     for name, path in artifacts.items():
         reader = own if name in served | files else dataset
         runner = runners.open_artifact(path, num_threads, reader.tokenizer.pad_id)
-        rows += quality(name, runner, dataset.task, reader.report)
+        found, classes = quality(name, runner, dataset.task, reader.report)
+        rows += found
+        by_class |= classes
 
     counts = {report.BASELINE: cost.of_model(before)} | {
         name: stages.count(model.load(path)) for name, path in served.items()} | {
@@ -76,7 +71,7 @@ def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
             counted, counts[report.BASELINE]))
 
     logging.info("Timing %d artifacts in turn", len(artifacts))
-    taken = times(artifacts, own.report["dev"].encoded, num_threads=num_threads,
+    taken = timing.times(artifacts, own.report["dev"].encoded, num_threads=num_threads,
                   max_tokens=tuning.exports.export_length
                   or model.config_of(before).max_positions,
                   smoke=tuning.measuring.smoke)
@@ -84,7 +79,7 @@ def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
         speedup = (taken[report.BASELINE]["latency_p50_ms"]
                    / figures["latency_p50_ms"])
         rows += report.rows(name, figures | {"speedup": speedup})
-    return rows
+    return rows, by_class
 
 
 def on_sparse_core(tpu: Any, tuning: FineTuning, dataset: Dataset, baseline: Path

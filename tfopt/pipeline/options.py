@@ -253,6 +253,20 @@ class Tables(Options):
         False, "Takes the files of --latency_tables as they are, though they were "
         "timed on another machine: the one that will serve. The target is then that "
         "machine's.")
+    retime: bool = option(
+        False, "Times the latency tables anew, though they are there, such as those "
+        "that were timed beside other work.")
+
+    def __post_init__(self):
+        """Checks the fields with one another.
+
+        Raises:
+            ValueError: tables of another machine are to be timed here.
+        """
+        super().__post_init__()
+        if self.retime and self.latency_tables_as_is:
+            raise ValueError("--retime is of tables of this machine. Received: "
+                             "--retime, --latency_tables_as_is")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,9 @@ def on_the_epoch(tuning: FineTuning, dataset: Dataset, out: Path) -> list[str]:
 
 
 def publish(out: Path, recipe: compress.Recipe, dataset: Dataset,
-            rows: list[report.Row], notes: Sequence[str], files: Mapping[str, Path],
-            identity: Mapping[str, Any], num_threads: int) -> None:
+            rows: list[report.Row], by_class: report.ByClass, notes: Sequence[str],
+            files: Mapping[str, Path], identity: Mapping[str, Any], num_threads: int
+            ) -> None:
     """Writes all of it; the bundle's own file comes last.
 
     Args:
@@ -40,6 +41,7 @@ def publish(out: Path, recipe: compress.Recipe, dataset: Dataset,
         recipe: as it was run.
         dataset: as the exports read it.
         rows: figures.
+        by_class: figures of each class.
         notes: sentences on them.
         files: name of an export -> its file.
         identity: of the run.
@@ -47,8 +49,8 @@ def publish(out: Path, recipe: compress.Recipe, dataset: Dataset,
     """
     write_whole(out / "recipe.json", recipe.to_json())
     here = report.environment(num_threads=num_threads, command=report.command())
-    write_whole(out / "report.json", report.to_json(here, rows))
-    write_whole(out / REPORT, report.to_markdown(here, rows, notes))
+    write_whole(out / "report.json", report.to_json(here, rows, by_class))
+    write_whole(out / REPORT, report.to_markdown(here, rows, notes, by_class))
     pictures = {"report.png": report.to_png(rows, monitor=dataset.task.monitor[0]),
                 **facts.pictures(recipe.passes, out / "keras")}
     for name, contents in pictures.items():

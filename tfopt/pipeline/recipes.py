@@ -1,12 +1,17 @@
-"""The recipes that come along, and how a name or a file becomes one."""
+"""The recipes that come along, and how a name or a file becomes one.
+
+Imports TensorFlow when one is read: to list them takes none.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tfopt import compress
-from tfopt.export import tflite
 from tfopt.types import PathLike
+
+if TYPE_CHECKING:
+    from tfopt import compress
 
 DIRECTORY = Path(__file__).parents[1] / "recipes"
 
@@ -25,6 +30,9 @@ def load(name: PathLike | compress.Recipe) -> compress.Recipe:
     Raises:
         ValueError: there is none, or it is wrong.
     """
+    from tfopt import compress
+    from tfopt.export import tflite
+
     if isinstance(name, compress.Recipe):
         recipe = name
     else:

@@ -29,8 +29,22 @@ _NAMED = 4  # layers of one reason that a note names
 
 def compress_model(tuning: FineTuning, recipe: compress.Recipe, dataset: Dataset,
                    context: compress.Context, before: keras.Model, out: Path,
-                   identity: Mapping[str, Any]) -> list[str]:
-    """Runs the passes from the baseline into `keras/`; returns notes on them."""
+                   identity: Mapping[str, Any], more: Sequence[str] = ()) -> list[str]:
+    """Runs the passes from the baseline into `keras/`.
+
+    Args:
+        tuning: how.
+        recipe: the passes.
+        dataset: as the baseline reads it.
+        context: what the passes may use.
+        before: the baseline.
+        out: directory of the run.
+        identity: of the run.
+        more: notes on what they used, which grow meanwhile.
+
+    Returns:
+        Notes on the passes, and `more`.
+    """
     target = out / "keras"
     if run_dir.is_done(target, model.KERAS_FILE, identity):
         return (target / _NOTES).read_text(encoding="utf-8").splitlines()
@@ -39,7 +53,7 @@ def compress_model(tuning: FineTuning, recipe: compress.Recipe, dataset: Dataset
     context = dataclasses.replace(context, state_dir=out / run_dir.STATE,
                                   log_dir=out / "logs")
     outcomes = compress.run(start, recipe, context, cost.of_model)
-    notes = _notes(recipe, outcomes)
+    notes = [*_notes(recipe, outcomes), *more]
     for outcome in outcomes:
         context = context.replaced(outcome.provides)
     dataclasses.replace(
@@ -58,8 +72,9 @@ def _notes(recipe: compress.Recipe, outcomes: Sequence[compress.Outcome]) -> lis
         skipped = skipped_in_words(outcome.skipped)
         touched = len(outcome.touched)
         notes.append(
-            f"Pass {step.name()}: {touched} {'layer' if touched == 1 else 'layers'} "
-            f"touched; {outcome.figures['nonzeros']:,.0f} nonzeros of "
+            f"Pass {step.name()}: {touched or 'no'} "
+            f"{'layers' if touched > 1 else 'layer'} touched; "
+            f"{outcome.figures['nonzeros']:,.0f} nonzeros of "
             f"{outcome.figures['parameters']:,.0f} parameters"
             + (f"; skipped: {skipped}" if skipped else "") + ".")
         notes += [f"Pass {step.name()}: {note}." for note in outcome.notes]

@@ -112,6 +112,19 @@ class Task(abc.ABC):
             ValueError: the numbers of examples differ, or there are none.
         """
 
+    def by_class(self, outputs: np.ndarray, targets: Sequence
+                 ) -> dict[str, dict[str, float]]:
+        """How right answers are of each class, for a task that has classes.
+
+        Args:
+            outputs: as of `quality`.
+            targets: the same.
+
+        Returns:
+            Label -> name of a figure -> value; empty where there are no classes.
+        """
+        return {}
+
     @abc.abstractmethod
     def decode(self, outputs: np.ndarray, encoded: Any = None) -> list[dict[str, Any]]:
         """Answers as a person or a client reads them.

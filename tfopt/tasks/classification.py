@@ -97,6 +97,37 @@ class Classification(Task):
         return {"accuracy": float(np.mean(predicted == classes)),
                 "macro_f1": float(np.mean(scores))}
 
+    def by_class(self, outputs: np.ndarray, targets: Sequence[int]
+                 ) -> dict[str, dict[str, float]]:
+        """How right the answers are of each class.
+
+        Args:
+            outputs: logits <float>[N, C].
+            targets: class numbers <int>[N].
+
+        Returns:
+            Label -> {precision, recall, f1: fractions in [0, 1], support}: how many of
+            the answers that name the class are right, how many of its examples are
+            found, their harmonic mean, and how many examples it has; 0 where there is
+            nothing to divide by.
+
+        Raises:
+            ValueError: the numbers of examples differ, or there are none.
+        """
+        outputs, classes = np.asarray(outputs), np.asarray(targets)
+        check_same_number(outputs, classes)
+        predicted, found = outputs.argmax(axis=-1), {}
+        for number, label in enumerate(self.labels):
+            answered, support = predicted == number, classes == number
+            hits = np.sum(answered & support)
+            precision, recall, f1 = (float(part / whole) if whole else 0.0
+                                     for part, whole in (
+                (hits, answered.sum()), (hits, support.sum()),
+                (2 * hits, answered.sum() + support.sum())))
+            found[label] = {"precision": precision, "recall": recall, "f1": f1,
+                            "support": float(support.sum())}
+        return found
+
     def decode(self, outputs: np.ndarray, encoded: Any = None) -> list[dict[str, Any]]:
         """The likeliest label, and the probability of each, the highest first.
 

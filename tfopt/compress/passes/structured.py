@@ -5,20 +5,19 @@ target at the least loss, least squares make up for what is gone (minutes, no tr
 then, if asked for, training recovers the rest, from a teacher where there is one. In
 several steps, each cut is scored on the model that the one before left.
 
-What was found is in `Outcome.facts`, in lists of an entry a layer: "num_heads" and
-"intermediate_sizes" before; "head_scores" of every head in the first cut, by how much
-the loss is thought to rise when it goes after those of its layer that go before it;
-"heads_kept", by their numbers in the model given; "neurons_kept", how many; and the
-costs "predicted_before" and "predicted", in "unit".
+Where the machine can be asked, what is found for a target of time is timed before
+anything is cut or trained, and searched for again until it takes what it should
+(`structure.closed_loop`).
+
+What was found is in `Outcome.facts` (`structure.choice.facts`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import logging
@@ -28,13 +27,13 @@ from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.costs import Costs, multiplications
 from tfopt.compress.samples import mean_loss, with_targets
-from tfopt.compress.structure import importance, search
+from tfopt.compress.structure import choice, importance, search
+from tfopt.compress.structure.choice import Choice
+from tfopt.compress.structure.closed_loop import ClosedLoop, Trial
 from tfopt.compress.structure.least_squares import reconstruct
 from tfopt.compress.structure.slicing import Kept, cut, drop_empty_layers
 from tfopt.files import write_whole
 from tfopt.model import EncoderConfig, config_of
-from tfopt.model.anatomy import Anatomy
-from tfopt.model.heads import head_of, num_parameters
 from tfopt.train.distill import losses
 from tfopt.types import check_fields
 
@@ -153,20 +152,22 @@ class Structured(Pass):
         # Found before hours of training, not at the last cut.
         search.check_target(config, costs_of(config), target, **self._limits(),
                             layers=self._depths(config)[-1])
+        loop = ClosedLoop(config, costs_of(config), target,
+                          relative=self.target_latency_ms is None)
         small, left, choices = model, config, []
         for step in range(1, self.steps + 1):
-            aim = before * (target / before) ** (step / self.steps)
             part = context.within(f"cut_{step}")
             costs = costs_of(left)
-            choices.append(self._choose(small, left, costs, aim, part))
+            choices.append(self._choose(small, left, costs, loop, step, part))
             small, left = self._cut(small, left, choices[-1].kept, part)
             logging.info("Cut to heads %s, neurons %s: %.4g %s", left.num_heads,
                          left.intermediate_sizes, costs.whole(left), costs.unit)
             if step == self.steps:
                 small = drop_empty_layers(small)
             part.fit(small, self.step_epochs if step < self.steps else self.epochs)
-        return _outcome(model, small, left,
-                        _facts(config, left, costs_of(config), choices))
+        return choice.outcome(
+            model, small, choice.facts(config, left, costs_of(config), choices),
+            choices[-1].trials)
 
     def _limits(self) -> dict:
         """What the search is free to choose, by the names of its arguments."""
@@ -182,31 +183,52 @@ class Structured(Pass):
                 for count in range(len(present), least - 1, -1)] or [[]]
 
     def _choose(self, model: keras.Model, config: EncoderConfig, costs: Costs,
-                aim: float, context: Context) -> _Choice:
-        """What stays at a cost; a resumed run finds what it chose."""
+                loop: ClosedLoop, step: int, context: Context) -> Choice:
+        """What stays after a step; a resumed run finds what it chose."""
         record = (Path(context.state_dir) / "kept.json" if context.state_dir else None)
         if record and record.exists():
-            return _Choice.from_json(record.read_text(encoding="utf-8"))
+            chosen = Choice.from_json(record.read_text(encoding="utf-8"))
+            loop.correction = chosen.correction
+            return chosen
         scores = importance.of(model, self.score, context.train, self.examples,
                                context.task)
-        structures, depths = [], self._depths(config)
+
+        def find(layers: list[int], aim: float) -> Kept:
+            return search.search(config, scores, costs, aim, **self._limits(),
+                                 layers=layers)
+
+        def timed(layers: list[int]) -> tuple[Kept, tuple[Trial, ...]]:
+            return loop.search(config, functools.partial(find, layers))
+
+        if step == self.steps:
+            found = list(self._by_depth(config, timed))
+        else:
+            if step == 1:  # from which all aims on the way to the target follow
+                next(self._by_depth(config, timed))
+            found = list(self._by_depth(
+                config, lambda layers: (find(layers, loop.aim(step / self.steps)), ())))
+        best = 0 if len(found) == 1 else self._least_loss(
+            model, config, [kept for kept, _ in found], context)
+        chosen = Choice.of(found[best][0], scores, found[best][1], loop.correction)
+        if record:
+            write_whole(record, chosen.to_json())
+        return chosen
+
+    def _by_depth(self, config: EncoderConfig,
+                  find: Callable[[list[int]], tuple[Kept, tuple[Trial, ...]]]
+                  ) -> Iterator[tuple[Kept, tuple[Trial, ...]]]:
+        """What is found with the layers of each depth that can meet the target."""
+        depths = self._depths(config)
         for layers in depths:
             try:
-                structures.append(search.search(config, scores, costs, aim,
-                                                **self._limits(), layers=layers))
+                yield find(layers)
             except ValueError:  # too many layers for the target
                 if layers == depths[-1]:
                     raise
-        kept = structures[0] if len(structures) == 1 else self._least_loss(
-            model, config, structures, context)
-        choice = _Choice(kept, tuple(map(_rises, scores.heads)))
-        if record:
-            write_whole(record, choice.to_json())
-        return choice
 
     def _least_loss(self, model: keras.Model, config: EncoderConfig,
-                    structures: Sequence[Kept], context: Context) -> Kept:
-        """The structure of the least loss, once the model is cut to it."""
+                    structures: Sequence[Kept], context: Context) -> int:
+        """Which structure has the least loss, once the model is cut to it."""
         known = with_targets(model, context.labelled, self.examples, context.task)
         losses = []
         for kept in structures:
@@ -214,7 +236,7 @@ class Structured(Pass):
             losses.append(mean_loss(drop_empty_layers(small), known, context.task))
             logging.info("Of heads %s, neurons %s the loss is %.4f", left.num_heads,
                          left.intermediate_sizes, losses[-1])
-        return structures[int(np.argmin(losses))]
+        return int(np.argmin(losses))
 
     def _cut(self, model: keras.Model, config: EncoderConfig, kept: Kept,
              context: Context) -> tuple[keras.Model, EncoderConfig]:
@@ -231,69 +253,10 @@ def _without_empty_layers(costs_of: Callable[[EncoderConfig], Costs]
     """Costs where a layer of which nothing is left costs nothing."""
     def of(config):
         costs = costs_of(config)
+        measure = costs.measure and (lambda whole, small: costs.measure(
+            whole.without_empty_layers(), small.without_empty_layers()))
         return dataclasses.replace(
-            costs, whole=lambda own: costs.whole(own.without_empty_layers()))
+            costs, measure=measure,
+            whole=lambda own: costs.whole(own.without_empty_layers()))
 
     return of
-
-
-@dataclasses.dataclass(frozen=True)
-class _Choice:
-    """What stays after a cut, and the scores of the heads there were, by layer."""
-
-    kept: Kept
-    head_scores: tuple[tuple[float, ...], ...]
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> _Choice:
-        fields = json.loads(text)
-        kept = {name: tuple(map(tuple, units))
-                for name, units in fields["kept"].items()}
-        return cls(Kept(**kept), tuple(map(tuple, fields["head_scores"])))
-
-
-def _rises(block: importance.UnitScores) -> tuple[float, ...]:
-    """The rise of the loss when a unit goes, after those before it: by unit."""
-    return tuple(np.diff(block.loss)[np.argsort(block.order)].tolist())
-
-
-def _facts(config: EncoderConfig, left: EncoderConfig, costs: Costs,
-             choices: Sequence[_Choice]) -> dict[str, Any]:
-    """See the module."""
-    heads = [list(range(count)) for count in config.num_heads]
-    for choice in choices:
-        heads = [[numbers[i] for i in stay] for numbers, stay in
-                 zip(heads, choice.kept.heads, strict=True)]
-    return {
-        "num_heads": list(config.num_heads),
-        "head_scores": list(map(list, choices[0].head_scores)), "heads_kept": heads,
-        "intermediate_sizes": list(config.intermediate_sizes),
-        "neurons_kept": list(left.intermediate_sizes),
-        "predicted": float(costs.whole(left)),
-        "predicted_before": float(costs.whole(config)), "unit": costs.unit}
-
-
-def _outcome(before: keras.Model, after: keras.Model, left: EncoderConfig, facts: dict
-             ) -> Outcome:
-    touched, skipped = [], {}
-    for i, layer in enumerate(Anatomy.of(before).layers):
-        fewer = (len(facts["heads_kept"][i]) < facts["num_heads"][i],
-                 facts["neurons_kept"][i] < facts["intermediate_sizes"][i])
-        for block, smaller in zip(layer.blocks, fewer, strict=True):
-            for name in (dense.name for dense in block.dense) if block else ():
-                if smaller:
-                    touched.append(name)
-                else:
-                    skipped[name] = "all of it matters more than what went"
-    old, new = facts["predicted_before"], facts["predicted"]
-    times = f" ({old / new:.2f}x)" if new else ""
-    heads = ", ".join(str(len(kept)) for kept in facts["heads_kept"])
-    neurons = ", ".join(map(str, facts["neurons_kept"]))
-    note = (f"heads left {heads}; neurons left {neurons}; predicted {new:.4g} "
-            f"{facts['unit']} of {old:.4g}{times}")
-    parameters = num_parameters(left.without_empty_layers(), head_of(before))
-    return Outcome(model=after, touched=tuple(touched), skipped=skipped, notes=(note,),
-                   figures={"parameters": float(parameters)}, facts=facts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -71,6 +72,23 @@ def wait(strategy: tf.distribute.Strategy) -> None:
 def chiefs_word(strategy: tf.distribute.Strategy, yes: bool) -> bool:
     """What the chief says, at all workers; there must be several."""
     return bool(numbers(strategy, int(yes and is_chief(strategy))).any())
+
+
+def chiefs_numbers(strategy: tf.distribute.Strategy, own: Sequence[float]
+                   ) -> tuple[float, ...]:
+    """Numbers that the chief has measured, at all workers; in float32 if several.
+
+    Args:
+        strategy: under which all workers call this at the same point.
+        own: at the chief its numbers, from 0; at the others as many of any kind.
+    """
+    if count(strategy) == 1:
+        return tuple(own)
+    chief = is_chief(strategy)
+    # As integers, floats from 0 are in the same order, and the others' are 0.
+    bits = [numbers(strategy, int(np.float32(value if chief else 0.0).view(np.int32)))
+            for value in own]
+    return tuple(float(found.max().view(np.float32)) for found in bits)
 
 
 def check_same(strategy: tf.distribute.Strategy, text: str, rule: str,

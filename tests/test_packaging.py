@@ -1,0 +1,44 @@
+"""What the two installations need: of one list, and no more than is used."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import setuptools
+
+import tfopt
+
+ROOT = Path(tfopt.__file__).parents[1]
+
+
+@pytest.fixture
+def given(monkeypatch) -> dict:
+    """What setup.py and light/setup.py hand to setuptools, by their name."""
+    found = {}
+    monkeypatch.setattr(setuptools, "setup",
+                        lambda **fields: found.update({fields["name"]: fields}))
+    for file in ("setup.py", "light/setup.py"):
+        monkeypatch.chdir((ROOT / file).parent)
+        runpy.run_path(str(ROOT / file))
+    return found
+
+
+def names(requirements) -> set[str]:
+    return {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
+
+
+def test_the_light_installation_is_the_whole_package_without_tensorflow(given):
+    whole, light = given["tfopt"], given["tfopt-serve"]
+    assert light["packages"] == whole["packages"]
+    for field in ("version", "entry_points", "python_requires", "license"):
+        assert light[field] == whole[field]
+    needs = light["install_requires"]
+    assert set(needs) < set(whole["install_requires"])
+    assert names(needs) == {"ai-edge-litert", "flatbuffers", "tokenizers", "numpy",
+                            "absl-py"}
+    assert {"tensorflow", "tf-keras", "tensorflow-model-optimization"} <= names(
+        whole["install_requires"])
+    assert whole["version"] == tfopt.__version__

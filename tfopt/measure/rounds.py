@@ -1,0 +1,45 @@
+"""The file of a measurement's rounds, by which one that was killed goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import logging
+
+from tfopt.files import write_whole
+from tfopt.types import PathLike
+
+
+class Rounds:
+    """The rounds of an unfinished measurement, in a file.
+
+    Args:
+        path: of the file; None for none.
+        of: a hash of what is measured.
+    """
+
+    def __init__(self, path: PathLike | None, of: str):
+        self._path = None if path is None else Path(path)
+        self._of = of
+
+    def read(self) -> list[list]:
+        """The rounds that were saved for the same measurement."""
+        if self._path is None or not self._path.is_file():
+            return []
+        try:
+            fields = json.loads(self._path.read_text(encoding="utf-8"))
+            same = fields["of"] == self._of
+            rounds = fields["rounds"] if same else []
+        except (ValueError, TypeError, KeyError):  # somebody else's file
+            same, rounds = False, []
+        if not same:
+            logging.warning("The rounds in %s are of another environment or plan, and "
+                            "are not used", self._path)
+        return rounds
+
+    def save(self, rounds: Sequence[list]) -> None:
+        """Writes all that were done so far."""
+        if self._path is not None:
+            write_whole(self._path, json.dumps({"of": self._of, "rounds": rounds}))
