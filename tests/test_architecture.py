@@ -225,7 +225,7 @@ def test_unstable_packages_come_through_their_door():
 
 def test_server_side_modules_load_no_tensorflow_by_the_door():
     light = {
-        "data/byte_bpe.py", "data/corpus.py", "data/tokenizer.py",
+        "data/byte_bpe.py", "data/corpus.py", "data/readers.py", "data/tokenizer.py",
         "data/tokenizer_json.py", "data/wordpiece.py", "drawing.py",
         "export/interpreter.py", "export/litert.py", "export/schemes.py", "files.py",
         "inputs.py", "measure/latency.py", "measure/worker.py", "report.py",

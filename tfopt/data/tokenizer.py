@@ -71,10 +71,11 @@ def from_directory(directory: PathLike) -> Tokenizer:
     """Reads the tokenizer of a checkpoint, of whichever kind it is.
 
     Args:
-        directory: with `tokenizer.json`, which says all; or else `vocab.txt`
-            (WordPiece); or else `vocab.json` and `merges.txt` (byte-level BPE). Beside
-            the latter two `tokenizer_config.json`, `special_tokens_map.json` and
-            `added_tokens.json` are read.
+        directory: with `tokenizer.json`; or else `vocab.txt` (WordPiece); or else
+            `vocab.json` and `merges.txt` (byte-level BPE). What
+            `tokenizer_config.json` says of cases, accents, Chinese characters and
+            special tokens counts beside all; beside the latter two
+            `special_tokens_map.json` and `added_tokens.json` are read too.
 
     Returns:
         The tokenizer.
@@ -114,6 +115,7 @@ def _from_json(directory: Path) -> JsonTokenizer:
     except Exception as error:  # tokenizers raises no kind of its own
         raise ValueError(f"A tokenizer cannot be read. Received: {path}: {error}"
                          ) from error
+    settings.apply(backend)
     try:
         return JsonTokenizer(backend, settings.tokens)
     except ValueError as error:

@@ -17,9 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from tfopt import compress, data, model, report
+from tfopt.backend import keras
+from tfopt.data import tokenizer as tokenizers
 from tfopt.pipeline import costs, measuring, publishing, recipes, run_dir, stages
+from tfopt.pipeline import identity as identities
 from tfopt.pipeline import text_side as text_sides
-from tfopt.pipeline.dataset import Dataset, check_trained_for
+from tfopt.pipeline.checks import (
+    check_calibrated,
+    check_trained_for,
+    check_vocabulary,
+)
+from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.fine_tuning import FineTuning, of_checkpoint
 from tfopt.pipeline.option import Options, option
 from tfopt.pipeline.options import Tables, Targets
@@ -102,15 +110,21 @@ class Job(FineTuning):
         job, side = self._by_baseline()
         recipe = job._recipe()
         dataset = job.dataset(side.tokenizer, side.task.labels if side.task else None)
+        dataset.log_notes()
+        check_calibrated(recipe.exports, len(dataset.calibration), self.exports)
         if self.baseline is not None:
             check_trained_for(dataset.task, self.baseline, "--baseline_dir")
         context, table_notes = job._context(dataset)
         # The teacher, which may be the baseline, is there later.
         compress.check(dataclasses.replace(recipe, distillation=None), context)
+        teacher = job.load_teacher(recipe.distillation)
+        if self.tables.latency_tables_as_is:  # nothing is timed: it is found out now
+            context.get("costs")(model.config_of(model.load(
+                self.baseline or self.model)))
         identity = job.identity() | {"recipe": json.loads(recipe.to_json())}
         with run_dir.claim(self.out_dir, identity) as out:
-            return _Road(job, recipe, dataset, identity, out, tpu, table_notes).go(
-                context)
+            return _Road(job, recipe, dataset, identity, out, tpu, table_notes,
+                         teacher).go(context)
 
     def identity(self) -> dict[str, Any]:
         """What the run is made of, but for its recipe.
@@ -122,7 +136,11 @@ class Job(FineTuning):
             "run": "compress", "baseline": of_checkpoint(self.baseline),
             **{name: value for record in (self.targets, self.tables)
                for name, value in _fields(record).items()}}
-        if self.baseline is not None:
+        if self.tables.latency_tables_as_is:  # else they are timed when they are needed
+            found |= {f"latency_table_{number}": identities.of_file(path)
+                      for number, path in enumerate(self.tables.latency_tables)}
+        if self.baseline is not None and tokenizers.is_in(
+                model.directory(self.baseline)):
             del found["model"]  # which nothing is taken from
         return found
 
@@ -195,6 +213,7 @@ class _Road:
     out: Path
     tpu: Any
     table_notes: list[str]
+    teacher: keras.Model | None
 
     def go(self, context: compress.Context) -> Result | None:
         """Goes from stage to stage."""
@@ -202,8 +221,9 @@ class _Road:
         baseline = self._baseline()
         before = model.load(baseline)
         job.check_length(before)
+        check_vocabulary(before, dataset.tokenizer)
         context = job.with_teacher(context, dataset, recipe.distillation,
-                                   out / run_dir.STATE, before)
+                                   out / run_dir.STATE, self.teacher or before)
         notes = stages.compress_model(job, recipe, dataset, context, before, out,
                                       self.identity)
         if run_dir.is_helper():
