@@ -45,7 +45,7 @@ def main() -> None:
     notes = remarks.on_lengths({"the file": part.encoded}, max_length)
     for note in notes:
         logging.warning("%s", note)
-    runner = runners.open_artifact(artifact, FLAGS.num_threads)
+    runner = runners.open_artifact(artifact, FLAGS.num_threads, side.tokenizer.pad_id)
     artifacts.check_outputs(task, runner.outputs, artifact)
     outputs = runner.logits(part.encoded.ids, part.encoded.first_lengths)
     name = artifact.stem

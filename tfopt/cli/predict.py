@@ -156,7 +156,7 @@ def opened() -> Answering:
     else:
         artifact, directory = Path(FLAGS.artifact), FLAGS.text_dir
     side = artifacts.text_side(artifact, directory)
-    runner = runners.open_artifact(artifact, FLAGS.num_threads)
+    runner = runners.open_artifact(artifact, FLAGS.num_threads, side.tokenizer.pad_id)
     artifacts.check_outputs(side.task, runner.outputs, artifact)
     return Answering(runner, side.tokenizer, side.task,
                      FLAGS.max_length or side.max_length or DEFAULT_LENGTH)
