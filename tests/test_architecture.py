@@ -228,7 +228,7 @@ def test_unstable_packages_come_through_their_door():
 
 def test_server_side_modules_load_no_tensorflow_by_the_door():
     light = {
-        "checkpoint_names.py", "data/byte_bpe.py", "data/corpus.py",
+        "checkpoint_names.py", "data/byte_bpe.py", "data/corpus.py", "data/readers.py",
         "data/tokenizer.py", "data/tokenizer_json.py", "data/wordpiece.py",
         "drawing.py", "export/interpreter.py", "export/litert.py", "export/schemes.py",
         "files.py", "inputs.py", "markdown.py", "measure/latency.py",

@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from tfopt.files import write_whole
+from tfopt import model
+from tfopt.files import check_place, partial_directory, write_whole
 
 
 @pytest.mark.parametrize("contents, written", [
@@ -63,3 +64,37 @@ def test_a_failure_leaves_what_was_there(
         write_whole(path, contents)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == (
         {"a.txt": old} if old else {})
+
+
+def test_a_partial_directory_is_gone_when_its_block_ends(tmp_path):
+    with pytest.raises(OSError, match="full"), partial_directory(tmp_path) as own:
+        (own / "model").write_text("half")
+        assert own.parent == tmp_path
+        raise OSError("full")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_and_that_of_a_living_one_stays(tmp_path):
+    (tmp_path / ".partial-dead").mkdir()
+    (tmp_path / ".partial-dead" / "model").write_text("half")
+    with partial_directory(tmp_path) as living:
+        assert list(tmp_path.iterdir()) == [living]
+        with partial_directory(tmp_path) as other:
+            assert sorted(tmp_path.iterdir()) == sorted([living, other])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_is_saved_where_one_was_killed(tmp_path, tiny_model):
+    (tmp_path / ".partial-dead").mkdir()
+    model.save(tiny_model, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["bert.json", "model.keras"]
+
+
+def test_a_file_that_can_be_written_is_told_from_one_that_cannot(tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("new.json", "file", "new/directory/new.json"):
+        check_place(tmp_path / name)
+    assert os.listdir(tmp_path) == ["file"]
+    for name in ("", "file/new.json"):
+        with pytest.raises(ValueError, match="Received: "):
+            check_place(tmp_path / name)

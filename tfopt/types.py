@@ -1,4 +1,4 @@
-"""Axis letters of all shape comments, type aliases, the check of a record's fields.
+"""Axis letters of all shape comments, type aliases, checks and quotes of values.
 
     B  batch (examples)                 H  attention heads of one layer
     T  tokens of one example, padded    K  width of one head (D / H before pruning)
@@ -11,7 +11,7 @@ Shapes are written ``<float>[B, T, D]``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,4 +64,49 @@ def check_fields(record: Any, rules: Mapping[str, tuple[bool, str]]) -> None:
     for name, (holds, rule) in rules.items():
         if not holds:
             raise ValueError(f"`{name}` must be {rule}. Received: "
-                             f"{name}={getattr(record, name)!r}")
+                             f"{name}={shown(getattr(record, name))}")
+
+
+def shown(value: Any, most: int = 200) -> str:
+    """A value as a message quotes it, in one line that does not grow with the value.
+
+    Args:
+        value: whatever was received; quoted is how Python writes it.
+        most: letters of that which are kept.
+
+    Returns:
+        Such as "'so bad'", or "[1, 2, ... (9,000 letters)".
+    """
+    said = repr(value)
+    said = " ".join(said.split()) if "\n" in said else said  # of an array, say
+    return said if len(said) <= most else f"{said[:most]}... ({len(said):,} letters)"
+
+
+def few(items: Iterable[Any], most: int = 8) -> str:
+    """The first of several items in words, each cut, and how many there are.
+
+    Args:
+        items: labels, columns, names.
+        most: how many are named.
+
+    Returns:
+        Such as "a, b, c, ... (150 in all)".
+    """
+    said = [str(item)[:40] for item in items]
+    more = f", ... ({len(said)} in all)" if len(said) > most else ""
+    return ", ".join(said[:most]) + more
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold a text: not one with half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_one_line(label: str) -> bool:
+    """Whether a label list, a file of UTF-8 with a label a line, gives a label back."""
+    return (bool(label) and not {"\n", "\r"} & {*label} and label[0] != "\ufeff"
+            and is_unicode(label))

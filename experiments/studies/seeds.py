@@ -88,9 +88,12 @@ def reported(metric: str) -> dict[int, dict[str, dict[str, float]]]:
 
 def main() -> None:
     """Runs every seed; reports each, mean and spread."""
+    seeds = [int(seed) for seed in FLAGS.seeds]
+    for scheme in FLAGS.exports:
+        tflite.check_scheme(scheme)
     metric = tasks.named(FLAGS.task).monitor[0]
     runs = reported(metric)
-    for seed in map(int, FLAGS.seeds):
+    for seed in seeds:
         if seed not in runs:
             runs[seed] = one_seed(seed)
             shared.write_figures(FLAGS.report, summary(runs, metric))

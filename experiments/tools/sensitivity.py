@@ -23,7 +23,7 @@ from tfopt.export import tflite
 from tfopt.files import write_whole
 from tfopt.measure import sensitivity
 from tfopt.pipeline import judging
-from tfopt.pipeline.dataset import check_trained_for
+from tfopt.pipeline.checks import check_trained_for
 
 FLAGS = flags.FLAGS
 

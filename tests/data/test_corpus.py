@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -166,6 +167,20 @@ JSON_ROW = json.dumps({"text": "a", "label": "x"})
     ("a.tsv", "text\tlabel\na\tx\nb\t \n", ":3", "label=' '"),
     ("a.jsonl", JSON_ROW + '\n{"text": "a", "label": ""}\n', ":2", "label=''"),
     ("a.csv", 'text,label\na,"two\nlines"\n', ":2", "label='two\\nlines'"),
+    ("a.tsv", "text\tlabel\na\tx\ntext\tlabel\nb\ty\n", ":3", "text, label"),
+    ("a.csv", "label,id,text\nx,1,a\n\nlabel,id,text\n", ":4", "label, id, text"),
+    ("a.tsv", "text\tlabel\tlabel\na\tx\ty\n", ":1", "text, label, label"),
+    ("a.csv", "text,text,label\na,b,y\n", ":1", "text, text, label"),
+    ("a.jsonl", '{"text": "a", "label": "x", "text": "b"}\n', ":1",
+     repr('{"text": "a", "label": "x", "text": "b"}')),
+    ("a.jsonl", JSON_ROW + '\n{"text": "half \\ud83d", "label": "x"}\n', ":2",
+     r"text='half \ud83d'"),
+    ("a.jsonl", '{"text": "a", "label": "\\udc00"}\n', ":1", r"label='\udc00'"),
+    ("a.jsonl", '{"text": "a", "label": "\\ufeffx"}\n', ":1", r"label='\ufeffx'"),
+    ("a.jsonl", "[" * 100_000, ":1", f"'{'[' * 80}'"),
+    ("a.jsonl", json.dumps({"text": ["long"] * 999, "label": "x"}), ":1",
+     str(["long"] * 999)[:200] + "... (7,992 letters) among text, label"),
+    ("a.tsv", "t\0e\0x\0t\0\tlabel\na\tx\n", ":1", "t\0e\0x\0t\0, label"),
     ("a.tsv", "", "", "PATH"),
     ("a.csv", "", "", "PATH"),
     ("a.jsonl", "\n\n", "", "PATH"),
@@ -220,3 +235,44 @@ def test_a_json_number_with_a_fraction_is_a_label_where_labels_are_numbers(tmp_p
     path.write_text('{"text": 0.5, "label": 0.5}\n')
     with pytest.raises(ValueError, match="'text' must hold a text"):
         data.read(path, data.Columns(numbers=True))
+
+
+@pytest.mark.parametrize("names", [
+    {"text": "label"}, {"pair": "text"}, {"text": ""}, {"pair": "label"}])
+def test_columns_are_different_ones(names):
+    with pytest.raises(ValueError, match=r"different columns\. Received: text="):
+        data.Columns(**names)
+
+
+def test_a_column_that_nobody_asks_for_may_be_there_twice(write):
+    corpus = data.read(write("a.tsv", "id\ttext\tid\tlabel\n1\ta\t2\tx\n"))
+    assert (corpus.texts, corpus.labels) == (["a"], ["x"])
+
+
+def test_one_column_may_hold_its_own_name(write):
+    """Of texts alone it says no more, so that it is one of them."""
+    assert data.read_texts(write("a.tsv", "text\na\ntext\n")).texts == ["a", "text"]
+
+
+def test_a_csv_field_may_be_long(write):
+    """Python's reader refuses 131,073 letters, if it is not told otherwise."""
+    before = csv.field_size_limit()
+    text = "word " * 40_000
+    assert data.read(write("a.csv", f'text,label\n"{text}",x\n')).texts == [text]
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("name, contents", [
+    ("a.tsv", "text\tlabel\na\0b\t Fine  day \nA\tfine day\n"),
+    ("a.jsonl", '{"text": "a\\u0000b", "label": " Fine  day "}\n'
+                '{"text": "A", "label": "fine day"}\n'),
+])
+def test_words_stay_as_they_are_but_for_spaces_round_a_label(write, name, contents):
+    corpus = data.read(write(name, contents))
+    assert corpus.texts == ["a\0b", "A"]
+    assert corpus.labels == ["Fine  day", "fine day"]
+
+
+def test_a_number_of_thousands_of_digits_is_a_word():
+    labels = ["9" * 5000, "10"]
+    assert corpus_of(labels).label_list() == sorted(labels)

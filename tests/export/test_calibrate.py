@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -157,3 +159,61 @@ def test_mse_narrows_some_ranges_and_widens_none(scheme, small_graph, examples):
     shares = [narrow[name][0] / whole[name][0] for name in whole]
     assert max(shares) <= 1 + 1e-6
     assert min(shares) < 0.985
+
+
+def rows(*values) -> list[dict[str, np.ndarray]]:
+    return [{"x": np.array([row], np.float32)} for row in values]
+
+
+NOISE = np.random.default_rng(0).normal(size=[16, 4])
+
+
+@pytest.fixture(scope="module")
+def dense():
+    """Two layers of one's own, to three outputs; no output is 0 by chance."""
+    x = keras.Input([4], name="x")
+    hidden = keras.layers.Dense(8, "relu", bias_initializer="ones")(x)
+    own = keras.Model(x, keras.layers.Dense(3)(hidden))
+    return tflite.float_graph(own)
+
+
+@pytest.mark.parametrize("scheme", ["static_wi8_ai8", "static_wi8_ai16",
+                                    "integer_wi8_ai8"])
+@pytest.mark.parametrize(("examples", "message"), [
+    (rows(*np.zeros([16, 4])), "examples that differ. Received: 16 times the same$"),
+    (rows(*np.ones([5, 4])), "examples that differ. Received: 5 times the same$"),
+    (rows(*NOISE[:15], 1e9 * NOISE[15]),
+     "all others are rounded to 0 in .*x.* Received: a range of -?[0-9.e+]+ to .*where "
+     "half of the examples stay within [0-9.]+$"),
+    (rows(*NOISE[:15], [np.inf, 0, 0, 0]), "finite numbers. Received: .* to inf in"),
+    (rows(*NOISE[:15], [np.nan, 0, 0, 0]), "finite numbers. Received: nan to nan in"),
+], ids=["zeros", "ones", "one far away", "infinite", "no number"])
+def test_examples_that_leave_nothing_are_refused(scheme, examples, message, dense):
+    """They gave a file that answers 0 to everything."""
+    with pytest.raises(ValueError, match=message):
+        tflite.quantize(dense, scheme, calibration=examples)
+
+
+def test_examples_of_which_some_reach_far_are_taken(dense):
+    contents = tflite.quantize(dense, "static_wi8_ai8",
+                               calibration=rows(*NOISE[:15], 20 * NOISE[15]))
+    given, = calibrate.values(dense.contents, rows(NOISE[3]))
+    quantized, = calibrate.values(contents, rows(NOISE[3]))
+    assert np.abs(quantized[calibrate.LOGITS]).max() > 0
+    np.testing.assert_allclose(quantized[calibrate.LOGITS], given[calibrate.LOGITS],
+                               atol=0.5)
+
+
+def test_an_input_of_one_value_is_refused(dense):
+    still = observed(2.0, 2.0, (0, 9))
+    still.check("inner", "min_max")
+    with pytest.raises(ValueError, match="one value in x, .*Received: 2$"):
+        dataclasses.replace(still, is_end=True).check("x", "min_max")
+
+
+def test_a_method_that_clips_an_outlier_needs_no_refusal():
+    far = dataclasses.replace(observed(-1.0, 3000.0, (0, 10**6), (BINS - 1, 1)),
+                              is_end=True, typical=1.0)
+    with pytest.raises(ValueError, match="rounded to 0 in x"):
+        far.check("x", "min_max")
+    far.check("x", "percentile")

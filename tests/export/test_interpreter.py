@@ -190,6 +190,15 @@ def test_the_fewest_threads_that_are_fast_are_chosen(milliseconds, fewest, files
     assert fewest_threads(files["fixed"], 4) == fewest
 
 
+def test_a_model_of_few_positions_is_tried_with_fewer_tokens(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(tflite.convert(model.build(model.EncoderConfig.uniform(
+        hidden_size=8, num_layers=1, num_heads=2, intermediate_size=8, vocab_size=9,
+        max_positions=3)), "float32"))
+    assert fewest_threads(path, 2) in (1, 2)
+    assert Interpreter(path).run([2, 7, 3]).shape == (2,)
+
+
 @pytest.mark.parametrize("num_threads", [0, -1])
 def test_refuses_a_number_of_threads_below_one(num_threads, files):
     with pytest.raises(ValueError, match=f"Received: num_threads={num_threads}"):
@@ -238,7 +247,7 @@ def test_a_refusal_says_no_more_after_many(files, monkeypatch):
 @pytest.mark.parametrize("copies", [1, 2])
 def test_threads_get_what_one_gets_alone(copies, files):
     interpreter = Interpreter(files["dynamic_wi8_afp32"], copies=copies, num_threads=1)
-    asked = [ids_of(2 + n % 29) for n in range(200)]
+    asked = [ids_of(2 + n % 29) for n in range(600)]
     alone = [interpreter.run(ids) for ids in asked]
     bad = [2, 103, 3]
 
@@ -249,7 +258,7 @@ def test_threads_get_what_one_gets_alone(copies, files):
         return interpreter.run(asked[number])
 
     with ThreadPoolExecutor(8) as threads:
-        np.testing.assert_array_equal(list(threads.map(ask, range(200))), alone)
+        np.testing.assert_array_equal(list(threads.map(ask, range(600))), alone)
 
 
 def test_a_copy_is_made_when_none_is_free(files, monkeypatch):
@@ -345,6 +354,19 @@ def test_a_model_may_have_fewer_inputs(names, length, pad_id, tmp_path):
     logits = Interpreter(path, pad_id=pad_id).run([7, 8, 9], first_length=2)
     padding = pad_id * (length - 3) if length else 0
     assert logits.tolist() == [24.0 + padding, 3.0][:len(names)]
+
+
+def test_no_texts_have_no_logits(interpreter):
+    for found in (interpreter.predict([]), interpreter.logits([], [])):
+        assert (found.shape, found.dtype) == ((0, 3), np.float32)
+
+
+def test_that_texts_are_cut_is_said_once(files, wordpiece, caplog):
+    short = Interpreter(files["float32"], encoder=wordpiece, max_length=4)
+    for text in ("bad", "good film bad bad", "bad bad bad bad"):
+        short.predict([text])
+    assert [record.getMessage() for record in caplog.records] == [
+        "Texts are cut to 4 tokens; the rest of them has no part in the answer"]
 
 
 def test_predict_without_an_encoder_says_what_to_pass(files):

@@ -54,8 +54,8 @@ def test_one_run_at_a_time(tmp_path):
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
                           text=True) as other:
         assert other.stdout.readline() == "claimed\n"
-        with pytest.raises(ValueError, match="One run at a time.*Received: "), \
-                run_dir.claim(tmp_path, {}):
+        said = rf"One run at a time.*Received: .*, in use by process {other.pid} on "
+        with pytest.raises(ValueError, match=said), run_dir.claim(tmp_path, {}):
             pass
         assert (tmp_path / "run.json").exists()
         other.kill()

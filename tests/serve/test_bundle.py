@@ -88,6 +88,14 @@ def test_pairs_and_long_texts_are_read_as_the_tokenizer_cuts_them(
         interpreter.logits(encoded.ids, encoded.first_lengths))
 
 
+def test_that_texts_are_cut_is_said_once(written, caplog):
+    bundle = Bundle.open(written, num_threads=1)
+    for text in ("bad", "good " * 20, "bad " * 20):
+        bundle.predict([text])
+    assert [record.getMessage() for record in caplog.records] == [
+        "Texts are cut to 12 tokens; the rest of them has no part in the answer"]
+
+
 def test_no_texts_have_no_answers(bundle):
     assert bundle.predict([]) == []
     assert bundle.outputs([]).shape == (0, 3)

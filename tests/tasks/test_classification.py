@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tfopt import data
 from tfopt.tasks.classification import Classification
 
 TASK = Classification(labels=("a", "b", "c"))
@@ -87,3 +88,44 @@ def test_a_class_that_is_nowhere_has_zeros():
 def test_figures_of_classes_need_examples():
     with pytest.raises(ValueError, match="Received: 2 outputs, 3 targets"):
         TASK.by_class(np.zeros([2, 3]), np.zeros(3, int))
+
+
+@pytest.mark.parametrize(("labels", "received"), [
+    (("a", ""), "'' among 2 labels"),
+    (("a", "b", "a"), "'a' among 3 labels"),
+    (("two\nlines", "b"), r"'two\\nlines' among 2 labels"),
+    (("a\r",), r"'a\\r' among 1 labels"),
+    (("\ufeffa", "b"), r"'\\ufeffa' among 2 labels"),
+    (("half \ud83d", "b"), r"'half \\ud83d' among 2 labels"),
+    (("a" * 9999 + "\n",), r"a{199}\.\.\. \(10,003 letters\) among 1 labels"),
+])
+def test_labels_that_a_label_list_cannot_hold_are_refused(labels, received):
+    with pytest.raises(ValueError, match=f"Received: '?{received}$"):
+        Classification(labels=labels)
+
+
+def test_labels_that_a_label_list_holds_are_taken(tmp_path):
+    labels = ("two words", " a", "día", "a\u2028b", "#3", "\x85")
+    path = tmp_path / "labels.txt"
+    path.write_text(data.labels_text(Classification(labels=labels).labels), "utf-8")
+    assert tuple(data.read_labels(path)) == labels
+
+
+def corpus_of(*labels):
+    return data.Corpus(path="train.tsv", texts=["text"] * len(labels), pairs=None,
+                       labels=list(labels), lines=list(range(len(labels))))
+
+
+@pytest.mark.parametrize(("labels", "received"), [
+    (["x"], "1 examples of 'x'"), (["x"] * 9, "9 examples of 'x'"),
+    (["3.8", "4.0", "3.8"], "3.8, 4.0"), (["1", "2.5"], "1, 2.5"),
+    (["-0.5", "1e3"], "-0.5, 1e3")])
+def test_what_cannot_be_classes_is_refused(labels, received):
+    with pytest.raises(ValueError, match=f"^train.tsv: .*Received: {received}$"):
+        Classification.from_corpus(corpus_of(*labels), ["x", "3.8", "1"])
+
+
+@pytest.mark.parametrize("labels", [
+    ["0", "1"], ["0.0", "1.0"], ["v3.8", "4.0"], ["nan", "3.8"], ["3.8", "none"]])
+def test_whole_numbers_and_words_are_classes(labels):
+    assert Classification.from_corpus(corpus_of(*labels)).outputs == 2

@@ -14,11 +14,14 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from tfopt.types import is_unicode, shown
+
 FLAGS = flags.FLAGS
 # How often this process was started anew, since another worker was lost.
 _REJOINED, _MOST_REJOINS = "TFOPT_REJOINED", 20
 # sys.argv[0] of a command of the console begins so: "tfopt compress".
 CONSOLE = "tfopt "
+_LONGEST = 2000  # letters of a mistake
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -42,6 +45,10 @@ def guard(main: Callable[[], int | None]) -> Callable[[Sequence[str]], int]:
     """
     def guarded(arguments: Sequence[str]) -> int:
         try:
+            for argument in sys.argv:
+                if not is_unicode(argument):  # what is written would fail at its end
+                    raise ValueError("Arguments must be valid UTF-8. Received: "
+                                     f"{shown(argument)}")
             if len(arguments) > 1:
                 raise ValueError("Arguments are given as --flag=value. Received: "
                                  f"{' '.join(arguments[1:])}")
@@ -67,6 +74,8 @@ def guard(main: Callable[[], int | None]) -> Callable[[Sequence[str]], int]:
             said = _message(error).splitlines()[0].rpartition("}} ")[2]  # node, message
             message = f"TensorFlow cannot write, or lacks memory. Received: {said}"
         logging.debug("The mistake, in full", exc_info=True)
+        if len(message) > _LONGEST:
+            message = f"{message[:_LONGEST]}... ({len(message):,} letters)"
         print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
         return 1
 

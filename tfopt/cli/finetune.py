@@ -34,12 +34,14 @@ def main() -> None:
     tuning = shared.fine_tuning()
     settings = tuning.teacher.distillation()  # before any work: it may be wrong
     dataset = tuning.dataset()
+    dataset.log_notes()
+    teacher = tuning.load_teacher(settings)
     identity = tuning.identity()
     with run_dir.claim(FLAGS.out_dir, identity) as path:
         state = path / run_dir.STATE
         context = tuning.with_teacher(
             compress.Context(task=dataset.task, train=dataset.train), dataset, settings,
-            state)
+            state, teacher)
         tuning.fill(path, dataset, identity,
                     {"state_dir": state, "log_dir": path / "logs"}, context)
         if run_dir.is_helper():
@@ -47,7 +49,7 @@ def main() -> None:
         runner = runners.open_artifact(path, pad_id=dataset.tokenizer.pad_id)
         rows, by_class = measuring.quality(report.BASELINE, runner, dataset.task,
                                            dataset.report)
-        here = report.environment(command=report.command())
+        here = report.environment(command=report.command(), notes=dataset.notes)
         write_whole(path / "report.json", report.to_json(here, rows, by_class))
         run_dir.finish(path)
     print(report.table(rows))

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 from tfopt import data, report
 from tfopt.cli import artifacts
 from tfopt.cli import flags as shared
-from tfopt.files import write_whole
+from tfopt.data import remarks
+from tfopt.files import check_place, write_whole
 from tfopt.measure import cost, runners
 from tfopt.pipeline import timing
 from tfopt.pipeline.options import SMOKE_EXAMPLES, Data
@@ -31,6 +32,8 @@ def main() -> None:
     artifact = Path(FLAGS.artifact)
     if not artifact.exists():
         raise ValueError(f"--artifact must exist. Received: {artifact}")
+    if FLAGS.report:
+        check_place(FLAGS.report)
     side = artifacts.text_side(artifact, FLAGS.text_dir)
     options, task = shared.read(Data), side.task
     corpus = data.read(FLAGS.eval_file, options.columns(task.number_labels))
@@ -38,9 +41,12 @@ def main() -> None:
         corpus = corpus.take(range(min(SMOKE_EXAMPLES["dev"], len(corpus))))
     max_length = options.max_length or side.max_length or options.tokens
     part = encode(corpus, side.tokenizer, task, max_length)
+    notes = remarks.on_lengths({"the file": part.encoded}, max_length)
+    for note in notes:
+        logging.warning("%s", note)
     runner = runners.open_artifact(artifact, FLAGS.num_threads, side.tokenizer.pad_id)
+    artifacts.check_outputs(task, runner.outputs, artifact)
     outputs = runner.logits(part.encoded.ids, part.encoded.first_lengths)
-    artifacts.check_outputs(task, outputs.shape[1], artifact)
     name = artifact.stem
     split = Path(FLAGS.eval_file).stem
     rows = report.rows(name, task.quality(outputs, part.targets), split, task.metrics)
@@ -56,7 +62,7 @@ def main() -> None:
         {name: artifact}, part.encoded, num_threads=FLAGS.num_threads,
         max_tokens=max_length, smoke=FLAGS.smoke)[name])
     here = report.environment(num_threads=FLAGS.num_threads,
-                              command=report.command())
+                              command=report.command(), notes=notes)
     if FLAGS.report:
         write_whole(FLAGS.report, report.to_json(
             here, rows, {name: {split: classes}} if classes else None))

@@ -5,7 +5,9 @@ r"""Answers texts: of a classification label and probabilities, a JSON object a 
     tfopt predict --artifact=DIR/model.tflite < texts.txt
     python experiments/predict.py --bundle=runs/mine ...   # the same
 
-Cost: milliseconds a text; a `.tflite` needs no TensorFlow.
+Cost: milliseconds a text; a `.tflite` needs no TensorFlow. A text that cannot be
+answered, such as an empty line, gets an object with "error" in its place; the exit
+status is 1 then, once all others are answered.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ from absl import flags, logging
 from tfopt import data, tasks
 from tfopt.cli import artifacts
 from tfopt.cli import flags as shared
-from tfopt.data.corpus import READERS
+from tfopt.data.readers import READERS
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.measure import runners
 from tfopt.pipeline.options import DEFAULT_LENGTH, Data
 from tfopt.serve import manifest
+from tfopt.types import shown
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
@@ -54,10 +57,14 @@ class Answering:
     warned: bool = False
 
     def answer(self, text: str, pair: str | None) -> dict[str, Any]:
-        """The task's answer to a text, or a pair."""
-        outputs = self._outputs(text, pair)
-        artifacts.check_outputs(self.task, outputs.shape[-1], Path(_place()))
-        answer, = self.task.decode(outputs[np.newaxis])
+        """The task's answer to a text, or a pair.
+
+        Raises:
+            ValueError: the text is empty, or no valid Unicode, or the model refuses it.
+        """
+        if not text.strip():
+            raise ValueError(f"A text must not be empty. Received: {text!r}")
+        answer, = self.task.decode(self._outputs(text, pair)[np.newaxis])
         return answer
 
     def _outputs(self, text: str, pair: str | None) -> np.ndarray:
@@ -67,28 +74,32 @@ class Answering:
             ids, first = encoded.ids[0], encoded.first_lengths[0]
             try:
                 outputs = self.runner.run(ids, first)
-            except Exception:
-                # The runtime's own words for a token beyond the last position.
-                most = self._positions(ids)
+            except ValueError:  # there may be a token beyond the last position
+                most = self._positions(len(ids), ids[0])
                 if most >= len(ids):
                     raise
                 self.max_length = most
                 continue
             if encoded.truncated and not self.warned:
                 self.warned = True
-                logging.warning("Texts are cut to %d tokens, first: %r",
-                                self.max_length, text[:60])
+                logging.warning("Texts are cut to %d tokens, first: %s",
+                                self.max_length, shown(text, 60))
             return outputs
 
-    def _positions(self, ids: list[int]) -> int:
-        """The most tokens of a text that the model answers."""
-        works, fails = 0, len(ids) + 1
+    def _positions(self, tokens: int, known: int) -> int:
+        """The most tokens, up to so many, that the model answers.
+
+        Args:
+            tokens: at most.
+            known: an id of its vocabulary.
+        """
+        works, fails = 0, tokens + 1
         while fails - works > 1:
             middle = (works + fails) // 2
             try:
-                self.runner.run(ids[:middle], middle)
+                self.runner.run([known] * middle, middle)
                 works = middle
-            except Exception:  # as above
+            except ValueError:
                 fails = middle
         return works
 
@@ -122,14 +133,12 @@ def _lines() -> Iterator[str]:
     with lines:
         for number, line in enumerate(lines, start=1):
             try:
-                yield line.decode("utf-8").rstrip("\r\n")
+                # A first line may have a byte order mark.
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip(
+                    "\r\n")
             except UnicodeDecodeError as error:
                 raise ValueError(f"{name}:{number}: the text must be UTF-8. Received: "
                                  f"byte 0x{line[error.start]:02x}") from error
-
-
-def _place() -> str:
-    return FLAGS.bundle or FLAGS.artifact
 
 
 def opened() -> Answering:
@@ -148,19 +157,43 @@ def opened() -> Answering:
         artifact, directory = Path(FLAGS.artifact), FLAGS.text_dir
     side = artifacts.text_side(artifact, directory)
     runner = runners.open_artifact(artifact, FLAGS.num_threads, side.tokenizer.pad_id)
+    artifacts.check_outputs(side.task, runner.outputs, artifact)
     return Answering(runner, side.tokenizer, side.task,
                      FLAGS.max_length or side.max_length or DEFAULT_LENGTH)
 
 
 def main() -> None:
-    """Answers each text as it comes."""
+    """Answers each text as it comes.
+
+    Raises:
+        ValueError: as `opened` and `texts`; or, at the end, some texts got no answer.
+    """
     model = opened()
+    count, failed, first = 0, 0, ""
     for text, pair in texts():
-        answer = _rounded(model.answer(text, pair))
+        count += 1
+        asked = {"text": text} if pair is None else {"text": text, "pair": pair}
+        try:
+            answer = _rounded(model.answer(text, pair))
+        except ValueError as error:
+            answer = {"error": str(error)}
+            failed, first = failed + 1, first or str(error)
         if "scores" in answer:
             answer["scores"] = dict(list(answer["scores"].items())[:FLAGS.top_k])
-        asked = {"text": text} if pair is None else {"text": text, "pair": pair}
-        print(json.dumps(asked | answer, ensure_ascii=False), flush=True)
+        print(_json(asked | answer), flush=True)
+    if failed:
+        raise ValueError(f"{failed} of {count} texts have no answer. The first: "
+                         f"{first}")
+
+
+def _json(fields: dict[str, Any]) -> str:
+    """One line, its letters as they are where standard output can show them."""
+    line = json.dumps(fields, ensure_ascii=False)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(fields)
+    return line
 
 
 def _rounded(value: Any) -> Any:

@@ -15,7 +15,7 @@ from tfopt.compress import registry
 from tfopt.compress.base import Context, Outcome, Pass, copy_model
 from tfopt.train.distill.config import Distillation
 from tfopt.train.distribute import workers
-from tfopt.types import PathLike
+from tfopt.types import PathLike, shown
 
 Measure = Callable[[keras.Model], Mapping[str, float]]
 
@@ -73,16 +73,16 @@ class Recipe:
         if not isinstance(passes, list) or not all(
                 isinstance(item, dict) for item in passes):
             raise ValueError("A recipe's 'passes' must be a list of objects. Received: "
-                             f"passes={passes!r}")
+                             f"passes={shown(passes)}")
         exports = fields.get("exports", cls.exports)
         if not isinstance(exports, list | tuple) or not all(
                 isinstance(item, str) for item in exports):
             raise ValueError("A recipe's 'exports' must be a list of names. Received: "
-                             f"exports={exports!r}")
+                             f"exports={shown(exports)}")
         distils = fields.get("distillation")
         if not isinstance(distils, dict | None):
             raise ValueError("A recipe's 'distillation' must be an object. Received: "
-                             f"distillation={distils!r}")
+                             f"distillation={shown(distils)}")
         return cls(passes=tuple(map(registry.from_fields, passes)),
                    exports=tuple(exports),
                    distillation=None if distils is None else registry.make(

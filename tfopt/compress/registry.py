@@ -11,6 +11,7 @@ from typing import Any
 
 from tfopt.compress import passes
 from tfopt.compress.base import Pass
+from tfopt.types import few, shown
 
 
 @functools.cache
@@ -50,7 +51,7 @@ def from_fields(fields: Mapping[str, Any]) -> Pass:
     name = values.pop("pass", None)
     if not isinstance(name, str) or name not in all_passes():
         raise ValueError(f"A recipe's pass must be one of {sorted(all_passes())}. "
-                         f"Received: pass={name!r}")
+                         f"Received: pass={shown(name)}")
     return make(all_passes()[name], values, f"The pass {name!r}")
 
 
@@ -69,13 +70,14 @@ def make(kind: type, fields: Mapping[str, Any], what: str) -> Any:
     known = {field.name: str(field.type) for field in dataclasses.fields(kind)}
     unknown = sorted(set(fields) - set(known))
     if unknown:
-        received = ", ".join(f"{name}={fields[name]!r}" for name in unknown)
+        received = few(f"{name}={shown(fields[name], 30)}" for name in unknown)
         raise ValueError(f"{what} has the fields {sorted(known)}. Received: {received}")
     try:
         return kind(**{name: _tuples(value) if "tuple" in known[name] else value
                        for name, value in fields.items()})
     except TypeError as error:  # a field is missing, or no number where one must be
-        raise ValueError(f"{what} cannot be made: {error}. Received: {dict(fields)}"
+        raise ValueError(f"{what} cannot be made: {error}. Received: "
+                         f"{shown(dict(fields))}"
                          ) from error
 
 

@@ -16,7 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 from tfopt.checkpoint_names import place_of
 from tfopt.data.tokenizer_json import JsonTokenizer
 from tfopt.data.tokenizer_settings import ROBERTA_TOKENS, Settings, add_tokens
-from tfopt.types import PathLike
+from tfopt.types import PathLike, shown
 
 VOCABULARY_FILE = "vocab.json"
 MERGES_FILE = "merges.txt"
@@ -86,6 +86,6 @@ def _merges(path: Path) -> list[tuple[str, str]]:
             parts = line.split(" ")
             if len(parts) != 2:
                 raise ValueError(f"{path}:{number}: a merge must be two pieces. "
-                                 f"Received: {line!r}")
+                                 f"Received: {shown(line)}")
             found.append((parts[0], parts[1]))
     return found

@@ -1,23 +1,20 @@
 """Files -> examples: TSV, CSV and JSONL with a text, or a pair, and a label.
 
-TSV is read unquoted, as GLUE's files are; CSV by the rules of RFC 4180; JSONL has
-one object a line. Every mistake is reported with its file and line.
+`readers` has the formats; every mistake is reported with its file and line.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tfopt.types import PathLike
+from tfopt.data.readers import EMPTY, READERS, decode
+from tfopt.types import PathLike, few, is_one_line, shown
 
 LABELS_FILE = "labels.txt"
-_EMPTY = "A data file must hold at least one example."
+_MOST_DIGITS = 100  # of a label that is a number
 _DEMO = Path(__file__).parent / "support_intents"
 DEMO_TRAIN_FILE = _DEMO / "train.tsv"
 DEMO_DEV_FILE = _DEMO / "dev.tsv"
@@ -39,6 +36,18 @@ class Columns:
     pair: str | None = None
     label: str = "label"
     numbers: bool = False
+
+    def __post_init__(self):
+        """Checks the names.
+
+        Raises:
+            ValueError: one is empty, or stands for two columns.
+        """
+        names = [self.text, self.label, *([] if self.pair is None else [self.pair])]
+        if "" in names or len(set(names)) < len(names):
+            raise ValueError("Text, second text and label must be of different columns"
+                             f". Received: text={self.text!r}, pair={self.pair!r}, "
+                             f"label={self.label!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +105,8 @@ class Corpus:
     def label_list(self) -> list[str]:
         """The distinct labels, by number if all are whole numbers, else by letter."""
         distinct = set(self.labels)
-        if all(label.removeprefix("-").isdecimal() for label in distinct):
+        if all(label.removeprefix("-").isdecimal() and len(label) < _MOST_DIGITS
+               for label in distinct):
             return sorted(distinct, key=lambda label: (int(label), label))
         return sorted(distinct)
 
@@ -117,7 +127,7 @@ class Corpus:
             if label not in numbers:
                 raise ValueError(
                     f"{self.path}:{line}: a label must be one that the train file has: "
-                    f"{_few(label_list)}. Received: {label!r}")
+                    f"{few(label_list)}. Received: {shown(label)}")
         return [numbers[label] for label in self.labels]
 
 
@@ -145,16 +155,16 @@ def read(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
     for line, row in READERS[path.suffix.lower()](path, decode(path), wanted,
                                                   fractions):
         label = row[columns.label].strip()
-        if not label or "\n" in label or "\r" in label:  # label lists have lines
+        if not is_one_line(label):
             raise ValueError(f"{path}:{line}: a label must be one line, not empty. "
-                             f"Received: {columns.label}={row[columns.label]!r}")
+                             f"Received: {columns.label}={shown(row[columns.label])}")
         texts.append(row[columns.text])
         if columns.pair:
             pairs.append(row[columns.pair])
         labels.append(label)
         lines.append(line)
     if not texts:
-        raise ValueError(f"{_EMPTY} Received: {path}")
+        raise ValueError(f"{EMPTY} Received: {path}")
     return Corpus(path=str(path), texts=texts, pairs=pairs if columns.pair else None,
                   labels=labels, lines=lines)
 
@@ -174,7 +184,7 @@ def read_labels(path: PathLike) -> list[str]:
         label = line.rstrip("\r")
         if label in labels:
             raise ValueError(f"{path}:{number}: a label list must name each label "
-                             f"once. Received: {label!r}")
+                             f"once. Received: {shown(label)}")
         if label:
             labels.append(label)
     if not labels:
@@ -185,102 +195,3 @@ def read_labels(path: PathLike) -> list[str]:
 def labels_text(labels: Sequence[str]) -> str:
     """The contents of a label list file, as `read_labels` takes it."""
     return "".join(f"{label}\n" for label in labels)
-
-
-def decode(path: Path) -> str:
-    """Reads a text file in UTF-8.
-
-    Raises:
-        ValueError: it is missing, or in another encoding; names file and line.
-    """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"A data file cannot be read: {error.strerror}. "
-                         f"Received: {path}") from error
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raw = error.object  # without the byte order mark, as `start` counts
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}:{line}: the text must be UTF-8. Received: byte "
-                         f"0x{raw[error.start]:02x}") from error
-
-
-def _tsv(path: Path, text: str, wanted: Sequence[str], _: Sequence[str] = ()):
-    # Not splitlines(): a text may hold U+2028 and its like.
-    lines = enumerate(text.split("\n"), start=1)
-    return _table(path, ((n, line.rstrip("\r").split("\t")) for n, line in lines
-                         if line.rstrip("\r")), wanted)
-
-
-def _csv(path: Path, text: str, wanted: Sequence[str], _: Sequence[str] = ()):
-    def rows():
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        while True:
-            line = reader.line_num + 1  # a quoted field may span lines
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise ValueError(f"{path}:{line}: the row is no CSV: {error}. "
-                                 f"Received: {_line(text, line)!r}") from error
-            if row:
-                yield line, row
-
-    return _table(path, rows(), wanted)
-
-
-def _table(path: Path, rows: Iterator, wanted: Sequence[str],
-           ) -> Iterator[tuple[int, Mapping[str, str]]]:
-    line, header = next(rows, (1, None))
-    if header is None:
-        raise ValueError(f"{_EMPTY} Received: {path}")
-    for name in wanted:
-        if name not in header:
-            raise ValueError(f"{path}:{line}: the header has no column {name!r}. "
-                             f"Received: {_few(header)}")
-    for line, row in rows:
-        if len(row) != len(header):
-            raise ValueError(f"{path}:{line}: a row must have {len(header)} fields, as "
-                             f"the header has. Received: {len(row)}: {_few(row)}")
-        yield line, dict(zip(header, row, strict=True))
-
-
-def _jsonl(path: Path, text: str, wanted: Sequence[str],
-           fractions: Sequence[str] = ()):
-    for line, source in enumerate(text.split("\n"), start=1):
-        if not source.strip():
-            continue
-        try:
-            row = json.loads(source)
-        except ValueError as error:
-            raise ValueError(f"{path}:{line}: a line must be a JSON object: {error}. "
-                             f"Received: {source[:80]!r}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}:{line}: a line must be a JSON object. Received: "
-                             f"{source[:80]!r}")
-        for name in wanted:
-            value = row.get(name)
-            fits = isinstance(value, str | int) and not isinstance(value, bool)
-            if not fits and not (name in fractions and isinstance(value, float)):
-                raise ValueError(
-                    f"{path}:{line}: the key {name!r} must hold a text or a whole "
-                    f"number. Received: {value!r} among {_few(row)}")
-        yield line, {name: str(row[name]) for name in wanted}
-
-
-def _line(text: str, number: int) -> str:
-    return text.split("\n")[number - 1][:80]
-
-
-def _few(items) -> str:
-    items = [str(item)[:40] for item in items]
-    more = f", ... ({len(items)} in all)" if len(items) > 8 else ""
-    return ", ".join(items[:8]) + more
-
-
-# By a file's ending: (path, its text, wanted columns, those that may hold fractions) ->
-# line and fields of each row.
-READERS = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl}

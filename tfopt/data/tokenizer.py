@@ -73,10 +73,10 @@ def from_directory(directory: PathLike) -> Tokenizer:
 
     Args:
         directory: or a name that `model.load` knows, such as "minilm". In it is
-            `tokenizer.json`, which says all; or else `vocab.txt` (WordPiece); or else
-            `vocab.json` and `merges.txt` (byte-level BPE). Beside the latter two
-            `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`
-            are read.
+            `tokenizer.json`; or else `vocab.txt` (WordPiece); or else `vocab.json` and
+            `merges.txt` (byte-level BPE). What `tokenizer_config.json` says of cases,
+            accents, Chinese characters and special tokens counts beside all; beside the
+            latter two `special_tokens_map.json` and `added_tokens.json` are read too.
 
     Returns:
         The tokenizer.
@@ -116,6 +116,7 @@ def _from_json(directory: Path) -> JsonTokenizer:
     except Exception as error:  # tokenizers raises no kind of its own
         raise ValueError(f"A tokenizer cannot be read. Received: {path}: {error}"
                          ) from error
+    settings.apply(backend)
     try:
         return JsonTokenizer(backend, settings.tokens)
     except ValueError as error:

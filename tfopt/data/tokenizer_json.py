@@ -25,7 +25,7 @@ from tfopt.data.tokenizer_settings import (
     plain_flags,
 )
 from tfopt.files import write_whole
-from tfopt.types import PathLike
+from tfopt.types import PathLike, is_unicode, shown
 
 JSON_FILE = "tokenizer.json"
 VOCABULARY_FILE = "vocab.txt"
@@ -269,22 +269,20 @@ def _checked(name: str, values: Any) -> list[str]:
     """
     if isinstance(values, str):
         raise ValueError(f"`{name}` must be a list of texts, not one text. Received: "
-                         f"{name}={values[:_SHOWN]!r}")
+                         f"{name}={shown(values, _SHOWN)}")
     values = list(values)
     for number, text in enumerate(values):
         if not isinstance(text, str):
             raise ValueError(f"`{name}` must be a list of texts. Received: "
-                             f"{name}[{number}]={text!r}")
+                             f"{name}[{number}]={shown(text, _SHOWN)}")
     return values
 
 
 def _check_unicode(texts: Sequence[str]) -> None:
     for text in texts:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
+        if not is_unicode(text):
             raise ValueError("A text must be valid Unicode; half of a surrogate pair "
-                             f"is none. Received: {text[:_SHOWN]!a}") from error
+                             f"is none. Received: {shown(text, _SHOWN)}")
 
 
 def _by_id(backend: tokenizers.Tokenizer) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from tfopt.types import PathLike
+from tfopt.types import PathLike, shown
 
 SETTINGS_FILE = "tokenizer_config.json"
 TOKENS_FILE = "special_tokens_map.json"
@@ -28,6 +28,13 @@ _HONOURED: dict[str, tuple] = {
     "do_basic_tokenize": (True, None),
     "word_tokenizer_type": ("basic", None),
     "subword_tokenizer_type": ("wordpiece", None),
+    "never_split": (None, []),
+}
+# Parts of a tokenizer -> settings -> what the part calls them.
+_OF_PARTS = {
+    "normalizer": {"do_lower_case": "lowercase", "strip_accents": "strip_accents",
+                   "tokenize_chinese_chars": "handle_chinese_chars"},
+    "pre_tokenizer": {"add_prefix_space": "add_prefix_space"},
 }
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -69,7 +76,7 @@ class Settings:
         value = self._fields.get(name)
         if value is not None and not isinstance(value, bool):
             raise ValueError(f"`{name}` must be true, false or null. Received: "
-                             f"{self._file}: {name}={value!r}")
+                             f"{self._file}: {name}={shown(value)}")
         return value
 
     def check(self) -> None:
@@ -83,7 +90,25 @@ class Settings:
                 raise ValueError(
                     f"Of `{name}` {values[0]!r} is honoured alone; a tokenizer.json "
                     f"can say more. Received: {self._file}: "
-                    f"{name}={self._fields[name]!r}")
+                    f"{name}={shown(self._fields[name])}")
+
+    def apply(self, backend: Tokenizer) -> None:
+        """Changes a `tokenizer.json`'s tokenizer to what the settings say otherwise.
+
+        As transformers has it: what stands in `tokenizer_config.json` counts.
+
+        Args:
+            backend: changed in place; parts that do not know a setting stay.
+
+        Raises:
+            ValueError: a setting is neither on, off nor left open.
+        """
+        for part, names in _OF_PARTS.items():
+            found = getattr(backend, part)
+            for setting, own in names.items():
+                value = self.flag(setting)
+                if value is not None and hasattr(found, own):
+                    setattr(found, own, value)
 
     def special_tokens(self, defaults: Mapping[str, str]) -> dict[str, AddedToken]:
         """What special tokens are for -> the token, with its flags.
@@ -142,8 +167,8 @@ def add_tokens(backend: Tokenizer, special: Mapping[str, AddedToken],
         found = backend.token_to_id(token.content)
         if found != number:
             raise ValueError("The ids of added tokens must follow the vocabulary's, of "
-                             f"{size} entries. Received: {token.content!r} with id "
-                             f"{number}, where {found} is next")
+                             f"{size} entries. Received: {shown(token.content)} with "
+                             f"id {number}, where {found} is next")
     return [token.content for number, token in added.items() if number >= size]
 
 
@@ -167,6 +192,6 @@ def _token(value: Any, file: Path, special: bool = True) -> AddedToken:
         return AddedToken(value, special=special)
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
         raise ValueError("A token must be a text, or an object with `content`. "
-                         f"Received: {file}: {value!r}")
+                         f"Received: {file}: {shown(value)}")
     flags = {name: bool(value[name]) for name in _FLAGS if name in value}
     return AddedToken(value["content"], **({"special": special} | flags))

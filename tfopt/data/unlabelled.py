@@ -10,9 +10,10 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tfopt.data.corpus import READERS, Columns, decode
+from tfopt.data.corpus import Columns
+from tfopt.data.readers import READERS, decode
 from tfopt.data.tokenizer_json import Encoded
-from tfopt.types import PathLike
+from tfopt.types import PathLike, shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def read_texts(path: PathLike, columns: Columns = Columns()) -> Texts:  # noqa: 
         for name in wanted:
             if not row[name].strip():
                 raise ValueError(f"{path}:{line}: a text must not be empty. Received: "
-                                 f"{name}={row[name]!r}")
+                                 f"{name}={shown(row[name])}")
         rows.append(row)
     if not rows:
         raise ValueError("A file of unlabelled texts must hold at least one. Received: "

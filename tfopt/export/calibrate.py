@@ -25,6 +25,7 @@ LOGITS = "logits"
 METHODS = ("min_max", "percentile", "mse")
 FEWEST = 2  # examples
 _BINS = 4096
+_STEPS = 255  # of 8 bits
 _OUTERMOST = 1e-4
 _SHARES = np.linspace(0.02, 1.0, 50)  # of the whole range, tried by "mse"
 
@@ -44,12 +45,16 @@ class Observed:
         lowest: left edge of the first bin.
         highest: right edge of the last.
         channels: largest |value| of each index of the last axis <float32>[N].
+        typical: largest |value| of the median example; None where it is not known.
+        is_end: whether it is an input or an output of the model.
     """
 
     counts: np.ndarray
     lowest: float
     highest: float
     channels: np.ndarray
+    typical: float | None = None
+    is_end: bool = False
 
     def range(self, method: str) -> tuple[float, float]:
         """The range to quantize, by one of `METHODS`."""
@@ -63,12 +68,38 @@ class Observed:
             return float(min(edges[first], 0.0)), float(max(edges[last + 1], 0.0))
         return self._least_error(edges)
 
+    def check(self, name: str, method: str) -> None:
+        """Checks that a range of 8 bits leaves something of an end of the model.
+
+        What is rounded to 0 within the model may be of no use; at its ends it is all.
+
+        Args:
+            name: of the tensor.
+            method: by which the range is taken.
+
+        Raises:
+            ValueError: all examples have one value there, or next to one of them all
+                others are rounded to 0.
+        """
+        if not self.is_end:
+            return
+        low, high = self.range(method)
+        if high <= low:
+            raise ValueError(
+                "Calibration needs examples like those to come; of these, all have one "
+                f"value in {name}, from which no range follows. Received: {low:g}")
+        if self.typical is not None and self.typical < (high - low) / _STEPS / 2:
+            raise ValueError(
+                "Calibration needs examples like those to come; next to one of these, "
+                f"all others are rounded to 0 in {name}. Received: a range of {low:g} "
+                f"to {high:g}, where half of the examples stay within {self.typical:g}")
+
     def _least_error(self, edges):
         """One end after the other, for it is the outliers of one that matter."""
         values = (edges[:-1] + edges[1:]) / 2
 
         def error(low, high):
-            step = (high - low) / 255
+            step = (high - low) / _STEPS
             clipped = np.clip(values, low, high)
             # Within the range, rounding is uniform: step^2 / 12.
             return float(self.counts @ ((values - clipped) ** 2 + step * step / 12))
@@ -94,32 +125,58 @@ def observe(contents: bytes, examples: Sequence[Example]) -> dict[str, Observed]
         Tensor name -> what was seen; constants are left out.
 
     Raises:
-        ValueError: there are fewer than two examples.
+        ValueError: there are fewer than two examples, all are the same, or one makes an
+            activation that is no finite number.
     """
     if len(examples) < FEWEST:
         raise ValueError(f"Calibration needs at least {FEWEST} examples, better some "
                          f"hundreds. Received: {len(examples)}")
+    first, *others = examples
+    if all(name in other and np.array_equal(first[name], other[name])
+           for other in others for name in first):
+        raise ValueError("Calibration needs examples that differ. Received: "
+                         f"{len(examples)} times the same")
     recorder = _Recorder(contents)
-    limits: dict[str, list] = {}
+    limits: dict[str, _Limits] = {}
     for example in examples:
         for name, value in recorder.run(example):
-            channels = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0) if (
-                value.ndim) else np.abs(value)[None]
-            seen = limits.setdefault(name, [np.inf, -np.inf, channels])
-            seen[0] = min(seen[0], float(value.min()))
-            seen[1] = max(seen[1], float(value.max()))
-            # The last axis may be the tokens.
-            seen[2] = (np.maximum(seen[2], channels)
-                       if seen[2].shape == channels.shape else channels)
+            limits.setdefault(name, _Limits()).add(name, value)
     counts = {name: np.zeros(_BINS, np.int64) for name in limits}
     for example in examples:
         for name, value in recorder.run(example):
-            low, high, _ = limits[name]
+            low, high = limits[name].lowest, limits[name].highest
             scale = _BINS / (high - low) if high > low else 0.0
             bins = np.minimum((value.ravel() - low) * scale, _BINS - 1).astype(np.int32)
             counts[name] += np.bincount(bins, minlength=_BINS)
-    return {name: Observed(counts[name], low, high, channels)
-            for name, (low, high, channels) in limits.items()}
+    return {name: Observed(counts[name], seen.lowest, seen.highest, seen.channels,
+                           float(np.median(seen.reaches)), name in recorder.ends)
+            for name, seen in limits.items()}
+
+
+@dataclasses.dataclass
+class _Limits:
+    """Between what a tensor's values lie, in the examples so far."""
+
+    lowest: float = np.inf
+    highest: float = -np.inf
+    channels: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(0, np.float32))
+    reaches: list[float] = dataclasses.field(default_factory=list)
+
+    def add(self, name: str, value: np.ndarray) -> None:
+        """Takes the value of one more example."""
+        low, high = float(value.min()), float(value.max())
+        if not np.isfinite([low, high]).all():
+            raise ValueError("Calibration needs examples of which a model makes finite "
+                             f"numbers. Received: {low:g} to {high:g} in {name}")
+        self.lowest, self.highest = min(self.lowest, low), max(self.highest, high)
+        self.reaches.append(max(-low, high))
+        channels = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0) if (
+            value.ndim) else np.abs(value)[None]
+        # The last axis may be the tokens.
+        if self.channels.shape == channels.shape:
+            channels = np.maximum(self.channels, channels)
+        self.channels = channels
 
 
 def values(contents: bytes, examples: Sequence[Example]) -> list[dict[str, np.ndarray]]:
@@ -148,6 +205,8 @@ class _Recorder:
         self._inputs = {name: details["index"]
                         for name, details in runner.get_input_details().items()}
         self._output, = runner.get_output_details().values()
+        self.ends = {details["name"] for details in (
+            *runner.get_input_details().values(), self._output)}
 
     def run(self, example: Example):
         """Yields name and value of each float32 activation."""

@@ -83,6 +83,7 @@ class Interpreter:
         self._encoder = encoder
         self._pad_id = getattr(encoder, "pad_id", 0) if pad_id is None else pad_id
         self._max_length = min(max_length, self.fixed_length or max_length)
+        self._cut = CutOnce()
 
     def run(self, ids: Sequence[int], first_length: int | None = None) -> np.ndarray:
         """Computes one example.
@@ -120,7 +121,9 @@ class Interpreter:
 
     def logits(self, ids: Sequence[Sequence[int]],
                first_lengths: Sequence[int]) -> np.ndarray:
-        """Computes N examples one after the other: logits <float32>[N, C]."""
+        """Computes N examples one after the other, or none: logits <float32>[N, C]."""
+        if not len(ids):
+            return np.zeros([0, self.outputs], np.float32)
         return np.stack([self.run(*example)
                          for example in zip(ids, first_lengths, strict=True)])
 
@@ -142,6 +145,7 @@ class Interpreter:
             raise ValueError("Texts need an encoder: Interpreter(path, encoder=data."
                              "tokenizer_from(...)). Received: encoder=None")
         encoded = self._encoder.encode(texts, pairs, max_length=self._max_length)
+        self._cut.say(getattr(encoded, "truncated", 0), self._max_length)
         return self.logits(encoded.ids, encoded.first_lengths)
 
     def _taken(self) -> LiteRT:
@@ -158,6 +162,20 @@ class Interpreter:
                 logging.warning("There is no further copy of the model: %s", error)
                 self._more = 0
         return self._free.get()
+
+
+class CutOnce:
+    """Says in the log that texts are cut, the first time that one is."""
+
+    def __init__(self):
+        self._said = False
+
+    def say(self, count: int, max_length: int) -> None:
+        """Takes note of `count` texts that were cut to `max_length` tokens."""
+        if count and not self._said:
+            self._said = True
+            logging.warning("Texts are cut to %d tokens; the rest of them has no part "
+                            "in the answer", max_length)
 
 
 def thread_counts(most: int) -> list[int]:
@@ -185,7 +203,7 @@ def fewest_threads(path: PathLike, most: int) -> int:
     if len(counts) == 1:
         return most
     tried = [Interpreter(path, num_threads=count) for count in counts]
-    ids = [0] * (tried[0].fixed_length or _TRIED_TOKENS)
+    ids = [0] * (tried[0].fixed_length or _most_tokens(tried[0], _TRIED_TOKENS))
     seconds = np.zeros([len(tried), _TURNS, _REQUESTS])
     for turn in range(_TURNS):
         for taken, interpreter in zip(seconds[:, turn], tried, strict=True):
@@ -196,6 +214,17 @@ def fewest_threads(path: PathLike, most: int) -> int:
                 taken[i] = time.perf_counter() - begun
     medians = np.median(seconds, axis=(1, 2))
     return counts[int(np.argmax(medians <= _AS_FAST * medians.min()))]
+
+
+def _most_tokens(interpreter: Interpreter, most: int) -> int:
+    """Tokens that a model answers: the most, or half of them, or half again."""
+    while most > 1:
+        try:
+            interpreter.run([0] * most)
+            break
+        except ValueError:  # it may have fewer positions
+            most //= 2
+    return most
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

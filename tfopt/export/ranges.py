@@ -59,7 +59,7 @@ def of_products(graph: FloatGraph, calibration: Sequence[Example] | None, method
         that were seen.
 
     Raises:
-        ValueError: there are neither.
+        ValueError: there are neither, or the examples are no use (`Observed.check`).
     """
     found = trained.ranges(graph.contents, graph.trained)
     if calibration is None:
@@ -84,7 +84,7 @@ def of_all(graph: FloatGraph, calibration: Sequence[Example] | None, method: str
         The range of every tensor of `for_integers`.
 
     Raises:
-        ValueError: there are no examples.
+        ValueError: there are no examples, or they are no use (`Observed.check`).
     """
     contents, seen = _for_integers(graph, calibration)
     ranges = _by(method, seen) | trained.ranges(contents, graph.trained)
@@ -120,6 +120,8 @@ def _for_integers(graph: FloatGraph, calibration: Sequence[Example] | None
 
 
 def _by(method: str, seen: Mapping[str, Observed]) -> dict[str, Range]:
+    for name, observed in seen.items():
+        observed.check(name, method)
     return {name: observed.range(method) for name, observed in seen.items()}
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from tfopt.backend import keras, tf
+from tfopt.files import partial_directory
 from tfopt.types import PathLike
 
 SIGNATURE = "serving_default"
@@ -36,8 +36,8 @@ def write(model: keras.Model, path: PathLike) -> None:
     check_functional(model)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as temporary:
-        whole = os.path.join(temporary, "whole")
+    with partial_directory(path.parent) as temporary:
+        whole = temporary / "whole"
         save(model, whole)
         if path.exists():
             shutil.rmtree(path)

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, cast
 
+_SHOWN = 500  # letters of what a process said
+
 
 class TimedProcess:
     """A process that waits idle until it is asked.
@@ -91,5 +93,5 @@ class TimedProcess:
             self._errors.seek(0)
             said = self._errors.read().strip().splitlines()[-1:]
             raise ValueError("A process that was to be timed ended. Received: "
-                             f"{' '.join(self._command[:4])}: {''.join(said)}")
+                             f"{' '.join(self._command[:4])}: {''.join(said)[:_SHOWN]}")
         return json.loads(line)

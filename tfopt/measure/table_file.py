@@ -83,7 +83,7 @@ def load(
         return _told(path, _read_as_is(path, config, wanted, note), note)
     path = Path(path) if path is not None else _default_path(wanted)
     if path.is_file() and not retime:
-        table = _read(path)
+        table = read(path)
         differences = _differences(table, wanted)
         if not differences:
             return _told(path, table, note)
@@ -138,7 +138,12 @@ def _told(path: PathLike | None, table: LatencyTable,
     return table
 
 
-def _read(path: Path) -> LatencyTable:
+def read(path: Path) -> LatencyTable:
+    """Reads a table's file.
+
+    Raises:
+        ValueError: it is no table.
+    """
     try:
         return LatencyTable.from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -153,7 +158,7 @@ def _read_as_is(path: PathLike | None, config: EncoderConfig,
     if path is None or not Path(path).is_file():
         raise ValueError("A table that is taken as it is must be there. "
                          f"Received: path={path}")
-    table = _read(Path(path))
+    table = read(Path(path))
     request = {name: wanted[name] for name in ("num_threads", "scheme", "head")}
     differences = _differences(table, request)
     try:

@@ -12,12 +12,12 @@ import dataclasses
 import importlib
 import json
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 
 from tfopt.backend import keras
 from tfopt.checkpoint_names import RANDOM, place_of
+from tfopt.files import partial_directory
 from tfopt.model import config, encoder, heads, tensor_files
 from tfopt.model.anatomy import Anatomy
 from tfopt.model.heads import Head
@@ -110,14 +110,14 @@ def save(model: keras.Model, path: PathLike) -> None:
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path, prefix=".partial-") as temporary:
-        model.save(os.path.join(temporary, KERAS_FILE), save_format="keras")
+    with partial_directory(path) as temporary:
+        model.save(os.fspath(temporary / KERAS_FILE), save_format="keras")
         names = [KERAS_FILE]
         if Anatomy.known(model):
-            Path(temporary, CONFIG_FILE).write_text(_about(model), encoding="utf-8")
+            (temporary / CONFIG_FILE).write_text(_about(model), encoding="utf-8")
             names.append(CONFIG_FILE)
         for name in names:
-            os.replace(os.path.join(temporary, name), path / name)
+            os.replace(temporary / name, path / name)
         if CONFIG_FILE not in names:  # of a model that was here before
             (path / CONFIG_FILE).unlink(missing_ok=True)
 
@@ -139,13 +139,20 @@ def published_labels(name: PathLike) -> list[str] | None:
 
     Returns:
         The words by class number; None where the checkpoint names none.
+
+    Raises:
+        ValueError: the file that names them is not UTF-8.
     """
     if os.fspath(name).startswith(RANDOM):
         return None
     own = directory(name) / "labels.txt"
     if own.exists():
-        lines = own.read_text(encoding="utf-8").split("\n")
-        return [line for line in lines if line]
+        try:
+            lines = own.read_text(encoding="utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"A label list must be UTF-8. Received: {own}: {error}"
+                             ) from error
+        return [line for line in (line.rstrip("\r") for line in lines) if line]
     file = directory(name) / "config.json"
     return tensor_files.labels(file) if file.exists() else None
 

@@ -74,8 +74,8 @@ def costs(lengths: Sequence[int], *, num_threads: int = 2,
         Config -> its costs; the first one's sizes are the largest that it knows.
 
     Raises:
-        ValueError: there are more or fewer tables than numbers of threads, or one is to
-            be taken as it is, and is not there.
+        ValueError: there are more or fewer tables than numbers of threads, one is to be
+            taken as it is, and is not there, or a file is no table.
     """
     counts, paths = thread_counts(num_threads), [os.fspath(path) for path in tables]
     if paths and len(paths) != len(counts):
@@ -84,6 +84,9 @@ def costs(lengths: Sequence[int], *, num_threads: int = 2,
     if as_is and not (paths and all(Path(path).is_file() for path in paths)):
         raise ValueError("--latency_tables_as_is needs the files of --latency_tables. "
                          f"Received: --latency_tables={','.join(paths)}")
+    if retimed is None:
+        for path in filter(Path.is_file, map(Path, paths)):
+            table_file.read(path)  # a damaged one is found before any work
     files: dict[int, PathLike | None] = dict.fromkeys(counts)
     files.update(zip(counts, paths, strict=False))
     tables_of = _Tables(lengths=lengths, files=files, as_is=as_is, retimed=retimed,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from absl import logging
 
 from tfopt import data as readers
 from tfopt import inputs, model, tasks, train
+from tfopt.data import remarks
 from tfopt.data.tokenizer import Tokenizer
-from tfopt.pipeline import text_side
+from tfopt.pipeline import checks, text_side
 from tfopt.pipeline.options import (
     SMOKE_EXAMPLES,
     Batching,
@@ -22,7 +23,10 @@ from tfopt.pipeline.options import (
     Teacher,
 )
 from tfopt.pipeline.splits import Split, encode
-from tfopt.types import PathLike
+from tfopt.types import PathLike, few
+
+# Texts by which it is tried whether two tokenizers read alike.
+_TRIED_TEXTS = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,26 +87,18 @@ class Dataset:
         # First: workers must be there before TensorFlow computes anything.
         placed = devices.placement()
         batch_size, seed = placed.batch_size(batching.batch_size), settings.seed
-        kind = tasks.named(files.task)
-        corpora, notes = _corpora(files, data.columns(kind.number_labels), seed)
-        task = kind.from_corpus(
-            corpora["train"], labels or model.published_labels(files.model))
-        for corpus in corpora.values():
-            task.targets(corpus)  # a label that train lacks is found before any work
-        if smoke:
-            corpora = {name: corpus.take(range(min(len(corpus), SMOKE_EXAMPLES[name])))
-                       for name, corpus in corpora.items()}
-            notes.append("A smoke run: the figures mean nothing.")
-        if data.holdout_fraction:
-            corpora["train"], corpora["holdout"] = corpora["train"].split(
-                data.holdout_fraction, seed)
+        task, corpora, notes = _corpora(files, data, labels, seed, smoke)
         tokenizer = tokenizer or readers.tokenizer_from(model.directory(files.model))
-        _check_teacher(teacher.teacher, task, tokenizer)
+        checks.check_teacher(teacher.teacher, task, tokenizer,
+                             corpora["dev"].texts[:_TRIED_TEXTS], data.tokens)
         splits = {name: encode(corpus, tokenizer, task, data.tokens)
                   for name, corpus in corpora.items()}
-        choose, learn = splits.pop("holdout", splits["dev"]), splits.pop("train")
         more = _unlabelled(corpora["train"], teacher, data, tokenizer, seed, smoke,
                            notes)
+        notes += remarks.on_lengths(
+            {name: split.encoded for name, split in splits.items()}
+            | ({"the unlabelled set": more} if more else {}), data.tokens)
+        choose, learn = splits.pop("holdout", splits["dev"]), splits.pop("train")
         pad = {"batch_size": batch_size,
                "pad_multiple": batching.multiple(settings),
                # A TPU knows fixed shapes alone, and XLA is to compile few.
@@ -126,91 +122,62 @@ class Dataset:
             choose=None if data.keep_epoch == "last" else readers.Batches(
                 choose.encoded, choose.targets, **pad))
 
+    def log_notes(self) -> None:
+        """Says in the log what a reader of the report must know."""
+        for note in self.notes:
+            logging.info("%s", note)
+
     def save_text_side(self, directory: PathLike) -> None:
         """Writes tokenizer, labels, task and length beside a model."""
         text_side.write(directory, self.tokenizer, self.task, self.max_length)
 
 
-def check_length(keras_model: Any, max_length: int, multiple: int) -> None:
-    """Checks that a model has a position for every token.
+def _corpora(files: Files, data: Data, labels: Sequence[str] | None, seed: int,
+             smoke: bool) -> tuple[tasks.Task, dict[str, readers.Corpus], list[str]]:
+    """The task, the files by the names of their splits, and notes on them."""
+    kind = tasks.named(files.task)
+    corpora, notes = _files(files, data.columns(kind.number_labels))
+    task = kind.from_corpus(
+        corpora["train"], labels or model.published_labels(files.model))
+    for corpus in corpora.values():
+        task.targets(corpus)  # a label that train lacks is found before any work
+    whole = corpora["train"]
+    if "dev" not in corpora:
+        corpora["train"], corpora["dev"] = corpora["train"].split(0.1, seed)
+        notes.append("dev is a tenth of the train file, held out by chance.")
+    notes += remarks.on_examples(corpora)
+    if smoke:
+        corpora = {name: corpus.take(range(min(len(corpus), SMOKE_EXAMPLES[name])))
+                   for name, corpus in corpora.items()}
+        notes.append("A smoke run: the figures mean nothing.")
+    if data.holdout_fraction:
+        corpora["train"], corpora["holdout"] = corpora["train"].split(
+            data.holdout_fraction, seed)
+    without = sorted({*whole.labels} - {*corpora["train"].labels})
+    if without and task.labels and not smoke:
+        notes.append("All examples of these labels were held out by chance, and none "
+                     f"is left to learn from: {few(without)}.")
+    return task, corpora, notes
 
-    Args:
-        keras_model: an encoder of tfopt's.
-        max_length: tokens to which texts are cut.
-        multiple: of tokens, to which batches are padded.
 
-    Raises:
-        ValueError: the length, padded, is above its positions.
-    """
-    positions = model.config_of(keras_model).max_positions
-    if -(-max_length // multiple) * multiple > positions:
-        raise ValueError(
-            "--max_length, rounded up to --pad_multiple, must not be above the model's "
-            f"{positions} positions. Received: --max_length={max_length}, "
-            f"--pad_multiple={multiple}")
-
-
-def _corpora(files: Files, columns: readers.Columns, seed: int
-             ) -> tuple[dict[str, readers.Corpus], list[str]]:
-    """The files by the names of their splits, and notes on them."""
-    notes = []
+def _files(files: Files, columns: readers.Columns
+           ) -> tuple[dict[str, readers.Corpus], list[str]]:
+    """What the files hold; dev may be missing."""
     if files.train is None:
         if files.dev is not None:
             raise ValueError("--dev_file needs --train_file beside it. Received: "
                              f"--dev_file={files.dev}")
         corpora = {"train": readers.read(readers.DEMO_TRAIN_FILE),
                    "dev": readers.read(readers.DEMO_DEV_FILE)}
-        notes.append("Data: the embedded support intents.")
+        notes = ["Data: the embedded support intents."]
     else:
         corpora = {"train": readers.read(files.train, columns)}
+        notes = []
         if files.dev is not None:
             corpora["dev"] = readers.read(files.dev, columns)
-        else:
-            corpora["train"], corpora["dev"] = corpora["train"].split(0.1, seed)
-            notes.append("dev is a tenth of the train file, held out by chance.")
     if files.test is not None:
         corpora["test"] = readers.read(files.test, columns)
     return corpora, notes
-
-
-def check_trained_for(task: tasks.Task, path: PathLike, what: str) -> None:
-    """Checks that the model of a directory was trained for this very task.
-
-    Where nothing says what it was trained for, a task without labels takes its word.
-
-    Args:
-        task: the task.
-        path: the directory.
-        what: named it, such as "--teacher_dir".
-
-    Raises:
-        ValueError: its task or its labels are others.
-    """
-    own = tasks.read(model.directory(path), model.published_labels(path))
-    if own != task and (own is not None or task.labels):
-        labels = f" of the labels {list(task.labels)}" if task.labels else ""
-        has = ("no labels" if own is None else
-               f"the task {own.name()!r} of the labels {list(own.labels)}")
-        raise ValueError(f"{what} must be trained for the task {task.name()!r}"
-                         f"{labels}, in the train file's order. Received: {path} with "
-                         f"{has}")
-
-
-def _check_teacher(path: PathLike | None, task: tasks.Task, tokenizer: Tokenizer
-                   ) -> None:
-    """Checks, before any work, that a teacher was trained for this very task.
-
-    Raises:
-        ValueError: its labels or its vocabulary are others.
-    """
-    if path is None:
-        return
-    check_trained_for(task, path, "--teacher_dir")
-    own = readers.tokenizer_from(path)
-    if not text_side.same_ids(own, tokenizer):
-        raise ValueError("--teacher_dir must have the vocabulary of the model, whose "
-                         f"token ids it reads: {tokenizer.vocab_size} entries. "
-                         f"Received: {path} with other {own.vocab_size}")
 
 
 def _unlabelled(corpus: readers.Corpus, teacher: Teacher, data: Data,

@@ -20,7 +20,8 @@ from tfopt.backend import keras
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.pipeline import identity as identities
 from tfopt.pipeline import run_dir
-from tfopt.pipeline.dataset import Dataset, check_length
+from tfopt.pipeline.checks import check_length, check_vocabulary
+from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.option import Options
 from tfopt.pipeline.options import (
     Batching,
@@ -80,14 +81,35 @@ class FineTuning(Files):
             devices=self.devices, teacher=self.teacher, exports=self.exports,
             smoke=self.measuring.smoke, tokenizer=tokenizer, labels=labels)
 
-    def check_length(self, keras_model: keras.Model) -> None:
+    def check_length(self, keras_model: keras.Model, whose: str = "model") -> None:
         """Checks that a model has a position for every token.
 
+        Args:
+            keras_model: the model.
+            whose: in the message: "model", which is exported, or "teacher".
+
         Raises:
-            ValueError: `max_length`, padded, is above its positions.
+            ValueError: `max_length`, padded, or `export_length` is above its positions.
         """
-        check_length(keras_model, self.data.tokens, 1 if self.batching.pad_to_max_length
-                     else self.batching.multiple(self.settings))
+        check_length(
+            keras_model, self.data.tokens, 1 if self.batching.pad_to_max_length
+            else self.batching.multiple(self.settings),
+            self.exports.export_length if whose == "model" else None, whose)
+
+    def load_teacher(self, settings: train.Distillation | None) -> keras.Model | None:
+        """The teacher that is named, if something is learned from it.
+
+        Args:
+            settings: what is learned (`Teacher.distillation`).
+
+        Raises:
+            ValueError: it cannot be read, or has too few positions.
+        """
+        if settings is None or self.teacher.teacher is None:
+            return None
+        found = model.load(self.teacher.teacher)
+        self.check_length(found, "teacher")
+        return found
 
     def train_model(self, dataset: Dataset, context: compress.Context | None = None,
                     **places: Any) -> tuple[keras.Model, list[dict[str, float]]]:
@@ -109,6 +131,7 @@ class FineTuning(Files):
                                      seed=self.settings.seed)
         dataset.task.check_outputs(keras_model.output_shape)
         self.check_length(keras_model)
+        check_vocabulary(keras_model, dataset.tokenizer)
         context = context or compress.Context(task=dataset.task, train=dataset.train)
         batches, goal = context.training_inputs(keras_model)
         return keras_model, train.fit(
@@ -117,7 +140,7 @@ class FineTuning(Files):
 
     def with_teacher(self, context: compress.Context, dataset: Dataset,
                      settings: train.Distillation | None, state: Path,
-                     default: keras.Model | None = None) -> compress.Context:
+                     teacher: keras.Model | None) -> compress.Context:
         """Adds the teacher, if something is to be learned from one, and its texts.
 
         Args:
@@ -125,21 +148,19 @@ class FineTuning(Files):
             dataset: what it was trained for.
             settings: what is learned (`Teacher.distillation`).
             state: where its logits are kept, if they are.
-            default: the teacher, where none is named.
+            teacher: as `load_teacher` gives it, or the baseline.
 
         Raises:
             ValueError: there is no teacher.
         """
         if settings is None:
             return context
-        named = self.teacher.teacher
-        if named is None and default is None:
+        if teacher is None:
             raise ValueError("--teacher_dir must name the teacher of a fine-tuning. "
                              "Received: none")
         return dataclasses.replace(
             context, transfer_set=dataset.transfer_set, distillation=settings,
-            teacher=default if named is None else model.load(named),
-            teacher_logits_file=state / "teacher_logits.npz"
+            teacher=teacher, teacher_logits_file=state / "teacher_logits.npz"
             if self.teacher.cache_teacher_logits else None)
 
     def fill(self, directory: Path, dataset: Dataset, identity: dict[str, Any],

@@ -16,9 +16,11 @@ from typing import Any, TypeGuard
 from tfopt.types import PathLike
 
 _BLOCK = 1 << 20
-# What holds weights, of a checkpoint of any kind.
-_WEIGHTS = ("*.keras", "*.safetensors", "*.ckpt.*", "config.json", "bert_config.json",
-            "encoder.json", "bert.json")
+# What a checkpoint of any kind is read from: weights, configs, and how texts are read.
+_READ = ("*.keras", "*.safetensors", "*.ckpt.*", "config.json", "bert_config.json",
+         "encoder.json", "bert.json", "tokenizer.json", "tokenizer_config.json",
+         "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
+         "merges.txt", "labels.txt", "task.json", "text.json")
 # Options that do not change what is computed.
 _FREE = {"num_threads", "wait_s", "out_dir"}
 
@@ -36,7 +38,7 @@ def of_file(path: PathLike | None) -> dict[str, str] | None:
 
 def of_checkpoint(name: PathLike | None, directory: Path | None = None
                   ) -> dict[str, str] | None:
-    """Name of a checkpoint, and the hash of its weights and configs.
+    """Name of a checkpoint, and the hash of all files that are read of it.
 
     Args:
         name: as it was given; None for no checkpoint.
@@ -45,7 +47,7 @@ def of_checkpoint(name: PathLike | None, directory: Path | None = None
     if name is None:
         return None
     files = [] if directory is None else sorted(
-        {file for pattern in _WEIGHTS for file in directory.glob(pattern)})
+        {file for pattern in _READ for file in directory.glob(pattern)})
     return {"name": str(name), "sha256": _hash(files)}
 
 

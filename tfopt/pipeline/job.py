@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tfopt import compress, data, model, report
+from tfopt.backend import keras
+from tfopt.data import tokenizer as tokenizers
 from tfopt.measure.structures import StructureTimer
 from tfopt.pipeline import (
     costs,
@@ -27,8 +29,14 @@ from tfopt.pipeline import (
     stages,
     timing,
 )
+from tfopt.pipeline import identity as identities
 from tfopt.pipeline import text_side as text_sides
-from tfopt.pipeline.dataset import Dataset, check_trained_for
+from tfopt.pipeline.checks import (
+    check_calibrated,
+    check_trained_for,
+    check_vocabulary,
+)
+from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.fine_tuning import FineTuning, of_checkpoint
 from tfopt.pipeline.option import Options
 from tfopt.pipeline.options import Tables, Targets
@@ -105,15 +113,21 @@ class Job(RunOptions, FineTuning):
         job, side = self._by_baseline()
         recipe = job._recipe()
         dataset = job.dataset(side.tokenizer, side.task.labels if side.task else None)
+        dataset.log_notes()
+        check_calibrated(recipe.exports, len(dataset.calibration), self.exports)
         if self.baseline is not None:
             check_trained_for(dataset.task, self.baseline, "--baseline_dir")
         context, table_notes = job._context(dataset, recipe)
         # The teacher, which may be the baseline, is there later.
         compress.check(dataclasses.replace(recipe, distillation=None), context)
+        teacher = job.load_teacher(recipe.distillation)
+        if self.tables.latency_tables_as_is:  # nothing is timed: it is found out now
+            context.get("costs")(model.config_of(model.load(
+                self.baseline or self.model)))
         identity = job.identity() | {"recipe": json.loads(recipe.to_json())}
         with run_dir.claim(self.out_dir, identity) as out:
-            return _Road(job, recipe, dataset, identity, out, tpu, table_notes).go(
-                context)
+            return _Road(job, recipe, dataset, identity, out, tpu, table_notes,
+                         teacher).go(context)
 
     def identity(self) -> dict[str, Any]:
         """What the run is made of, but for its recipe.
@@ -125,7 +139,11 @@ class Job(RunOptions, FineTuning):
             "run": "compress", "baseline": of_checkpoint(self.baseline),
             **{name: value for record in (self.targets, self.tables)
                for name, value in _fields(record).items()}}
-        if self.baseline is not None:
+        if self.tables.latency_tables_as_is:  # else they are timed when they are needed
+            found |= {f"latency_table_{number}": identities.of_file(path)
+                      for number, path in enumerate(self.tables.latency_tables)}
+        if self.baseline is not None and tokenizers.is_in(
+                model.directory(self.baseline)):
             del found["model"]  # which nothing is taken from
         return found
 
@@ -206,6 +224,7 @@ class _Road:
     out: Path
     tpu: Any
     table_notes: list[str]
+    teacher: keras.Model | None
 
     def go(self, context: compress.Context) -> Result | None:
         """Goes from stage to stage."""
@@ -213,8 +232,9 @@ class _Road:
         baseline = self._baseline()
         before = model.load(baseline)
         job.check_length(before)
+        check_vocabulary(before, dataset.tokenizer)
         context = job.with_teacher(context, dataset, recipe.distillation,
-                                   out / run_dir.STATE, before)
+                                   out / run_dir.STATE, self.teacher or before)
         notes = stages.compress_model(job, recipe, dataset, context, before, out,
                                       self.identity, self.table_notes)
         if run_dir.is_helper():

@@ -6,6 +6,7 @@ The command line makes its flags of the same fields (`cli.flags`).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,6 +51,9 @@ class Options:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not field.metadata or value is None:
+                continue
+            if isinstance(value, float) and not math.isfinite(value):
+                rules[field.name] = (False, "a finite number")
                 continue
             least, most = field.metadata["at_least"], field.metadata["at_most"]
             known = choices_of(field)

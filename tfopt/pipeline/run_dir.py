@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import shutil
 import tempfile
 import time
@@ -20,7 +21,7 @@ from typing import Any
 
 from absl import logging
 
-from tfopt.files import write_whole
+from tfopt.files import remove_partial, write_whole
 from tfopt.pipeline import identity as identities
 from tfopt.types import PathLike
 
@@ -79,7 +80,7 @@ def claim(out_dir: PathLike, identity: Mapping[str, Any]) -> Iterator[Path]:
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
         _check_same(path, identity)
-        _remove_partial(path)
+        remove_partial(path)
         write_whole(path / RUN_FILE, json.dumps(identity, indent=1) + "\n")
         try:
             yield path
@@ -112,17 +113,22 @@ def finish(path: Path) -> None:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Holds the directory's lock, which the system releases when a process dies."""
-    with open(path / _LOCK, "a") as file:
+    with open(path / _LOCK, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            file.seek(0)
             raise ValueError("One run at a time may use an --out_dir; another is at "
-                             f"work there. Received: {path}") from error
+                             f"work there. Received: {path}, in use by "
+                             f"{file.read().strip() or 'another process'}") from error
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
             logging.warning("%s cannot be locked (%s): start no second run there",
                             path, error.strerror)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
         yield
 
 
@@ -140,14 +146,6 @@ def _check_same(path: Path, identity: Mapping[str, Any]) -> None:
         raise ValueError(
             f"--out_dir holds another run: {said}; choose a new directory, or give "
             f"what {file.name} in it lists again. Received: {path}")
-
-
-def _remove_partial(path: Path) -> None:
-    """Removes what a process that was killed has written in part."""
-    for place in path.rglob(".partial-*"):
-        shutil.rmtree(place, ignore_errors=True)
-    for place in path.rglob(".*.partial"):
-        place.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

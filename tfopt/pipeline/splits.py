@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from absl import logging
-
 from tfopt import data as readers
 from tfopt import tasks
 from tfopt.data.tokenizer import Tokenizer
@@ -31,9 +29,7 @@ class Split:
 
 def encode(corpus: readers.Corpus, tokenizer: Tokenizer, task: tasks.Task,
            max_length: int) -> Split:
-    """Encodes a corpus, and says how many texts were cut."""
-    encoded = tokenizer.encode(corpus.texts, corpus.pairs, max_length=max_length)
-    if encoded.truncated:
-        logging.warning("%s: %d of %d texts are cut to %d tokens", corpus.path,
-                        encoded.truncated, len(corpus), max_length)
-    return Split(encoded=encoded, targets=task.targets(corpus))
+    """Encodes a corpus."""
+    return Split(encoded=tokenizer.encode(corpus.texts, corpus.pairs,
+                                          max_length=max_length),
+                 targets=task.targets(corpus))

@@ -201,7 +201,9 @@ def unpruned(tuning: FineTuning, recipe: compress.Recipe, dataset: Dataset,
     if counts[0] == counts[1]:
         return {}
     scheme = recipe.exports[-1]
-    file = out / "exports" / f"unpruned_{scheme}.tflite"
+    # By itself, for its words may be more than those of the tokenizer above.
+    file = out / "exports" / "unpruned" / f"{scheme}.tflite"
+    dataset.save_text_side(file.parent)
     write_whole(file, tflite.convert(
         before, scheme, length=tuning.exports.export_length,
         calibration=dataset.calibration, method=tuning.exports.ranges))

@@ -19,7 +19,7 @@ import numpy as np
 from tfopt import tasks
 from tfopt.data import corpus
 from tfopt.data.tokenizer import Encoded, Tokenizer, from_directory
-from tfopt.export.interpreter import Interpreter
+from tfopt.export.interpreter import CutOnce, Interpreter
 from tfopt.files import write_whole
 from tfopt.serve import manifest
 from tfopt.tasks import Task
@@ -50,7 +50,7 @@ class Bundle:
                 f"task, {task.name()}. Received: {interpreter.outputs} outputs")
         self.task, self.tokenizer, self.fields = task, tokenizer, dict(fields)
         self.max_length = min(max_length, interpreter.fixed_length or max_length)
-        self._interpreter = interpreter
+        self._interpreter, self._cut = interpreter, CutOnce()
 
     @classmethod
     def open(cls, directory: PathLike, num_threads: int | None = None,
@@ -153,7 +153,9 @@ class Bundle:
                 else np.zeros([0, self.task.outputs], np.float32))
 
     def _encode(self, texts, pairs) -> Encoded:
-        return self.tokenizer.encode(texts, pairs, max_length=self.max_length)
+        encoded = self.tokenizer.encode(texts, pairs, max_length=self.max_length)
+        self._cut.say(encoded.truncated, self.max_length)
+        return encoded
 
     def _outputs(self, encoded: Encoded) -> np.ndarray:
         return self._interpreter.logits(encoded.ids, encoded.first_lengths)

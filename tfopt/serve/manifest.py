@@ -19,6 +19,7 @@ from typing import Any
 from tfopt.data import corpus, tokenizer
 from tfopt.files import write_whole
 from tfopt.tasks.classification import Classification
+from tfopt.types import shown
 
 FORMAT = 2
 MANIFEST_FILE = "bundle.json"
@@ -81,7 +82,7 @@ def read(directory: Path) -> dict[str, Any]:
         value = found.get(name)
         if not isinstance(value, kind) or kind is int and not _is_number(value):
             raise ValueError(f"A bundle's `{name}` must be of type {kind.__name__}. "
-                             f"Received: {path} with {name}={value!r}")
+                             f"Received: {path} with {name}={shown(value)}")
     for name in {MODEL_FILE: None, **found["files"]}:
         _check_file(directory / name, found["files"].get(name))
     return found

@@ -5,7 +5,9 @@ Cross-entropy of the softmax of C outputs; accuracy, and F1 averaged over classe
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ import numpy as np
 
 from tfopt.report import Metric
 from tfopt.tasks.base import Task, check_same_number
+from tfopt.types import few, is_one_line, shown
 
 if TYPE_CHECKING:
     from tfopt.train.objective import Objective
@@ -32,6 +35,20 @@ class Classification(Task):
     metrics = (Metric("accuracy", "fraction", "higher"),
                Metric("macro_f1", "fraction", "higher"))
 
+    def __post_init__(self):
+        """Checks that a label list can hold the labels, before they are trained on.
+
+        Raises:
+            ValueError: one is empty, of several lines, or named twice.
+        """
+        wrong = [label for label in self.labels if not is_one_line(label)]
+        wrong += [label for label, count in collections.Counter(self.labels).items()
+                  if count > 1]
+        if wrong:
+            raise ValueError("A classification's labels must be words of one line, "
+                             f"each once. Received: {shown(wrong[0])} among "
+                             f"{len(self.labels)} labels")
+
     @classmethod
     def from_corpus(cls, corpus: Any, known_labels: Sequence[str] | None = None
                     ) -> Classification:
@@ -40,8 +57,22 @@ class Classification(Task):
         Args:
             corpus: a `data.Corpus`.
             known_labels: of the checkpoint, in the order of its classes; or None.
+
+        Raises:
+            ValueError: there are not two labels, or they are numbers with fractions,
+                which are no classes.
         """
         found = corpus.label_list()
+        if len(found) < 2:
+            raise ValueError(
+                f"{corpus.path}: a classification needs examples of two labels or more."
+                f" Received: {len(corpus)} examples of {shown(found[0])}")
+        if any(_fraction(label) for label in found) and all(
+                _fraction(label) is not None for label in found):
+            raise ValueError(
+                f"{corpus.path}: labels that are numbers with fractions are learned by "
+                "the task regression; as names of classes they need a letter, as in "
+                f"v3.8. Received: {few(found)}")
         if known_labels and set(found) <= set(known_labels):
             found = known_labels
         return cls(labels=tuple(found))
@@ -153,3 +184,12 @@ class Classification(Task):
             label, score = next(iter(scores.items()))
             answers.append({"label": label, "score": score, "scores": scores})
         return answers
+
+
+def _fraction(label: str) -> float | None:
+    """What a number has behind its point; None for a word."""
+    try:
+        value = float(label)
+    except ValueError:
+        return None
+    return value % 1 if math.isfinite(value) else None

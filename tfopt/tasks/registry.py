@@ -17,7 +17,7 @@ from typing import Any
 
 from tfopt.files import write_whole
 from tfopt.tasks.base import Task
-from tfopt.types import PathLike
+from tfopt.types import PathLike, shown
 
 FILE = "task.json"
 _NO_TASKS = ("base", "registry")
@@ -55,7 +55,7 @@ def named(name: str) -> type[Task]:
     """
     if name not in all_tasks():
         raise ValueError(f"A task must be one of {sorted(all_tasks())}. "
-                         f"Received: task={name!r}")
+                         f"Received: task={shown(name)}")
     return all_tasks()[name]
 
 
@@ -73,7 +73,7 @@ def from_fields(fields: Mapping[str, Any]) -> Task:
     if set(values) - known or not isinstance(labels, list | tuple) or not all(
             isinstance(label, str) for label in labels):
         raise ValueError(f"The task {name!r} has the fields {sorted(known)}, its "
-                         f"labels a list of words. Received: {dict(fields)}")
+                         f"labels a list of words. Received: {shown(dict(fields))}")
     return kind(**{key: tuple(value) if isinstance(value, list) else value
                    for key, value in values.items()})
 
@@ -100,7 +100,10 @@ def read(directory: PathLike, labels: Sequence[str] | None = None) -> Task | Non
     """
     file = Path(directory) / FILE
     if not file.exists():
-        return named("classification")(labels=tuple(labels)) if labels else None
+        try:
+            return named("classification")(labels=tuple(labels)) if labels else None
+        except ValueError as error:
+            raise ValueError(f"{error}, of {directory}") from error
     try:
         return from_fields(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, AttributeError, TypeError) as error:

@@ -14,6 +14,7 @@ import numpy as np
 
 from tfopt.report import Metric
 from tfopt.tasks.base import Task, check_same_number
+from tfopt.types import shown
 
 if TYPE_CHECKING:
     from tfopt.train.objective import Objective
@@ -54,7 +55,7 @@ class Regression(Task):
                 found.append(math.nan)
             if not math.isfinite(found[-1]):
                 raise ValueError(f"{corpus.path}:{line}: a label must be a finite "
-                                 f"number. Received: {label!r}")
+                                 f"number. Received: {shown(label)}")
         return found
 
     def objective(self) -> Objective:

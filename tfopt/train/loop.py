@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -81,8 +82,10 @@ class Settings:
         """
         rules = {
             "epochs": (self.epochs >= 1, "at least 1"),
-            "learning_rate": (self.learning_rate > 0, "above 0"),
-            "weight_decay": (self.weight_decay >= 0, "at least 0"),
+            "learning_rate": (0 < self.learning_rate < math.inf,
+                              "a finite number above 0"),
+            "weight_decay": (0 <= self.weight_decay < math.inf,
+                             "a finite number from 0"),
             "warmup": (0 <= self.warmup < 1, "a fraction in [0, 1)"),
             "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0"),
             "patience": (self.patience is None or self.patience >= 1, "at least 1"),

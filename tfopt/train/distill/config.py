@@ -11,6 +11,7 @@ equations).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -65,8 +66,9 @@ class Distillation:
         weights = {name: getattr(self, name) for name in (
             "soft_weight", "hidden_weight", "relations_weight", "hard_weight")}
         check_fields(self, {
-            "temperature": (self.temperature > 0, "above 0"),
-            **{name: (value >= 0, "at least 0") for name, value in weights.items()},
+            "temperature": (0 < self.temperature < math.inf, "a finite number above 0"),
+            **{name: (0 <= value < math.inf, "a finite number from 0")
+               for name, value in weights.items()},
             "layers": (self.layers in LAYERS, f"one of {LAYERS}"),
             "relations": (self.relations and all(
                 len(pair) == 2 and set(pair) <= set(RELATIONS)

@@ -1,0 +1,127 @@
+"""Whether what a run was given goes together, found before any long work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfopt import data as readers
+from tfopt import model, tasks
+from tfopt.backend import keras
+from tfopt.data.tokenizer import Tokenizer
+from tfopt.export import calibrate, tflite
+from tfopt.pipeline import text_side
+from tfopt.pipeline.options import Exports
+from tfopt.types import PathLike, shown
+
+
+def check_trained_for(task: tasks.Task, path: PathLike, what: str) -> None:
+    """Checks that the model of a directory was trained for this very task.
+
+    Where nothing says what it was trained for, a task without labels takes its word.
+
+    Args:
+        task: the task.
+        path: the directory.
+        what: named it, such as "--teacher_dir".
+
+    Raises:
+        ValueError: its task or its labels are others.
+    """
+    own = tasks.read(model.directory(path), model.published_labels(path))
+    if own != task and (own is not None or task.labels):
+        labels = f" of the labels {shown(list(task.labels))}" if task.labels else ""
+        has = ("no labels" if own is None else
+               f"the task {own.name()!r} of the labels {shown(list(own.labels))}")
+        raise ValueError(f"{what} must be trained for the task {task.name()!r}"
+                         f"{labels}, in the train file's order. Received: {path} with "
+                         f"{has}")
+
+
+def check_teacher(path: PathLike | None, task: tasks.Task, tokenizer: Tokenizer,
+                  texts: Sequence[str], max_length: int) -> None:
+    """Checks that a teacher was trained for this very task, and reads texts alike.
+
+    Args:
+        path: its directory; None for no teacher.
+        task: what its student learns.
+        tokenizer: of the student.
+        texts: by which it is tried whether the teacher's own reads alike.
+        max_length: tokens to which they are cut.
+
+    Raises:
+        ValueError: its labels or its vocabulary are others, or its tokenizer reads a
+            text otherwise.
+    """
+    if path is None:
+        return
+    check_trained_for(task, path, "--teacher_dir")
+    own = readers.tokenizer_from(model.directory(path))
+    if not text_side.same_ids(own, tokenizer):
+        raise ValueError("--teacher_dir must have the vocabulary of the model, whose "
+                         f"token ids it reads: {tokenizer.vocab_size} entries. "
+                         f"Received: {path} with other {own.vocab_size}")
+    ids, others = (reader.encode(texts, max_length=max_length).ids
+                   for reader in (tokenizer, own))
+    for text, one, other in zip(texts, ids, others, strict=True):
+        if one != other:
+            raise ValueError(
+                "--teacher_dir must read texts as the model does, whose token ids it "
+                "gets; in case, accents or Chinese characters its tokenizer is set "
+                f"otherwise. Received: {path}, which reads {shown(text, 60)} otherwise")
+
+
+def check_length(keras_model: keras.Model, max_length: int, multiple: int,
+                 export_length: int | None = None, whose: str = "model") -> None:
+    """Checks that a model has a position for every token.
+
+    Args:
+        keras_model: an encoder of tfopt's.
+        max_length: tokens to which texts are cut.
+        multiple: of tokens, to which batches are padded.
+        export_length: tokens of the exported input; None where it is open.
+        whose: in the message: "model" or "teacher".
+
+    Raises:
+        ValueError: the length, padded, or the exported one is above its positions.
+    """
+    positions = model.config_of(keras_model).max_positions
+    if export_length is not None and export_length > positions:
+        raise ValueError(f"--export_length must not be above the {whose}'s {positions} "
+                         f"positions. Received: --export_length={export_length}")
+    if -(-max_length // multiple) * multiple > positions:
+        raise ValueError(
+            "--max_length, rounded up to --pad_multiple, must not be above the "
+            f"{whose}'s {positions} positions. Received: --max_length={max_length}, "
+            f"--pad_multiple={multiple}")
+
+
+def check_vocabulary(keras_model: keras.Model, tokenizer: Tokenizer) -> None:
+    """Checks that a model has a row for every id of a tokenizer.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    rows = model.config_of(keras_model).vocab_size
+    if tokenizer.vocab_size > rows:
+        raise ValueError(
+            f"A tokenizer must not have more entries than the model's embedding, {rows}"
+            f". Received: {tokenizer.vocab_size} entries")
+
+
+def check_calibrated(schemes: Sequence[str], texts: int, exports: Exports) -> None:
+    """Checks that there are texts for every export with static ranges.
+
+    Args:
+        schemes: of the exports.
+        texts: that there are to calibrate by.
+        exports: says how many were asked for.
+
+    Raises:
+        ValueError: there are too few.
+    """
+    static = [scheme for scheme in schemes if tflite.needs_calibration(scheme)]
+    if static and texts < calibrate.FEWEST:
+        raise ValueError(
+            f"An export with static ranges, {static[0]}, needs at least "
+            f"{calibrate.FEWEST} texts to calibrate by. Received: --calibration_texts="
+            f"{exports.calibration_texts}, of which the train file has {texts}")
