@@ -236,7 +236,7 @@ def heads_alone(config) -> LatencyTable:
         interaction=((0, ((0.0, 0.0),)),))
 
 
-def test_a_target_of_speed_is_timed_before_it_is_cut(resumed, files, tmp_path,
+def test_a_target_of_speed_is_timed_before_it_is_cut(finetuned, files, tmp_path,
                                                      monkeypatch):
     seen = []
     monkeypatch.setattr(job.StructureTimer, "__call__", lambda self, *configs: (
@@ -248,7 +248,7 @@ def test_a_target_of_speed_is_timed_before_it_is_cut(resumed, files, tmp_path,
     monkeypatch.setattr(costs.table_file, "load", lambda config, **fields: (
         fields["note"]("The table's own spread.") or heads_alone(config)))
     flags = [*files.flags, f"--recipe={recipe}", "--smoke", f"--out_dir={out}",
-             "--num_threads=1", f"--baseline_dir={resumed.out / 'baseline'}"]
+             "--num_threads=1", f"--baseline_dir={finetuned.out}"]
     run("compress", *flags, status=None)
     (whole, small), = seen
     assert whole.num_layers == 3 and sum(small.num_heads) < sum(whole.num_heads)
