@@ -23,7 +23,7 @@ from absl import logging
 
 from tfopt import model
 from tfopt.export import tflite
-from tfopt.files import write_whole
+from tfopt.files import read_json, write_whole
 from tfopt.machine import cpu
 from tfopt.measure import latency
 from tfopt.model import EncoderConfig, Head
@@ -213,7 +213,7 @@ class _Record:
         if self._path is None or not self._path.is_file():
             return []
         try:
-            fields = json.loads(self._path.read_text(encoding="utf-8"))
+            fields = read_json(self._path, finite=False)
             same = fields["of"] == self._of
             rounds = fields["rounds"] if same else []
         except (ValueError, TypeError, KeyError):  # somebody else's file
