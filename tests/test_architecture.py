@@ -33,7 +33,7 @@ ALLOWED = {
     "inputs": {"types"},
     "switches": {"backend"},
     "xla": {"backend", "switches"},
-    "report": {"types", "machine", "markdown"},
+    "report": {"types", "files", "machine", "markdown"},
     "markdown": set(),
     "drawing": set(),
     "data": GROUND,

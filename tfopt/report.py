@@ -22,6 +22,7 @@ from pathlib import Path
 from absl import logging
 
 from tfopt import markdown
+from tfopt.files import parse_json
 from tfopt.machine import cpu
 
 BASELINE = "keras_float32"
@@ -170,7 +171,7 @@ def to_json(environment: Mapping, rows: Iterable[Row],
 
 def from_json(text: str) -> tuple[dict, list[Row]]:
     """Reads what `to_json` wrote."""
-    fields = json.loads(text)
+    fields = parse_json(text, "a report", finite=False)
     return fields["environment"], [Row(**row) for row in fields["rows"]]
 
 

@@ -21,7 +21,7 @@ from tfopt.cli.flags import (
     fine_tuning,
     read,
 )
-from tfopt.files import write_whole
+from tfopt.files import read_json, write_whole
 from tfopt.pipeline.options import Devices
 from tfopt.report import command
 
@@ -53,6 +53,6 @@ def write_figures(path: str, figures: dict) -> None:
 def reported_figures(path: str) -> dict | None:
     """The figures that a killed run of this very command has written; else None."""
     file = Path(path)
-    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    found = read_json(file, finite=False) if file.exists() else {}
     same = found.get("environment", {}).get("command") == command()
     return found["figures"] if same else None

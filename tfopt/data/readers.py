@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tfopt.types import few, is_unicode, shown
+from tfopt.files import parse_json
+from tfopt.types import few, shown
 
 EMPTY = "A data file must hold at least one example."
 _SHOWN = 80  # letters of a line
@@ -92,7 +92,8 @@ def _jsonl(path: Path, text: str, wanted: Sequence[str],
     for line, source in enumerate(text.split("\n"), start=1):
         if not source.strip():
             continue
-        row = _json_object(f"{path}:{line}", source, wanted)
+        row = parse_json(source, repr(source[:_SHOWN]),
+                         f"{path}:{line}: a line must be a JSON object", finite=False)
         for name in wanted:
             value = row.get(name)
             fits = isinstance(value, str | int) and not isinstance(value, bool)
@@ -100,35 +101,7 @@ def _jsonl(path: Path, text: str, wanted: Sequence[str],
                 raise ValueError(
                     f"{path}:{line}: the key {name!r} must hold a text or a whole "
                     f"number. Received: {shown(value)} among {few(row)}")
-            if isinstance(value, str) and not is_unicode(value):
-                raise ValueError(
-                    f"{path}:{line}: a text must be valid Unicode; half of a surrogate "
-                    f"pair is none. Received: {name}={shown(value)}")
         yield line, {name: str(row[name]) for name in wanted}
-
-
-def _json_object(place: str, source: str, wanted: Sequence[str]) -> dict:
-    """The object of one line, each of its wanted keys there once."""
-    last: list[tuple] = []
-
-    def keep(pairs):  # called for the outermost object last
-        last[:] = pairs
-        return dict(pairs)
-
-    try:
-        row = json.loads(source, object_pairs_hook=keep)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place}: a line must be a JSON object: {error}. "
-                         f"Received: {source[:_SHOWN]!r}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{place}: a line must be a JSON object. Received: "
-                         f"{source[:_SHOWN]!r}")
-    keys = [key for key, _ in last]
-    for name in wanted:
-        if keys.count(name) > 1:
-            raise ValueError(f"{place}: the object has the key {name!r} twice. "
-                             f"Received: {source[:_SHOWN]!r}")
-    return row
 
 
 def _line(text: str, number: int) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tfopt.files import parse_json
 from tfopt.model import EncoderConfig
 
 # A product's rows are computed by tiles of 16: one token more begins the next.
@@ -161,8 +162,9 @@ class LatencyTable:
         Raises:
             ValueError: the text is no table.
         """
+        fields = parse_json(text, repr(text[:60]),
+                            "A latency table must be what `to_json` wrote")
         try:
-            fields = json.loads(text)
             for name in ("attention", "ffn"):
                 fields[name] = {place: Curve(
                     sizes=tuple(fields[name][place]["sizes"]),

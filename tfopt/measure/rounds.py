@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import logging
 
-from tfopt.files import write_whole
+from tfopt.files import read_json, write_whole
 from tfopt.types import PathLike
 
 
@@ -29,7 +29,7 @@ class Rounds:
         if self._path is None or not self._path.is_file():
             return []
         try:
-            fields = json.loads(self._path.read_text(encoding="utf-8"))
+            fields = read_json(self._path, finite=False)
             same = fields["of"] == self._of
             rounds = fields["rounds"] if same else []
         except (ValueError, TypeError, KeyError):  # somebody else's file

@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import logging
 
-from tfopt.files import remove_partial, write_whole
+from tfopt.files import read_json, remove_partial, write_whole
 from tfopt.pipeline import identity as identities
 from tfopt.types import PathLike
 
@@ -136,12 +136,8 @@ def _check_same(path: Path, identity: Mapping[str, Any]) -> None:
     file = path / RUN_FILE
     if not file.exists():
         return
-    try:
-        there = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"A run's file must be JSON. Received: {file}: {error}"
-                         ) from error
-    said = identities.difference(there, identity)
+    said = identities.difference(
+        read_json(file, "A run's file must be a JSON object"), identity)
     if said:
         raise ValueError(
             f"--out_dir holds another run: {said}; choose a new directory, or give "
@@ -158,7 +154,7 @@ def _beside(path: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
     said = "not claimed by the first"
     if file.exists():
         differs = identities.difference(
-            json.loads(file.read_text(encoding="utf-8")), identity)
+            read_json(file, "A run's file must be a JSON object"), identity)
         said = differs and f"of another command: {differs}"
     if said:
         raise ValueError(

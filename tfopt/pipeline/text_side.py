@@ -10,7 +10,7 @@ from pathlib import Path
 from tfopt import data, tasks
 from tfopt.data import tokenizer as tokenizers
 from tfopt.data.tokenizer import Tokenizer
-from tfopt.files import write_whole
+from tfopt.files import read_json, write_whole
 from tfopt.types import PathLike
 
 FILE = "text.json"
@@ -71,7 +71,7 @@ def read(directory: PathLike, labels: Sequence[str] | None = None) -> TextSide:
     directory = Path(directory)
     file = directory / FILE
     try:
-        max_length = (int(json.loads(file.read_text(encoding="utf-8"))["max_length"])
+        max_length = (int(read_json(file)["max_length"])
                       if file.is_file() else None)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError("The length of texts must be in a JSON object, as "

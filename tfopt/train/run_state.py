@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tfopt.backend import keras, tf
+from tfopt.files import parse_json
 from tfopt.train.callbacks import steps_done
 from tfopt.train.distribute import workers
 from tfopt.types import PathLike
@@ -84,7 +85,7 @@ class RunState:
         except (AssertionError, ValueError) as error:  # another structure, or shape
             raise ValueError("The saved state must be of the same model. Received: "
                              f"{latest}") from error
-        note = json.loads(self._note.numpy())
+        note = parse_json(self._note.numpy(), str(latest), finite=False)
         # The first edition noted -inf where no epoch had counted.
         self.best_value = note["best_value"] if note["best_epoch"] >= 0 else None
         self.best_epoch = note["best_epoch"]

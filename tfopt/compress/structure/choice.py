@@ -16,6 +16,7 @@ from tfopt.compress.structure import closed_loop
 from tfopt.compress.structure.closed_loop import Trial
 from tfopt.compress.structure.importance import Importance
 from tfopt.compress.structure.slicing import Kept
+from tfopt.files import parse_json
 from tfopt.model import EncoderConfig, config_of
 from tfopt.model.anatomy import Anatomy
 from tfopt.model.heads import head_of, num_parameters
@@ -53,7 +54,7 @@ class Choice:
     @classmethod
     def from_json(cls, text: str) -> Choice:
         """Reads what `to_json` wrote."""
-        fields = json.loads(text)
+        fields = parse_json(text, "the record of a cut", finite=False)
         kept = {name: tuple(map(tuple, units))
                 for name, units in fields["kept"].items()}
         trials = [Trial(**trial | {name: tuple(trial[name]) for name in (
