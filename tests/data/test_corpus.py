@@ -178,9 +178,11 @@ JSON_ROW = json.dumps({"text": "a", "label": "x"})
     ("a.jsonl", '{"text": "a", "label": "x", "text": "b"}\n', ":1",
      repr('{"text": "a", "label": "x", "text": "b"}') + ": 'text' twice"),
     ("a.jsonl", JSON_ROW + '\n{"text": "half \\ud83d", "label": "x"}\n', ":2",
-     r"half of a character, '\ud83d'"),
+     repr('{"text": "half \\ud83d", "label": "x"}')
+     + r": half of a character, '\ud83d'"),
     ("a.jsonl", '{"text": "a", "label": "\\udc00"}\n', ":1",
-     r"half of a character, '\udc00'"),
+     repr('{"text": "a", "label": "\\udc00"}')
+     + r": half of a character, '\udc00'"),
     ("a.jsonl", '{"text": "a", "label": "\\ufeffx"}\n', ":1", r"label='\ufeffx'"),
     ("a.jsonl", "[" * 100_000, ":1",
      f"'{'[' * 80}': nested too deeply"),
