@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 
 import pytest
 from scripts import command, process, run
@@ -70,6 +71,15 @@ def test_predict_ends_quietly_when_nobody_reads_on(resumed, tmp_path):
         said = process.stderr.read()
     assert process.returncode == 1
     assert "predict.py" not in said and "BrokenPipe" not in said
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["compress", "--help"]])
+def test_help_ends_quietly_when_nobody_reads_on(arguments):
+    with subprocess.Popen(
+            [sys.executable, "-m", "tfopt.cli", *arguments], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
 
 
 def test_predict_gives_the_probabilities_of_the_model(predict, resumed):

@@ -5,9 +5,11 @@ Help on all of them imports neither TensorFlow nor LiteRT.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
@@ -40,7 +42,8 @@ def main() -> None:
     """Runs the command that the arguments name, and ends the process."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("help", "-h", "--help", "-help"):
-        print(help_text())
+        with _while_read():
+            print(help_text())
         sys.exit(0)
     name = arguments[0]
     if name in ("version", "--version"):
@@ -73,4 +76,18 @@ def run(name: str) -> None:
     # absl shows it as what the flags of --help are of.
     sys.modules["__main__"].__doc__ = command.__doc__
     command.define_flags()
-    ending.run(command.main)
+    with _while_read():  # --help ends before a command's own guard begins
+        ending.run(command.main)
+
+
+@contextlib.contextmanager
+def _while_read() -> Iterator[None]:
+    """Ends the process quietly where whoever read the output, `head` say, is gone."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
