@@ -7,16 +7,19 @@ whose sizes bound what the model may allocate.
 from __future__ import annotations
 
 import contextlib
+import io
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tfopt.backend import keras, tf
 from tfopt.files import MOST_JSON_BYTES, parse_json
 from tfopt.model import saved_config
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_HEADER = struct.Struct("<4s5H3I2H")  # of a member: its last are sizes of what follows
 # Beyond the weights that a file has: random states, counters.
 _ROOM_BYTES = 1 << 20
 
@@ -44,8 +47,8 @@ def load(file: Path, custom_objects: Mapping[str, Any] | None = None) -> keras.M
                                  "TF_USE_LEGACY_KERAS=1 is set before TensorFlow is "
                                  f"imported; it is of Keras {version[:20]}")
             saved_config.check(_json(parts, _CONFIG), custom_objects)
-            with parts.open(_WEIGHTS) as weights:
-                size = _weight_bytes(weights)
+            with open(file, "rb") as whole:
+                size = _weight_bytes(_Member(whole, parts.getinfo(_WEIGHTS)))
         with _allocating_at_most(size + _ROOM_BYTES):
             return keras.models.load_model(file, custom_objects=custom_objects,
                                            compile=False)
@@ -71,16 +74,53 @@ def _json(parts: zipfile.ZipFile, name: str) -> dict[str, Any]:
         return parse_json(file.read(MOST_JSON_BYTES + 1), name)
 
 
-def _weight_bytes(file) -> int:
+class _Member(io.RawIOBase):
+    """A member that is stored as it is, as a file; `zipfile` reads all before a place.
+
+    Args:
+        whole: the zip, open.
+        about: what it says of the member.
+
+    Attributes:
+        size: bytes.
+    """
+
+    def __init__(self, whole: BinaryIO, about: zipfile.ZipInfo):
+        whole.seek(about.header_offset)
+        head = whole.read(_HEADER.size)
+        *_, name, extra = _HEADER.unpack(head)
+        self._whole, self.size = whole, about.file_size
+        self._start = about.header_offset + len(head) + name + extra
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size}
+        self._place = base[whence] + offset
+        return self._place
+
+    def readinto(self, buffer) -> int:
+        count = max(0, min(len(buffer), self.size - self._place))
+        self._whole.seek(self._start + self._place)
+        found = self._whole.read(count)
+        buffer[:len(found)] = found
+        self._place += len(found)
+        return len(found)
+
+
+def _weight_bytes(file: _Member) -> int:
     """Bytes of all weights, which must be stored in the file as they are.
 
     HDF5 can also point to other files, and unpack a little to any size.
     """
     import h5py
 
-    size = file.seek(0, 2)
-    file.seek(0)
-    total, seen = 0, set()
+    size, total, seen = file.size, 0, set()
     with h5py.File(file, "r") as opened:
         waiting = [opened]
         while waiting:
