@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tfopt.files import write_whole
+from tfopt.files import to_json, write_whole
 
 
 @pytest.mark.parametrize("contents, written", [
@@ -63,3 +63,18 @@ def test_a_failure_leaves_what_was_there(
         write_whole(path, contents)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == (
         {"a.txt": old} if old else {})
+
+
+@pytest.mark.parametrize("value, told", [
+    ({"a": [1.0, float("nan")]}, "a[1]=nan"),
+    ([{"b": {"c": float("inf")}}, float("-inf")], "[0].b.c=inf, [1]=-inf"),
+    (float("nan"), "a number=nan")])
+def test_json_has_no_nan(value, told):
+    with pytest.raises(ValueError, match="no NaN and no infinity") as caught:
+        to_json(value)
+    assert str(caught.value).endswith(f"Received: {told}")
+
+
+def test_json_is_pythons_own():
+    assert to_json({"a": [1, 2.5, None], "b": "\u00e9"}, ensure_ascii=False) == (
+        '{"a": [1, 2.5, null], "b": "\u00e9"}')

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from absl import logging
 
+from tfopt import files
 from tfopt.machine import cpu
 
 BASELINE = "keras_float32"
@@ -154,8 +155,8 @@ def command() -> str:
 
 def to_json(environment: Mapping, rows: Iterable[Row]) -> str:
     """The report as JSON: {"environment": {...}, "rows": [...]}."""
-    return json.dumps({"environment": dict(environment),
-                       "rows": [dataclasses.asdict(row) for row in rows]}, indent=1
+    return files.to_json({"environment": dict(environment),
+                          "rows": [dataclasses.asdict(row) for row in rows]}, indent=1
                       ) + "\n"
 
 

@@ -11,7 +11,6 @@ Cost: milliseconds a text; a `.tflite` needs no TensorFlow.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from tfopt.cli import artifacts
 from tfopt.cli import flags as shared
 from tfopt.data.corpus import READERS
 from tfopt.data.tokenizer import Tokenizer
+from tfopt.files import to_json
 from tfopt.measure import runners
 from tfopt.pipeline.options import DEFAULT_LENGTH, Data
 from tfopt.serve import manifest
@@ -159,7 +159,7 @@ def main() -> None:
         if "scores" in answer:
             answer["scores"] = dict(list(answer["scores"].items())[:FLAGS.top_k])
         asked = {"text": text} if pair is None else {"text": text, "pair": pair}
-        print(json.dumps(asked | answer, ensure_ascii=False), flush=True)
+        print(to_json(asked | answer, ensure_ascii=False), flush=True)
 
 
 def _rounded(value: Any) -> Any:

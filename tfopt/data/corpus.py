@@ -14,7 +14,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tfopt.types import PathLike
+from tfopt.types import PathLike, check_fields, check_lists
 
 LABELS_FILE = "labels.txt"
 _EMPTY = "A data file must hold at least one example."
@@ -58,6 +58,14 @@ class Corpus:
     pairs: list[str] | None
     labels: list[str]
     lines: list[int]
+
+    def __post_init__(self):
+        """Checks the fields.
+
+        Raises:
+            ValueError: one text stands where a list of texts must.
+        """
+        check_fields(self, {})
 
     def __len__(self) -> int:
         """N."""
@@ -112,6 +120,7 @@ class Corpus:
         Raises:
             ValueError: a label is not in the list; names file and line.
         """
+        check_lists(label_list=label_list)
         numbers = {label: i for i, label in enumerate(label_list)}
         for label, line in zip(self.labels, self.lines, strict=True):
             if label not in numbers:

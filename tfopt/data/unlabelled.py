@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tfopt.data.corpus import READERS, Columns, decode
 from tfopt.data.tokenizer_json import Encoded
-from tfopt.types import PathLike
+from tfopt.types import PathLike, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,14 @@ class Texts:
 
     texts: list[str]
     pairs: list[str] | None = None
+
+    def __post_init__(self):
+        """Checks the fields.
+
+        Raises:
+            ValueError: one text stands where a list of texts must.
+        """
+        check_fields(self, {})
 
     def __len__(self) -> int:
         """N."""

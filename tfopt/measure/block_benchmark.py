@@ -23,7 +23,7 @@ from absl import logging
 
 from tfopt import model
 from tfopt.export import tflite
-from tfopt.files import write_whole
+from tfopt.files import to_json, write_whole
 from tfopt.machine import cpu
 from tfopt.measure import latency
 from tfopt.model import EncoderConfig, Head
@@ -176,7 +176,7 @@ def measure(
     """
     of = [environment(config, num_threads, scheme, tokens, head), _SEQUENCES,
           [dataclasses.asdict(sizes) for sizes in plan.values()]]
-    done = _Record(record, hashlib.sha256(json.dumps(of).encode()).hexdigest())
+    done = _Record(record, hashlib.sha256(to_json(of).encode()).hexdigest())
     with tempfile.TemporaryDirectory() as directory:
         files = {}
         for i, (name, sizes) in enumerate(plan.items()):
@@ -225,7 +225,7 @@ class _Record:
 
     def save(self, rounds: Sequence[list]) -> None:
         if self._path is not None:
-            write_whole(self._path, json.dumps({"of": self._of, "rounds": rounds}))
+            write_whole(self._path, to_json({"of": self._of, "rounds": rounds}))
 
 
 def _in_turn(running: Sequence[latency.TimedArtifact], tokens: Sequence[int],

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tfopt.files import to_json
 from tfopt.model import EncoderConfig
 
 # A product's rows are computed by tiles of 16: one token more begins the next.
@@ -137,7 +138,7 @@ class LatencyTable:
 
     def to_json(self) -> str:
         """Returns the fields as a JSON object."""
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        return to_json(dataclasses.asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> LatencyTable:

@@ -54,6 +54,8 @@ class KerasRunner:
     def logits(self, ids: Sequence[Sequence[int]],
                first_lengths: Sequence[int]) -> np.ndarray:
         """Computes N examples in batches of like length: logits <float32>[N, C]."""
+        if not len(ids):
+            return np.zeros([0, self._model.output_shape[-1]], np.float32)
         order = np.argsort([len(i) for i in ids], kind="stable")
         results: list = [None] * len(ids)
         for part in np.array_split(order, max(1, len(order) // 32)):

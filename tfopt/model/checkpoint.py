@@ -17,8 +17,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from tfopt import checks
 from tfopt.backend import keras
-from tfopt.model import config, encoder, heads, tensor_files
+from tfopt.files import to_json
+from tfopt.model import config, encoder, heads, layer_names, tensor_files
 from tfopt.model.anatomy import Anatomy
 from tfopt.model.heads import Head
 from tfopt.types import PathLike
@@ -136,7 +138,7 @@ def save(model: keras.Model, path: PathLike) -> None:
 def _about(model: keras.Model) -> str:
     """What a model is, for a reader of its directory; nothing here reads it."""
     head = heads.head_of(model)
-    return json.dumps({
+    return to_json({
         **dataclasses.asdict(Anatomy.of(model).config),
         "classifier_dropout": head.dropout, "num_labels": head.outputs,
         "head_reads": head.reads, "head_pooler": head.pooler}, indent=2) + "\n"
@@ -179,11 +181,16 @@ def _load_own(path: Path, num_labels: int | None, head: Head | None, seed: int
     except Exception as error:  # zip, HDF5 and Keras each raise their own
         raise ValueError("The saved model cannot be read. Received: "
                          f"{path / KERAS_FILE}: {error}") from error
+    checks.check_finite(model, str(path / KERAS_FILE))
     if not Anatomy.known(model):
         return model
     own = heads.head_of(model)
     wanted = head or own.with_outputs(num_labels)
-    if wanted == own:
+    # Of a head of somebody's own there is nothing that this could make anew.
+    asked = head is not None or num_labels not in (None, model.output_shape[-1])
+    if asked:
+        layer_names.check_known(model)
+    if wanted == own or layer_names.unknown(model):
         return model
     fresh = encoder.build(Anatomy.of(model).config, wanted, seed)
     for layer in fresh.layers:

@@ -9,8 +9,9 @@ layers of different sizes.
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
+
+from tfopt.files import to_json
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 # Names other libraries, and Keras, give to the same functions.
@@ -136,7 +137,7 @@ class EncoderConfig:
 
     def to_json(self) -> str:
         """Returns the fields as a JSON object."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return to_json(dataclasses.asdict(self), indent=2) + "\n"
 
     def without_empty_layers(self) -> EncoderConfig:
         """The sizes of the layers that have a block; of the last one if none has."""

@@ -15,8 +15,9 @@ from typing import Protocol
 import numpy as np
 from absl import logging
 
+from tfopt import checks
 from tfopt.backend import keras, tf
-from tfopt.model import encoder, heads
+from tfopt.model import encoder, heads, left_over
 from tfopt.model.config import EncoderConfig
 from tfopt.model.families import registry
 from tfopt.model.families.base import Source
@@ -25,8 +26,9 @@ from tfopt.model.layer_names import CLASSIFIER
 
 # A file that is cut short raises IndexError.
 _TENSORFLOW_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
-# Of tensors that a classifier may be in, which a family must not pass over in silence.
-_LIKE_A_CLASSIFIER = re.compile(r"classif|out_proj|scor(e|er)\b|logits|qa_outputs")
+# What Google's training leaves beside the weights.
+_OF_TRAINING = re.compile(r"(^|/)(global_step|adam_[mv]|beta[12]_power|loss_scale)$")
+_SEVERAL_AT_ONCE = "multi_label_classification"
 
 
 class Tensors(Protocol):
@@ -70,11 +72,13 @@ def labels(file: Path) -> list[str] | None:
     """The words of `id2label` in a `config.json`; None where it names none.
 
     Raises:
-        ValueError: the file is no JSON object, or maps no numbers to words.
+        ValueError: the file is no JSON object, or maps not all numbers from 0 to words.
     """
     words = _read_json(file).get("id2label") or {}
     try:
         found = [words[key] for key in sorted(words, key=int)]
+        if sorted(map(int, words)) != list(range(len(words))):
+            raise ValueError("numbers must be 0, 1, 2 ...")
     except (ValueError, TypeError) as error:
         raise ValueError("`id2label` must map class numbers to words. Received: "
                          f"{file}: {words}") from error
@@ -96,29 +100,66 @@ def _load(about: Path, tensors: Tensors, num_labels: int | None, head: Head | No
         sources = family.weights(config, tensors.names)
     except ValueError as error:
         raise ValueError(f"{tensors.file}: {error}") from error
-    _warn_of_other_classifiers(tensors, sources)
-    trained = (tensors.shape(sources[CLASSIFIER].tensors[-1])[0]
-               if CLASSIFIER in sources else None)
+    asked = num_labels is not None or head is not None
+    left_over.check(tensors.file, family.left_over(
+        sources, tensors.names, config.num_layers), asked or CLASSIFIER in sources)
+    trained = _outputs(tensors, sources.get(CLASSIFIER))
+    if trained and not asked:
+        _check_trained(about, fields, trained)
+    elif not trained and not asked:
+        logging.warning("%s: no classifier; a fresh one is made", tensors.file)
     own = family.head(fields, trained)
     wanted = head or own.with_outputs(num_labels)
     model = encoder.build(config, wanted, seed)
-    _assign(model, {name: _read(tensors, source) for name, source in sources.items()
+    _assign(model, {name: _read(tensors, name, source)
+                    for name, source in sources.items()
                     if heads.keeps(name, own, wanted)}, tensors.file)
     return model
 
 
-def _read(tensors: Tensors, source: Source) -> list[np.ndarray]:
-    first, *others = map(tensors.read, source.tensors)
+def _read(tensors: Tensors, layer: str, source: Source) -> list[np.ndarray]:
+    first = _finite(tensors, source.tensors[0])
+    others = [np.zeros(len(first), np.float32)  # a Dense without bias computes the same
+              if layer == CLASSIFIER and name not in tensors.names
+              else _finite(tensors, name) for name in source.tensors[1:]]
     return [first.T if source.transposed else first, *others]
 
 
-def _warn_of_other_classifiers(tensors: Tensors, sources: Mapping[str, Source]) -> None:
-    known = {name for source in sources.values() for name in source.tensors}
-    others = sorted(name for name in tensors.names - known
-                    if _LIKE_A_CLASSIFIER.search(name))
-    if others:
-        logging.warning("%s: a head that is not read: %s", tensors.file,
-                        ", ".join(others))
+def _finite(tensors: Tensors, name: str) -> np.ndarray:
+    """A tensor.
+
+    Raises:
+        ValueError: it is missing, damaged, or holds NaN or infinity.
+    """
+    found = tensors.read(name)
+    if not np.all(np.isfinite(found)):
+        raise checks.not_finite(name, found, str(tensors.file))
+    return found
+
+
+def _outputs(tensors: Tensors, source: Source | None) -> int | None:
+    """Of the classifier that was trained; None for none."""
+    weight = source and source.tensors[0]
+    if not weight or weight not in tensors.names:
+        return None
+    shape = tensors.shape(weight)
+    return shape[0] if len(shape) == 2 else None
+
+
+def _check_trained(about: Path, fields: Mapping, outputs: int) -> None:
+    """Checks what a config says of the classifier that is loaded with it.
+
+    Raises:
+        ValueError: it has other classes, or is no classifier of one class.
+    """
+    if fields.get("problem_type") == _SEVERAL_AT_ONCE:
+        raise ValueError(
+            "A classifier must tell one class of a text; `num_labels` asks for a fresh "
+            f"one. Received: {about} with problem_type={_SEVERAL_AT_ONCE!r}")
+    words = labels(about)
+    if words is not None and len(words) != outputs:
+        raise ValueError(f"`id2label` must name the classifier's {outputs} classes. "
+                         f"Received: {about}: {words}")
 
 
 def _assign(model: keras.Model, values: Mapping[str, list], source: Path) -> None:
@@ -204,7 +245,8 @@ class _Google:
         except _TENSORFLOW_ERRORS as error:
             raise ValueError("The TensorFlow checkpoint cannot be read. Received: "
                              f"{prefix}: {error}") from error
-        self._own = {_as_hugging_face(name): name for name in self._shapes}
+        self._own = {_as_hugging_face(name): name for name in self._shapes
+                     if not _OF_TRAINING.search(name)}
         self.names = set(self._own)
 
     def shape(self, name: str) -> tuple[int, ...]:

@@ -178,6 +178,22 @@ def check_length(keras_model: Any, max_length: int, multiple: int) -> None:
             f"--pad_multiple={multiple}")
 
 
+def check_pairs(keras_model: Any, column: str | None) -> None:
+    """Checks that a model can tell the second texts of pairs from the first.
+
+    Args:
+        keras_model: an encoder of tfopt's; one without segments reads pairs, too.
+        column: of the second texts; None for none.
+
+    Raises:
+        ValueError: there is one, and one segment alone.
+    """
+    if column and model.config_of(keras_model).type_vocab_size == 1:
+        raise ValueError(
+            "Pairs of texts need a model of two segments, or of none. Received: "
+            f"--text_pair_column={column}, a model of type_vocab_size=1")
+
+
 def _corpora(files: Files, columns: readers.Columns, seed: int
              ) -> tuple[dict[str, readers.Corpus], list[str]]:
     """The files by the names of their splits, and notes on them."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tfopt.data import corpus, tokenizer
-from tfopt.files import write_whole
+from tfopt.files import to_json, write_whole
 from tfopt.tasks.classification import Classification
 
 FORMAT = 2
@@ -45,7 +45,7 @@ def write(directory: Path, fields: Mapping[str, Any], figures: Mapping[str, floa
         "figures": {name: float(value) for name, value in figures.items()
                     if math.isfinite(value)}}
     write_whole(directory / MANIFEST_FILE,
-                json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+                to_json(found, ensure_ascii=False, indent=1) + "\n")
 
 
 def read(directory: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from absl import logging
 
-from tfopt import switches, xla
+from tfopt import functional, switches, xla
 from tfopt.backend import keras, tf
 from tfopt.train import objective, precision
 from tfopt.train.callbacks import (
@@ -141,10 +142,16 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite; names the step.
-        ValueError: the replicas do not divide a batch, or workers are asked to train in
-            different ways.
+        ValueError: the model's output or the batches are not what the loss is of, such
+            as probabilities, or classes one-hot or above the outputs; the replicas do
+            not divide a batch; or workers are asked to train in different ways.
     """
     settings = settings.on_this_machine()
+    goal = goal or objective.cross_entropy()
+    goal.check(model)
+    for source in (train, dev):
+        if source is not None:
+            goal.check_batches(source, model)
     strategy = model.distribute_strategy
     if isinstance(strategy, tf.distribute.ParameterServerStrategy):
         raise ValueError(
@@ -157,12 +164,13 @@ def fit(
     with strategy.scope():
         # Trained is a model of the same layers, so that the caller's is left without
         # an optimizer, whose moments would triple the file it is saved to.
-        working = keras.Model(model.inputs, model.outputs, name=model.name)
-        if settings.mixed_precision != "float32":
+        working = keras.Model(model.input, model.outputs, name=model.name)
+        same = settings.mixed_precision == "float32" and (
+            functional.in_float32(model) is model)
+        if not same:
             working = precision.retype(working, settings.mixed_precision)
-        goal = goal or objective.cross_entropy()
         working = goal.prepare(
-            MultiStepModel(working.inputs, working.outputs, name=model.name),
+            MultiStepModel(working.input, working.outputs, name=model.name),
             settings.mixed_precision)
         _compile(working, train, settings, goal)
     # Outside of the scope: workers cannot share the text that it notes.
@@ -197,7 +205,7 @@ def fit(
         state.finished = True
         state.save()
     state.load_best()
-    if settings.mixed_precision != "float32":
+    if not same:
         model.set_weights(working.get_weights())
     return state.history
 
@@ -271,8 +279,21 @@ def _run(model, state, train, dev, settings, hooks) -> None:
             batches = sharding.of(batches, train.batch_size, strategy)
         if dev is not None and strategy.num_replicas_in_sync > 1:
             dev_batches = sharding.of(dev_batches, dev.batch_size, strategy, mean=False)
-        model.fit(
-            batches, initial_epoch=first, epochs=last, steps_per_epoch=part_steps,
-            validation_data=dev_batches,
-            validation_steps=None if dev is None else dev.steps_per_epoch,
-            callbacks=hooks, verbose=1 if sys.stdout.isatty() else 2)
+        try:
+            model.fit(
+                batches, initial_epoch=first, epochs=last, steps_per_epoch=part_steps,
+                validation_data=dev_batches,
+                validation_steps=None if dev is None else dev.steps_per_epoch,
+                callbacks=hooks, verbose=1 if sys.stdout.isatty() else 2)
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(
+                "A batch does not fit the model: class numbers must be from 0 to below "
+                "its outputs, and token ids below its vocabulary. Received: "
+                f"{_first_words(error)}") from error
+
+
+def _first_words(error: tf.errors.OpError) -> str:
+    """What TensorFlow says of the numbers, without where in the graph it was."""
+    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+    return next((line for line in lines if re.search(r"label|indices|shape", line)),
+                lines[0])[:200]

@@ -31,7 +31,7 @@ from tfopt.compress.samples import mean_loss, with_targets
 from tfopt.compress.structure import importance, search
 from tfopt.compress.structure.least_squares import reconstruct
 from tfopt.compress.structure.slicing import Kept, cut, drop_empty_layers
-from tfopt.files import write_whole
+from tfopt.files import to_json, write_whole
 from tfopt.model import EncoderConfig, config_of
 from tfopt.model.anatomy import Anatomy
 from tfopt.train.distill import losses
@@ -244,7 +244,7 @@ class _Choice:
     head_scores: tuple[tuple[float, ...], ...]
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+        return to_json(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> _Choice:
