@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from absl import logging
 
@@ -85,6 +86,11 @@ def check_expressions(expressions: Sequence[str], able: Sequence[keras.layers.La
 def kernel_name(layer: keras.layers.Layer) -> str:
     """The attribute that holds a layer's kernel."""
     return "embeddings" if isinstance(layer, keras.layers.Embedding) else "kernel"
+
+
+def kernel_of(layer: keras.layers.Layer) -> Any:
+    """A layer's kernel, or its table."""
+    return getattr(layer, kernel_name(layer))
 
 
 def skipped(model: keras.Model, touched: Sequence[str],

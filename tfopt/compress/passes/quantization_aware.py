@@ -11,6 +11,7 @@ import dataclasses
 from tfopt import checks, functional
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_parameters
 from tfopt.compress.layer_selection import (
     check_expressions,
     matches,
@@ -151,7 +152,8 @@ class QuantizationAware(Pass):
         """Names the quantized layers."""
         touched = tuple(quantized_layers_of(after))
         return Outcome(model=after, touched=touched,
-                       skipped=skipped(before, touched, tuple(QUANTIZED)))
+                       skipped=skipped(before, touched, tuple(QUANTIZED)),
+                       figures={"parameters": float(count_parameters(before))})
 
     def _configs(self, model: keras.Model) -> dict[str, PointsConfig]:
         """The layers to quantize -> what is rounded in each."""

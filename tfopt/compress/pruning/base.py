@@ -17,6 +17,7 @@ from tfopt import checks, functional
 from tfopt.backend import keras, tfmot
 from tfopt.compress import layer_selection as layers
 from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_nonzeros
 from tfopt.compress.pruning import masked_layer, masks
 from tfopt.compress.pruning.callbacks import PruningStep
 from tfopt.compress.pruning.schedules import Schedule
@@ -228,7 +229,7 @@ class Pruning(Pass):
         """
         chosen = layers.choose_layers(model, self.only, self.leave,
                                       tuple(self.sparsities))
-        return {layer.name: tuple(getattr(layer, layers.kernel_name(layer)).shape)
+        return {layer.name: tuple(layers.kernel_of(layer).shape)
                 for layer in chosen if self._own(layer.name) > 0}
 
     def choose_masks(self, scores: Mapping[str, np.ndarray],
@@ -261,8 +262,9 @@ class Pruning(Pass):
         zeros, figures = self._zeros(targets, self.final_sparsity), {}
         if zeros is not None:
             left = sum(int(np.prod(targets[name])) - zeros[name] for name in targets)
-            others = sum(map(np.count_nonzero, after.get_weights())) - sum(
-                np.count_nonzero(_kernel(after, name)) for name in targets)
+            others = count_nonzeros(after) - sum(
+                np.count_nonzero(layers.kernel_of(after.get_layer(name)).numpy())
+                for name in targets)
             figures["nonzeros"] = float(left + others)
         return Outcome(model=after, touched=tuple(targets),
                        skipped=layers.skipped(before, tuple(targets)), figures=figures)
@@ -293,8 +295,3 @@ class Pruning(Pass):
             return masks.erdos_renyi_kernel(shapes, sparsity)
         done = sparsity / self.final_sparsity
         return {name: done * self._own(name) for name in shapes}
-
-
-def _kernel(model, name: str):
-    layer = model.get_layer(name)
-    return getattr(layer, layers.kernel_name(layer)).numpy()
