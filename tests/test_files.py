@@ -13,6 +13,7 @@ from tfopt.files import (
     parse_json,
     partial_directory,
     read_json,
+    to_json,
     write_whole,
 )
 
@@ -149,3 +150,18 @@ def test_numbers_that_python_writes_are_read_where_they_may_be():
     found = parse_json('{"a": [NaN, -Infinity]}', "x", finite=False)
     assert str(found) == "{'a': [nan, -inf]}"
     assert parse_json("[1]", "x", kind=list) == [1]
+
+
+@pytest.mark.parametrize("value, told", [
+    ({"a": [1.0, float("nan")]}, "a[1]=nan"),
+    ([{"b": {"c": float("inf")}}, float("-inf")], "[0].b.c=inf, [1]=-inf"),
+    (float("nan"), "a number=nan")])
+def test_json_has_no_nan(value, told):
+    with pytest.raises(ValueError, match="no NaN and no infinity") as caught:
+        to_json(value)
+    assert str(caught.value).endswith(f"Received: {told}")
+
+
+def test_json_is_pythons_own():
+    assert to_json({"a": [1, 2.5, None], "b": "\u00e9"}, ensure_ascii=False) == (
+        '{"a": [1, 2.5, null], "b": "\u00e9"}')

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from tfopt import checks
 from tfopt.backend import keras, tf
 from tfopt.compress import registry
 from tfopt.compress.base import Context
@@ -59,7 +60,7 @@ def compress_model(
     pruning = kinds[score](**{"final_sparsity": sparsity, **options})
     if train is None:
         return pruning.prune_at_once(model)
-    context = Context(train=_batches(train), dev=dev and _batches(dev),
+    context = Context(train=_batches(train), dev=_batches(dev),
                       settings=settings)
     outcome, = run(model, Recipe(passes=(pruning,)), context)
     return outcome.model
@@ -103,13 +104,14 @@ def quantize_model(
             quantized already; a value is out of its range; or examples are missing.
     """
     tflite.check_scheme(scheme)
+    checks.check(model)
     if quantized_layers_of(model):
         raise ValueError("The model is quantized already; `tfopt.convert` exports it. "
                          f"Received: {model.name!r}")
     if train is not None:
         step = registry.from_fields({"pass": "quantization_aware", "scheme": scheme,
                                      **options})
-        context = Context(train=_batches(train), dev=dev and _batches(dev),
+        context = Context(train=_batches(train), dev=_batches(dev),
                           settings=settings)
         outcome, = run(model, Recipe(passes=(step,)), context)
         model = outcome.model
@@ -132,13 +134,30 @@ class _DatasetBatches:
         return self.batches.repeat(epochs).skip(first_step)
 
 
-def _batches(source) -> BatchSource:
+def _batches(source: Any) -> BatchSource | None:
+    if source is None:
+        return None
     if not isinstance(source, tf.data.Dataset):
+        if not hasattr(source, "steps_per_epoch") or not hasattr(source, "dataset"):
+            raise ValueError(
+                "Data must be `tfopt.data.Batches` or a `tf.data.Dataset` of batches; "
+                "of arrays, `tf.data.Dataset.from_tensor_slices((inputs, class_ids))"
+                f".batch(32)` is one. Received: {type(source).__name__}")
         return source
     steps = int(source.cardinality())
     if steps < 1:
         raise ValueError("A dataset must have a known, finite number of batches "
                          "(`tf.data.experimental.assert_cardinality`). Received: "
                          f"cardinality {steps}")
-    first = tf.nest.flatten(next(iter(source)))[0]
-    return _DatasetBatches(source, steps, int(first.shape[0]))
+    return _DatasetBatches(source, steps, _size_of_batch(source))
+
+
+def _size_of_batch(source: tf.data.Dataset) -> int:
+    first = tf.nest.flatten(next(iter(source)))
+    sizes = {tensor.shape[0] if tensor.shape.rank else 0 for tensor in first}
+    size = max(sizes)
+    if sizes != {size} or not size:
+        raise ValueError("A dataset must be of whole batches (`dataset.batch(32)`). "
+                         "Received: a first element of the shapes "
+                         f"{[tuple(tensor.shape) for tensor in first]}")
+    return int(size)

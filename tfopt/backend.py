@@ -105,6 +105,9 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper im
     PruneLowMagnitude,
 )
 
+# Public is only what turns the guard off for good.
+from tf_keras.src.saving.serialization_lib import SafeModeScope  # noqa: E402
+
 # TensorFlow's own limit is minutes, in which all others stand still.
 _HEARTBEAT_S = 15
 
@@ -136,6 +139,14 @@ def local(variable: tf.Variable) -> tf.Variable:
     return variable._get() if hasattr(variable, "_get") else variable
 
 
+def own_objects() -> SafeModeScope:
+    """A context in which a model of this process is copied, its `Lambda` too.
+
+    Keras takes each copy for a file that might run code.
+    """
+    return SafeModeScope(False)
+
+
 @contextlib.contextmanager
 def constant_collective_keys(constant: bool = True) -> Iterator[None]:
     """Has what is traced within number its sums over replicas once and for all.
@@ -156,5 +167,5 @@ def constant_collective_keys(constant: bool = True) -> Iterator[None]:
 
 
 __all__ = ["PruneLowMagnitude", "QuantizeWrapper", "check_keras_2",
-           "configure_coordination", "constant_collective_keys", "keras", "local", "tf",
-           "tfmot"]
+           "configure_coordination", "constant_collective_keys", "keras", "local",
+           "own_objects", "tf", "tfmot"]

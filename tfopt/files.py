@@ -202,3 +202,35 @@ def _check_depth(value: Any) -> None:
         if not level:
             return
     raise ValueError("nested too deeply")
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """The JSON of a value.
+
+    Args:
+        value: of what JSON has.
+        **options: of `json.dumps`.
+
+    Raises:
+        ValueError: there is a NaN or an infinity in it, which JSON has not, though
+            Python would write them; says where.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError as error:
+        found = ", ".join(f"{place or 'a number'}={number}"
+                          for place, number in _not_finite(value, ""))
+        raise ValueError("JSON has numbers alone, no NaN and no infinity. Received: "
+                         f"{found or error}") from error
+
+
+def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """Where a JSON value has no finite number, and what there is instead."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _not_finite(part, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            yield from _not_finite(part, f"{place}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield place, value

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfopt.types import INPUT_NAMES
+from tfopt.types import INPUT_NAMES, check_lists
 
 
 class EncodedTexts(Protocol):
@@ -63,6 +63,7 @@ def build(ids: Sequence[Sequence[int]], first_lengths: Sequence[int],
             does not fit into 32 bits, a first segment is no part of its example, or a
             name is no input's.
     """
+    check_lists(names=names)
     if not set(names) <= set(INPUT_NAMES):
         raise ValueError(f"A text model's inputs are of {', '.join(INPUT_NAMES)}. "
                          f"Received: names={', '.join(names)}")

@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 import importlib.metadata
 import io
-import json
 import os
 import platform
 import shlex
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from absl import logging
 
-from tfopt import markdown
+from tfopt import files, markdown
 from tfopt.files import parse_json
 from tfopt.machine import cpu
 
@@ -165,7 +164,7 @@ def to_json(environment: Mapping, rows: Iterable[Row],
     """
     fields = {"environment": dict(environment),
               "rows": [dataclasses.asdict(row) for row in rows]}
-    return json.dumps(fields | ({"by_class": by_class} if by_class else {}), indent=1
+    return files.to_json(fields | ({"by_class": by_class} if by_class else {}), indent=1
                       ) + "\n"
 
 

@@ -10,6 +10,7 @@ Shapes are written ``<float>[B, T, D]``.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ Json = Mapping[str, Any]
 
 # The three model inputs, <int32>[B, T] each, in the order every part keeps.
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
+_SHOWN = 60  # characters of a value, in an error
 
 
 class BatchSource(Protocol):
@@ -59,8 +61,12 @@ def check_fields(record: Any, rules: Mapping[str, tuple[bool, str]]) -> None:
         rules: field -> (whether its rule holds, the rule).
 
     Raises:
-        ValueError: a rule does not hold; the first such field is named.
+        ValueError: a rule does not hold, or a word stands where a list of words must;
+            the first such field is named.
     """
+    check_lists(**{field.name: getattr(record, field.name)
+                   for field in dataclasses.fields(record)
+                   if str(field.type).startswith(("tuple[str", "list[str"))})
     for name, (holds, rule) in rules.items():
         if not holds:
             raise ValueError(f"`{name}` must be {rule}. Received: "
@@ -110,3 +116,20 @@ def is_one_line(label: str) -> bool:
     """Whether a label list, a file of UTF-8 with a label a line, gives a label back."""
     return (bool(label) and not {"\n", "\r"} & {*label} and label[0] != "\ufeff"
             and is_unicode(label))
+
+
+def check_lists(**values: Any) -> None:
+    """Checks that what are to be lists of words, or texts, are not single ones.
+
+    Python would take such a one for a list of its letters.
+
+    Args:
+        **values: name -> list.
+
+    Raises:
+        ValueError: one is a string.
+    """
+    for name, value in values.items():
+        if isinstance(value, str | bytes):
+            raise ValueError(f"`{name}` must be a list, such as [{value[:_SHOWN]!r}], "
+                             f"not one string. Received: {name}={value[:_SHOWN]!r}")

@@ -8,7 +8,6 @@ how idle).
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -20,7 +19,7 @@ from absl import flags, logging
 
 from tfopt import inputs, report
 from tfopt.cli import script as shared
-from tfopt.files import write_whole
+from tfopt.files import to_json, write_whole
 from tfopt.measure import latency
 from tfopt.measure.process import TimedProcess
 
@@ -261,7 +260,7 @@ def write_hugging_face(model, directory: Path) -> Path:
         "id2label": {str(i): f"LABEL_{i}" for i in range(head.outputs)},
         "label2id": {f"LABEL_{i}": i for i in range(head.outputs)},
     }
-    (directory / "config.json").write_text(json.dumps(fields, indent=1), "utf-8")
+    (directory / "config.json").write_text(to_json(fields, indent=1), "utf-8")
     return directory
 
 
@@ -299,7 +298,7 @@ def write_report(figures: Mapping, **environment: object) -> None:
     """
     here = report.environment(command=shared.command(),
                               load_average_at_start=_LOAD_AT_START, **environment)
-    write_whole(FLAGS.report, json.dumps({"environment": here, "figures": figures},
+    write_whole(FLAGS.report, to_json({"environment": here, "figures": figures},
                                          indent=1) + "\n")
     for line in _lines(figures):
         print(line)

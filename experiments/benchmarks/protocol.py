@@ -31,7 +31,7 @@ class Channel:
 
     def say(self, **answer) -> None:
         """Sends an answer."""
-        print(json.dumps(answer), file=self._answers, flush=True)
+        print(json.dumps(answer, allow_nan=False), file=self._answers, flush=True)
 
     def requests(self) -> Iterator[dict]:
         """The requests, until the benchmark closes the worker."""

@@ -31,7 +31,7 @@ from tfopt import compress, inputs, model
 from tfopt.backend import keras, tf
 from tfopt.cli import script as shared
 from tfopt.compress.passes.sparse_dense import SparseDense
-from tfopt.files import write_whole
+from tfopt.files import to_json, write_whole
 from tfopt.types import INPUT_NAMES
 
 FLAGS = flags.FLAGS
@@ -164,7 +164,7 @@ def in_a_process(threads: int, turn: int) -> dict:
 def main() -> None:
     """Times, reports."""
     if FLAGS.within:
-        write_whole(FLAGS.report, json.dumps(time_models()))
+        write_whole(FLAGS.report, to_json(time_models()))
         return
     counts = sorted({1, FLAGS.num_threads})
     turns = [{count: in_a_process(count, turn) for count in counts}

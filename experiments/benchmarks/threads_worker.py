@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import protocol
 
+from tfopt.files import to_json
 from tfopt.serve import Bundle
 
 
@@ -46,7 +46,7 @@ def main() -> None:
             seconds, answers = zip(*clients.map(answer, request["texts"]), strict=True)
         wall_s = time.perf_counter() - start
         channel.say(seconds=seconds, wall_s=wall_s, bytes=proportional_bytes(),
-                    answers=hashlib.sha256(json.dumps(answers).encode()).hexdigest())
+                    answers=hashlib.sha256(to_json(answers).encode()).hexdigest())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ ratio is tfopt / reference, below 1 where tfopt is faster.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from absl import flags, logging
 
 from tfopt import data, model, tasks, train
 from tfopt.cli import script as shared
+from tfopt.files import to_json
 from tfopt.pipeline.options import Data
 from tfopt.pipeline.splits import encode
 from tfopt.types import INPUT_NAMES
@@ -99,7 +99,7 @@ def main() -> None:
         about = write_batches(batches)
         passes = 1 + -(-rounds * steps // about["batches"])
         settings = train.Settings(epochs=passes + 1)  # no run ends within a segment
-        text = json.dumps(dataclasses.asdict(settings))
+        text = to_json(dataclasses.asdict(settings))
         published = common.write_hugging_face(
             model.load(FLAGS.model_dir, num_labels=about["labels"], seed=settings.seed),
             Path(directory) / "hugging_face")

@@ -17,7 +17,7 @@ import tables
 from absl import flags
 
 from tfopt.cli import script as shared
-from tfopt.files import write_whole
+from tfopt.files import to_json, write_whole
 
 FLAGS = flags.FLAGS
 SCRIPTS = {"pruning": pruning_table, "quantization": quantization_table,
@@ -37,7 +37,7 @@ def main() -> None:
                     raise ValueError("Two tables must not differ in a cell. Received: "
                                      f"{path}, seed {seed}, {cell!r}")
     figures = SCRIPTS[FLAGS.of].summary(runs, tables.kind())
-    write_whole(FLAGS.report, json.dumps(
+    write_whole(FLAGS.report, to_json(
         {"environments": [part["environment"] for part in parts.values()],
          "figures": figures}, indent=1) + "\n")
     SCRIPTS[FLAGS.of].show(figures)

@@ -311,5 +311,5 @@ def test_only_a_wrapped_model_can_be_stripped():
 
 def test_a_wrapped_model_is_not_wrapped_again(tiny_model):
     pruning = Magnitude.example()
-    with pytest.raises(ValueError, match="stripped before.*Received: "):
+    with pytest.raises(ValueError, match="must be stripped.*Received: "):
         pruning.wrap(pruning.wrap(tiny_model))

@@ -138,3 +138,14 @@ def test_what_does_not_fit_is_refused(teacher, batches, tmp_path):
     _, goal = context.training_inputs(model.build(CONFIG))
     with pytest.raises(ValueError, match="a teacher of 3 and a student of 2 classes"):
         goal.prepare(model.build(CONFIG))
+
+
+@pytest.mark.parametrize("end", [
+    keras.layers.Softmax(), keras.layers.Lambda(keras.activations.softmax)])
+def test_a_teacher_of_probabilities_is_refused(end, teacher, batches):
+    """By its layers, or by what it gives where these do not tell."""
+    soft = keras.Model(teacher.inputs, end(teacher.output))
+    context = Context(train=batches, settings=Settings(epochs=1), teacher=soft)
+    with pytest.raises(ValueError, match="must give logits.*Received: .*probabilities"):
+        run("magnitude", context)
+    run("truncate", context)  # which learns nothing

@@ -8,7 +8,7 @@ from ai_edge_litert import interpreter as litert
 from reading import operations, run, weights
 
 from tfopt.backend import keras, tf
-from tfopt.export import flatbuffer, tflite
+from tfopt.export import flatbuffer, lookup, tflite
 from tfopt.model import inference_layers
 
 
@@ -88,7 +88,7 @@ def test_kept_apart_are_all_gone_from_a_bert(small_bert):
 
 def test_every_table_is_looked_up(small_graph, small_bert, examples):
     contents = small_graph().contents
-    after = flatbuffer.look_embeddings_up(contents)
+    after = lookup.look_embeddings_up(contents)
     # The fourth is the mask's, of two numbers.
     assert kinds(contents).count("GATHER") == 4
     assert kinds(after).count("GATHER") == 1
@@ -103,18 +103,20 @@ TABLE = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 @pytest.mark.parametrize(("gather", "replaced"), [
     (lambda ids: tf.gather(TABLE, ids[0]), True),
-    (lambda ids: tf.gather(TABLE, ids), False),  # by a matrix
+    (lambda ids: tf.gather(TABLE, ids), True),  # by a matrix
     (lambda ids: tf.gather(TABLE, ids[0], axis=1), False),
     (lambda ids: tf.gather(TABLE[0], ids[0]), False),
     (lambda ids: tf.gather(TABLE * tf.cast(ids[0, :1], tf.float32), ids[0]), False),
     (lambda ids: tf.gather(TABLE.astype(np.int32), ids[0]), False),
-    (lambda ids: tf.gather(TABLE, tf.cast(ids[0], tf.int64)), False),
+    (lambda ids: tf.gather(TABLE, tf.cast(ids[0], tf.int64)), True),
+    (lambda ids: tf.gather(TABLE, tf.cast(ids, tf.int64)), True),
+    (lambda ids: tf.gather(TABLE[None], ids, batch_dims=1), False),
 ], ids=["rows", "by a matrix", "columns", "of a vector", "of what is computed",
-        "of integers", "by int64"])
+        "of integers", "by int64", "by a matrix of int64", "of a row's own"])
 def test_only_rows_of_a_constant_matrix_are_looked_up(gather, replaced):
     x = keras.Input([2], dtype=tf.int32)
     own = floats(keras.Model(x, keras.layers.Lambda(gather)(x)))
-    after = flatbuffer.look_embeddings_up(own)
+    after = lookup.look_embeddings_up(own)
     assert ("EMBEDDING_LOOKUP" in kinds(after)) is replaced
     assert ("GATHER" in kinds(after)) is not replaced
     ids = np.array([[2, 1]], np.int32)

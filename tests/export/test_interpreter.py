@@ -382,3 +382,34 @@ def test_predict_without_an_encoder_says_what_to_pass(files):
 ])
 def test_softmax_over_the_last_axis(logits, expected):
     np.testing.assert_allclose(softmax(np.array(logits)), expected, atol=1e-12)
+
+
+def test_no_text_at_all_gives_no_row(files, wordpiece):
+    interpreter = Interpreter(files["float32"], encoder=wordpiece)
+    assert interpreter.predict([]).shape == (0, 3)
+    assert interpreter.logits([], []).shape == (0, 3)
+
+
+@pytest.mark.parametrize("texts, pairs", [
+    ("so bad", None), (["so bad"], "so"), (b"so bad", None)])
+def test_one_text_is_no_list_of_letters(texts, pairs, files):
+    class Encoder:
+        """One that takes whatever it is given."""
+
+        def encode(self, texts, pairs=None, *, max_length):
+            raise AssertionError("Nothing is to be read.")
+
+    interpreter = Interpreter(files["float32"], encoder=Encoder())
+    with pytest.raises(ValueError, match="must be a list.*Received: "):
+        interpreter.predict(texts, pairs)
+
+
+def test_a_file_that_gives_nan_says_so(bert, tmp_path, monkeypatch):
+    broken = keras.models.clone_model(bert)
+    broken.set_weights([weight * np.nan if weight.shape == (16, 3) else weight
+                        for weight in bert.get_weights()])
+    monkeypatch.setattr("tfopt.checks.check_finite", lambda *_: None)
+    file = tmp_path / "model.tflite"
+    file.write_bytes(tflite.convert(broken, "float32"))
+    with pytest.raises(ValueError, match="finite numbers.*Received: .*nan"):
+        Interpreter(file, num_threads=1).run(ids_of(5))

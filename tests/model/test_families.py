@@ -148,14 +148,6 @@ def test_a_trained_classifier_is_found_within_a_prefix(renamed, tiny_dir, prefix
     np.testing.assert_array_equal(*kernels)
 
 
-def test_a_classifier_that_is_not_read_is_named(renamed, caplog):
-    found = model.load(renamed(lambda name: name.replace(
-        "classifier.", "classifier.out_proj.")))
-    assert found.output_shape == (None, 2)
-    assert ("a head that is not read: classifier.out_proj.bias, "
-            "classifier.out_proj.weight") in caplog.text
-
-
 def test_a_classifier_of_tokens_reads_them_all(renamed):
     found = model.load(renamed(str, architectures=["BertForTokenClassification"]))
     assert model.head_of(found) == Head(outputs=3, reads="all", pooler=None)

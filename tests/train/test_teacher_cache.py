@@ -112,3 +112,14 @@ def test_cached_logits_teach_what_the_teacher_does(counting, batches, tmp_path):
 def test_batches_that_tell_no_examples_apart_are_refused(counting, tmp_path):
     with pytest.raises(ValueError, match="data.Batches.*Received: list"):
         with_cached_logits([], counting, tmp_path / "logits.npz")
+
+
+def test_probabilities_are_no_logits(counting, batches, tmp_path):
+    file = tmp_path / "logits.npz"
+    soft = keras.Model(counting.inputs, keras.layers.Softmax()(counting.output))
+    with pytest.raises(ValueError, match="before softmax.*Received: .*probabilities"):
+        with_cached_logits(batches, soft, file)
+    assert not file.exists()
+    with pytest.raises(ValueError, match="before softmax"):
+        batches.with_teacher_logits(np.full([48, 3], 1 / 3))
+    batches.with_teacher_logits(np.log(np.full([48, 3], 1 / 3)))

@@ -13,7 +13,6 @@ status is 1 then, once all others are answered.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from tfopt.cli import artifacts
 from tfopt.cli import flags as shared
 from tfopt.data.readers import READERS
 from tfopt.data.tokenizer import Tokenizer
+from tfopt.files import to_json
 from tfopt.measure import runners
 from tfopt.pipeline.options import DEFAULT_LENGTH, Data
 from tfopt.serve import manifest
@@ -188,11 +188,11 @@ def main() -> None:
 
 def _json(fields: dict[str, Any]) -> str:
     """One line, its letters as they are where standard output can show them."""
-    line = json.dumps(fields, ensure_ascii=False)
+    line = to_json(fields, ensure_ascii=False)
     try:
         line.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        return json.dumps(fields)
+        return to_json(fields)
     return line
 
 

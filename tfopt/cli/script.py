@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from absl import flags
@@ -21,7 +20,7 @@ from tfopt.cli.flags import (
     fine_tuning,
     read,
 )
-from tfopt.files import read_json, write_whole
+from tfopt.files import read_json, to_json, write_whole
 from tfopt.pipeline.options import Devices
 from tfopt.report import command
 
@@ -46,7 +45,7 @@ def placement():
 def write_figures(path: str, figures: dict) -> None:
     """Writes an experiment's figures with their environment, as JSON."""
     here = report.environment(command=command())
-    write_whole(path, json.dumps({"environment": here, "figures": figures}, indent=1)
+    write_whole(path, to_json({"environment": here, "figures": figures}, indent=1)
                 + "\n")
 
 

@@ -1,8 +1,9 @@
 """Compression: passes from Model to Model, and recipes of them."""
 
-from tfopt.compress.base import Context, Outcome, Pass, Stage, copy_model
+from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.recipe import Recipe, check, run
 from tfopt.compress.registry import all_passes, from_fields
+from tfopt.functional import copy_model
 
 __all__ = ["Context", "Outcome", "Pass", "Recipe", "Stage", "all_passes", "check",
            "copy_model", "from_fields", "run"]

@@ -154,26 +154,3 @@ class Pass:
     def to_fields(self) -> dict[str, Any]:
         """The pass as JSON values: {"pass": name, field: value, ...}."""
         return {"pass": self.name(), **dataclasses.asdict(self)}
-
-
-def copy_model(model: keras.Model) -> keras.Model:
-    """Copies a functional model with variables of its own.
-
-    Args:
-        model: functional; its layers must be rebuilt by their `get_config`.
-
-    Returns:
-        The copy, of the same weights; not compiled.
-
-    Raises:
-        ValueError: the model is subclassed, and Keras cannot tell its layers.
-    """
-    if not getattr(model, "_is_graph_network", False):
-        raise ValueError(
-            "A model must be functional or Sequential (and built), so that its layers "
-            f"can be told apart. Received: {type(model).__name__}")
-    # from_config rather than clone_model: the latter keeps the layer objects of some
-    # wrappers, and with them their variables.
-    copy = type(model).from_config(model.get_config())
-    copy.set_weights(model.get_weights())
-    return copy

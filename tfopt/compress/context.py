@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tfopt.backend import keras
-from tfopt.compress.teacher import check_teacher, taps
+from tfopt.compress.teacher import check_first_logits, check_teacher, taps
 from tfopt.model import for_inference
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
@@ -139,6 +139,8 @@ class Context:
             return self.training_set, self.distillation.goal(self.teacher, taps, plain)
         quick = for_inference(self.teacher)
         if self.teacher_logits_file is None:
+            if plain.logits:
+                check_first_logits(quick, self.training_set)
             return self.training_set, self.distillation.goal(quick, of=plain)
         return (with_cached_logits(self.training_set, quick, self.teacher_logits_file),
                 self.distillation.goal(of=plain))

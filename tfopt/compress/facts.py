@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from tfopt.compress.base import Outcome, Pass
-from tfopt.files import read_json, write_whole
+from tfopt.files import read_json, to_json, write_whole
 
 
 def write(passes: Sequence[Pass], outcomes: Sequence[Outcome], directory: Path) -> None:
@@ -20,7 +19,7 @@ def write(passes: Sequence[Pass], outcomes: Sequence[Outcome], directory: Path) 
     """
     for step, outcome in zip(passes, outcomes, strict=True):
         if outcome.facts:
-            write_whole(directory / _file(step), json.dumps(outcome.facts) + "\n")
+            write_whole(directory / _file(step), to_json(outcome.facts) + "\n")
 
 
 def pictures(passes: Sequence[Pass], directory: Path) -> dict[str, bytes]:

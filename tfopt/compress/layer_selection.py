@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
+
+from absl import logging
 
 from tfopt.backend import keras
 from tfopt.model.anatomy import Anatomy
+from tfopt.model.layers import PositionEmbedding
+from tfopt.types import check_lists
 
 _WITH_KERNEL = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D,
                 keras.layers.Conv3D)
+_ABLE = (*_WITH_KERNEL, keras.layers.Embedding)
 
 
 def choose_layers(model: keras.Model, only: Sequence[str] = (),
@@ -31,8 +37,8 @@ def choose_layers(model: keras.Model, only: Sequence[str] = (),
     Raises:
         ValueError: there is none, or an expression matches none.
     """
-    able = [layer for layer in model.layers
-            if isinstance(layer, (*_WITH_KERNEL, keras.layers.Embedding))]
+    check_lists(only=only, leave=leave)
+    able = [layer for layer in model.layers if isinstance(layer, _ABLE)]
     check_expressions((*only, *leave, *others), able, ", Dense, Conv or Embedding")
     if only:
         chosen = [layer for layer in able if matches(only, layer.name)]
@@ -42,10 +48,25 @@ def choose_layers(model: keras.Model, only: Sequence[str] = (),
         chosen = [layer for layer in able if isinstance(layer, _WITH_KERNEL)]
     chosen = [layer for layer in chosen if not matches(leave, layer.name)]
     if not chosen:
-        names = [layer.name for layer in model.layers]
         raise ValueError("The model must have a Dense or Conv layer to work on. "
-                         f"Received: layers {names[:8]}")
+                         f"Received: layers {_shown(model)}")
     return chosen
+
+
+def warn_of_unreached(model: keras.Model, name: str, only: Sequence[str] = (),
+                      able: tuple[type, ...] = _ABLE) -> None:
+    """Says in the log which kernels lie within layers that a pass reaches not into.
+
+    Args:
+        model: that it works on.
+        name: of the pass.
+        only: its own; where these name the layers meant, nothing is said.
+        able: types of the layers that it works on.
+    """
+    found = {} if only else _unreached(model, able)
+    if found:
+        logging.warning("The pass %r leaves out: %s", name, "; ".join(
+            f"{layer} ({why})" for layer, why in found.items()))
 
 
 def check_expressions(expressions: Sequence[str], able: Sequence[keras.layers.Layer],
@@ -67,10 +88,42 @@ def kernel_name(layer: keras.layers.Layer) -> str:
     return "embeddings" if isinstance(layer, keras.layers.Embedding) else "kernel"
 
 
-def skipped(model: keras.Model, touched: Sequence[str]) -> dict[str, str]:
-    """The other layers with weights, and why they are left."""
-    return {layer.name: "not among the kernels that are chosen"
+def kernel_of(layer: keras.layers.Layer) -> Any:
+    """A layer's kernel, or its table."""
+    return getattr(layer, kernel_name(layer))
+
+
+def skipped(model: keras.Model, touched: Sequence[str],
+            able: tuple[type, ...] = _ABLE) -> dict[str, str]:
+    """The other layers with weights, and why they are left.
+
+    Args:
+        model: as it was before.
+        touched: names of the layers that were changed.
+        able: types of the layers that could have been.
+    """
+    unreached = _unreached(model, able)
+    return {layer.name: unreached.get(layer.name,
+                                      "not among the kernels that are chosen")
             for layer in model.layers if layer.name not in touched and layer.weights}
+
+
+def _unreached(model: keras.Model, able: tuple[type, ...]) -> dict[str, str]:
+    """The layers that have kernels and are of no type that a pass works on."""
+    # A table of ours that no pass of weights is meant for.
+    able = (*able, PositionEmbedding)
+    return {layer.name: f"no pass of this kind reaches the kernels of a {_kind(layer)}"
+            for layer in model.layers if not isinstance(layer, able)
+            and any(len(weight.shape) > 1 for weight in layer.weights)}
+
+
+def _kind(layer: keras.layers.Layer) -> str:
+    inner = getattr(layer, "layer", None)
+    return type(layer).__name__ + (f" of {type(inner).__name__}" if inner else "")
+
+
+def _shown(model: keras.Model) -> list[str]:
+    return [f"{layer.name} ({_kind(layer)})" for layer in model.layers][:8]
 
 
 def matches(expressions: Sequence[str], name: str) -> bool:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
+from tfopt import checks
 from tfopt.backend import keras
 from tfopt.compress import registry
-from tfopt.compress.base import Context, Outcome, Pass, copy_model
-from tfopt.files import parse_json
+from tfopt.compress.base import Context, Outcome, Pass
+from tfopt.files import parse_json, to_json
+from tfopt.functional import copy_model
 from tfopt.train.distill.config import Distillation
 from tfopt.train.distribute import workers
-from tfopt.types import PathLike, shown
+from tfopt.types import PathLike, check_fields, shown
 
 Measure = Callable[[keras.Model], Mapping[str, float]]
 
@@ -44,6 +45,7 @@ class Recipe:
         Raises:
             ValueError: there is no pass or export, or a stage goes back.
         """
+        check_fields(self, {})
         if not self.passes or not self.exports:
             raise ValueError("A recipe needs at least one pass and one export. "
                              f"Received: passes={self.passes}, exports={self.exports}")
@@ -130,7 +132,7 @@ class Recipe:
                                   "exports": list(self.exports)}
         if self.distillation is not None:
             fields["distillation"] = dataclasses.asdict(self.distillation)
-        return json.dumps(fields, indent=2) + "\n"
+        return to_json(fields, indent=2) + "\n"
 
 
 def run(model: keras.Model, recipe: Recipe, context: Context,
@@ -152,7 +154,10 @@ def run(model: keras.Model, recipe: Recipe, context: Context,
             changed the model's inputs or output, or other workers run another recipe.
     """
     check(recipe, context)
+    checks.check(model)
     context.task.check_outputs(model.output_shape)
+    if context.task.outputs:  # else it stands for no task in particular
+        context.task.objective().check(model)
     strategy = model.distribute_strategy
     if workers.count(strategy) > 1:  # else a pass may hold what JSON does not
         workers.check_same(strategy, recipe.to_json(),

@@ -16,8 +16,9 @@ import numpy as np
 
 from tfopt import inputs as model_inputs
 from tfopt.backend import tf
+from tfopt.checks import are_probabilities
 from tfopt.data.tokenizer_json import Encoded
-from tfopt.types import INPUT_NAMES
+from tfopt.types import INPUT_NAMES, check_lists
 
 
 def plan(lengths: np.ndarray, batch_size: int, seed: int, epoch: int,
@@ -82,6 +83,7 @@ class Batches:
                  pad_multiple: int = 8, drop_remainder: bool = False,
                  sort_window: int = 64, pad_id: int | None = None,
                  names: Sequence[str] = INPUT_NAMES):
+        check_lists(names=names, targets=targets)
         self.lengths = np.array([len(ids) for ids in encoded.ids], np.int64)
         if min(batch_size, sort_window, pad_multiple) < 1:
             raise ValueError(
@@ -165,12 +167,17 @@ class Batches:
             logits: <float>[N, C].
 
         Raises:
-            ValueError: they are not of N examples.
+            ValueError: they are not of N examples, or are probabilities.
         """
         logits = np.asarray(logits, np.float32)
         if logits.ndim != 2 or len(logits) != len(self):
             raise ValueError("There must be a row of logits an example. Received: "
                              f"logits of shape {logits.shape}, {len(self)} examples")
+        if are_probabilities(logits):
+            raise ValueError(
+                "A teacher's logits are numbers before softmax; the logarithm of "
+                "probabilities will do. Received: rows that are probabilities, such as "
+                f"{logits[0, :4].tolist()}")
         carrying = copy.copy(self)
         carrying._teacher_logits = tf.constant(logits)
         return carrying

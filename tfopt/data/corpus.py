@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tfopt.data.readers import EMPTY, READERS, decode
-from tfopt.types import PathLike, few, is_one_line, shown
+from tfopt.types import PathLike, check_fields, check_lists, few, is_one_line, shown
 
 LABELS_FILE = "labels.txt"
 _MOST_DIGITS = 100  # of a label that is a number
@@ -68,6 +68,14 @@ class Corpus:
     labels: list[str]
     lines: list[int]
 
+    def __post_init__(self):
+        """Checks the fields.
+
+        Raises:
+            ValueError: one text stands where a list of texts must.
+        """
+        check_fields(self, {})
+
     def __len__(self) -> int:
         """N."""
         return len(self.texts)
@@ -122,6 +130,7 @@ class Corpus:
         Raises:
             ValueError: a label is not in the list; names file and line.
         """
+        check_lists(label_list=label_list)
         numbers = {label: i for i, label in enumerate(label_list)}
         for label, line in zip(self.labels, self.lines, strict=True):
             if label not in numbers:

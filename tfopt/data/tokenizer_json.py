@@ -25,7 +25,7 @@ from tfopt.data.tokenizer_settings import (
     SETTINGS_FILE,
     plain_flags,
 )
-from tfopt.files import write_whole
+from tfopt.files import to_json, write_whole
 from tfopt.types import PathLike, is_unicode, shown
 
 JSON_FILE = "tokenizer.json"
@@ -204,7 +204,7 @@ class JsonTokenizer:
             raise ValueError("The special tokens must stay. Received: rows without "
                              f"{', '.join(missing)}")
         return JsonTokenizer(
-            tokenizers.Tokenizer.from_str(json.dumps(tokenizer_cut.cut(found, words))),
+            tokenizers.Tokenizer.from_str(to_json(tokenizer_cut.cut(found, words))),
             {use: token for use, token in self._tokens.items() if token in stay}, words)
 
     def save(self, directory: PathLike) -> None:
@@ -214,8 +214,8 @@ class JsonTokenizer:
         """
         directory = Path(directory)
         found = self.description()
-        write_whole(directory / JSON_FILE, json.dumps(found, ensure_ascii=False) + "\n")
-        write_whole(directory / SETTINGS_FILE, json.dumps(self._settings(found)) + "\n")
+        write_whole(directory / JSON_FILE, to_json(found, ensure_ascii=False) + "\n")
+        write_whole(directory / SETTINGS_FILE, to_json(self._settings(found)) + "\n")
         if self._is_wordpiece:
             write_whole(directory / VOCABULARY_FILE, "\n".join(self.words) + "\n")
         else:  # of a tokenizer that was here before

@@ -13,7 +13,7 @@ from pathlib import Path
 from tfopt.data.corpus import Columns
 from tfopt.data.readers import READERS, decode
 from tfopt.data.tokenizer_json import Encoded
-from tfopt.types import PathLike, shown
+from tfopt.types import PathLike, check_fields, shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,14 @@ class Texts:
 
     texts: list[str]
     pairs: list[str] | None = None
+
+    def __post_init__(self):
+        """Checks the fields.
+
+        Raises:
+            ValueError: one text stands where a list of texts must.
+        """
+        check_fields(self, {})
 
     def __len__(self) -> int:
         """N."""

@@ -12,6 +12,7 @@ import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import interpreter as litert
@@ -125,22 +126,20 @@ def observe(contents: bytes, examples: Sequence[Example]) -> dict[str, Observed]
         Tensor name -> what was seen; constants are left out.
 
     Raises:
-        ValueError: there are fewer than two examples, all are the same, or one makes an
-            activation that is no finite number.
+        ValueError: there are fewer than two examples, all are the same, one is no input
+            of the model, or makes an activation that is no finite number.
     """
-    if len(examples) < FEWEST:
-        raise ValueError(f"Calibration needs at least {FEWEST} examples, better some "
-                         f"hundreds. Received: {len(examples)}")
-    first, *others = examples
-    if all(name in other and np.array_equal(first[name], other[name])
-           for other in others for name in first):
-        raise ValueError("Calibration needs examples that differ. Received: "
-                         f"{len(examples)} times the same")
+    check_examples(examples)
     recorder = _Recorder(contents)
     limits: dict[str, _Limits] = {}
     for example in examples:
         for name, value in recorder.run(example):
             limits.setdefault(name, _Limits()).add(name, value)
+    first, *others = examples
+    if all(name in other and np.array_equal(first[name], other[name])
+           for other in others for name in first):
+        raise ValueError("Calibration needs examples that differ. Received: "
+                         f"{len(examples)} times the same")
     counts = {name: np.zeros(_BINS, np.int64) for name in limits}
     for example in examples:
         for name, value in recorder.run(example):
@@ -179,6 +178,21 @@ class _Limits:
         self.channels = channels
 
 
+def check_examples(examples: Any) -> None:
+    """Checks that there are examples, whatever is in them.
+
+    Raises:
+        ValueError: they are no list, or fewer than two.
+    """
+    if isinstance(examples, str | Mapping) or not isinstance(examples, Sequence):
+        raise ValueError("Calibration takes a list of examples, each of which has "
+                         "arrays of a batch of 1 by the names of the model's inputs. "
+                         f"Received: {type(examples).__name__}")
+    if len(examples) < FEWEST:
+        raise ValueError(f"Calibration needs at least {FEWEST} examples, better some "
+                         f"hundreds. Received: {len(examples)}")
+
+
 def values(contents: bytes, examples: Sequence[Example]) -> list[dict[str, np.ndarray]]:
     """Runs examples: tensor name -> value of each float activation, for each example.
 
@@ -202,20 +216,26 @@ class _Recorder:
             self._interpreter = litert.Interpreter(
                 model_content=contents, experimental_preserve_all_tensors=True)
         runner = self._interpreter.get_signature_runner("serving_default")
-        self._inputs = {name: details["index"]
-                        for name, details in runner.get_input_details().items()}
+        self._inputs = runner.get_input_details()
         self._output, = runner.get_output_details().values()
         self.ends = {details["name"] for details in (
             *runner.get_input_details().values(), self._output)}
 
     def run(self, example: Example):
         """Yields name and value of each float32 activation."""
-        for name, index in self._inputs.items():
-            self._interpreter.resize_tensor_input(index, np.shape(example[name]))
-        self._interpreter.allocate_tensors()
-        for name, index in self._inputs.items():
-            self._interpreter.set_tensor(index, example[name])
-        self._interpreter.invoke()
+        given = {details["index"]: _array(example, name, details)
+                 for name, details in self._inputs.items()}
+        try:
+            for index, value in given.items():
+                self._interpreter.resize_tensor_input(index, value.shape)
+            self._interpreter.allocate_tensors()
+            for index, value in given.items():
+                self._interpreter.set_tensor(index, value)
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise ValueError("The model refuses an example of calibration; it may be "
+                             "too long, or hold ids outside of the vocabulary. "
+                             f"Received: {_described(example)}: {error}") from error
         for details in self._interpreter.get_tensor_details():
             name = details["name"]
             if details["dtype"] != np.float32 or not name or name in self._constants:
@@ -231,3 +251,39 @@ class _Recorder:
         """What the last run gave <float32>[1, C]."""
         return widened(self._interpreter.get_tensor(self._output["index"]),
                        self._output["quantization"])
+
+
+def _array(example: Any, name: str, details: Mapping[str, Any]) -> np.ndarray:
+    """One input of an example, of the dtype that the model takes.
+
+    Raises:
+        ValueError: it is missing, of another shape or kind of numbers, or not finite.
+    """
+    rule, dtype = "", np.dtype(details["dtype"])
+    wanted = details["shape_signature"]
+    value = np.asarray(example[name]) if (
+        isinstance(example, Mapping) and name in example) else None
+    if value is None:
+        rule = "there"
+    elif not np.can_cast(value.dtype, dtype, "same_kind") or (
+            dtype.kind in "iu" and np.any(value != value.astype(dtype))):
+        rule = f"of {dtype.name}"
+    elif value.ndim != len(wanted) or not value.size or any(
+            size not in (-1, own) for size, own in zip(wanted, value.shape,
+                                                       strict=True)):
+        rule = f"of shape {[None if size < 0 else int(size) for size in wanted]}"
+    elif not np.all(np.isfinite(value)):
+        rule = "of finite numbers"
+    if value is None or rule:
+        raise ValueError(f"An example of calibration must be a batch of 1 by the names "
+                         f"of the model's inputs; {name!r} must be {rule}. Received: "
+                         f"{_described(example)}")
+    return value.astype(dtype)
+
+
+def _described(example: Any) -> str:
+    if not isinstance(example, Mapping):
+        return type(example).__name__
+    arrays = {name: np.asarray(value) for name, value in example.items()}
+    return ", ".join(f"{name} <{value.dtype}>{list(value.shape)}"
+                     for name, value in arrays.items()) or "nothing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 
+from tfopt import functional
 from tfopt.backend import keras, tf
 from tfopt.export import flatbuffer, saved_model
 from tfopt.export.densify import densified
@@ -24,7 +25,7 @@ def to_bytes(
     """Converts a model.
 
     Args:
-        model: functional, of plain layers, with one output.
+        model: functional, of plain layers, with one output; no models within it.
         length: tokens of the input; None leaves it open.
         optimizations: of the converter.
         types: those that it may use for weights.
@@ -35,13 +36,14 @@ def to_bytes(
         A `.tflite`.
 
     Raises:
-        ValueError: the length is out of range, or the model is not functional, has
-            several outputs, or holds an operation that TFLite has not.
+        ValueError: the length is out of range, `saved_model.check` refuses the model,
+            or it holds an operation that TFLite has not.
     """
     if length is not None and length < 1:
         raise ValueError(f"`length` must be at least 1. Received: length={length}")
-    saved_model.check_functional(model)
-    inference_model = for_inference(densified(model), outlier_channels, integer)
+    saved_model.check(model)
+    inference_model = for_inference(functional.in_float32(densified(model)),
+                                    outlier_channels, integer)
     with tempfile.TemporaryDirectory() as directory:
         saved_model.save(inference_model, directory, 1, length)
         converter = tf.lite.TFLiteConverter.from_saved_model(

@@ -13,7 +13,6 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 IDENTIFIER = b"TFL3"
-_EMBEDDING_LOOKUP_VERSION = 3  # of the operator; the first with a scale for each row
 _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items()
               if isinstance(value, int)}
 _DTYPES = {value: name.lower() for name, value in vars(schema.TensorType).items()
@@ -107,42 +106,6 @@ def join(contents: bytes, lowest: float) -> bytes:
         graph.outputs = _renamed(graph.outputs, source)
     for operand in unused:
         model.buffers[operand.buffer].data = None
-    return serialize(model)
-
-
-def look_embeddings_up(contents: bytes) -> bytes:
-    """Turns lookups in a table, GATHER, into EMBEDDING_LOOKUP.
-
-    That has a scale for each row and takes 4 bits, where GATHER has one scale for all.
-
-    Args:
-        contents: a `.tflite`, in float32.
-
-    Returns:
-        The same, with every GATHER of rows of a constant matrix by a vector replaced.
-    """
-    model = parse(contents)
-    code = None
-    for graph in model.subgraphs:
-        for operation in graph.operators:
-            if kind(model, operation) != "GATHER":
-                continue
-            table, ids = (graph.tensors[i] for i in operation.inputs[:2])
-            if (stored(model, table) is None or len(table.shape) != 2
-                    or len(ids.shape) != 1 or dtype(table) != "float32"
-                    or dtype(ids) != "int32" or operation.builtinOptions.axis != 0):
-                continue
-            if code is None:
-                code = len(model.operatorCodes)
-                made = schema.OperatorCodeT()
-                made.builtinCode = schema.BuiltinOperator.EMBEDDING_LOOKUP
-                made.deprecatedBuiltinCode = made.builtinCode
-                made.version = _EMBEDDING_LOOKUP_VERSION
-                model.operatorCodes.append(made)
-            operation.opcodeIndex = code
-            operation.inputs = np.flip(operation.inputs[:2])
-            operation.builtinOptionsType = schema.BuiltinOptions.NONE
-            operation.builtinOptions = None
     return serialize(model)
 
 

@@ -22,7 +22,7 @@ from absl import logging
 from tfopt import inputs
 from tfopt.export import trial, verify
 from tfopt.export.litert import LiteRT, state_of
-from tfopt.types import PathLike
+from tfopt.types import PathLike, check_lists
 
 # How numbers of threads are tried: requests of so many tokens, in turns of several.
 _TRIED_TOKENS = 16
@@ -106,7 +106,8 @@ class Interpreter:
 
         Raises:
             ValueError: the model takes no input of that length, an id is outside of
-                its vocabulary, or the first segment is longer than the ids.
+                its vocabulary, the first segment is longer than the ids, or the model
+                gives NaN.
         """
         count = len(ids)
         first = count if first_length is None else first_length
@@ -119,7 +120,7 @@ class Interpreter:
                               pad_id=self._pad_id)
         copy = self._taken()
         try:
-            return copy.run(values)[0]
+            found = copy.run(values)[0]
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 "The model refuses the input; it may be longer than its positions, or "
@@ -127,6 +128,10 @@ class Interpreter:
                 f"{min(ids)} to {max(ids)}: {copy.failed(error)}") from error
         finally:
             self._free.put(copy)
+        if not np.isfinite(found).all():
+            raise ValueError("A model must give finite numbers; this one's weights may "
+                             f"hold NaN. Received: {found[:4].tolist()}")
+        return found
 
     def logits(self, ids: Sequence[Sequence[int]],
                first_lengths: Sequence[int]) -> np.ndarray:
@@ -148,8 +153,10 @@ class Interpreter:
             Logits <float32>[N, C].
 
         Raises:
-            ValueError: the interpreter was made without an encoder.
+            ValueError: the interpreter was made without an encoder, or `texts` or
+                `pairs` are one text.
         """
+        check_lists(texts=texts, pairs=pairs)
         if self._encoder is None:
             raise ValueError("Texts need an encoder: Interpreter(path, encoder=data."
                              "tokenizer_from(...)). Received: encoder=None")

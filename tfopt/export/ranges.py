@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfopt.backend import keras
-from tfopt.export import calibrate, converter, flatbuffer, trained
+from tfopt.export import calibrate, converter, flatbuffer, lookup, trained
 from tfopt.export.calibrate import Example, Observed
 from tfopt.export.trained import Range
 from tfopt.model.anatomy import OUTLIER_RATIO, is_masked_scores, outlier_layer
@@ -41,8 +41,8 @@ class FloatGraph:
 
     @functools.cached_property
     def looked_up(self) -> bytes:
-        """The contents with their embeddings looked up (`flatbuffer`), made once."""
-        return flatbuffer.look_embeddings_up(self.contents)
+        """The contents with their embeddings looked up (`lookup`), made once."""
+        return lookup.look_embeddings_up(self.contents)
 
 
 def of_products(graph: FloatGraph, calibration: Sequence[Example] | None, method: str

@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+from tfopt import checks
 from tfopt.backend import keras, tf
 from tfopt.files import partial_directory
 from tfopt.types import PathLike
@@ -30,10 +31,10 @@ def write(model: keras.Model, path: PathLike) -> None:
         path: the directory; one that is there is replaced.
 
     Raises:
-        ValueError: the model is not functional, or has several outputs.
+        ValueError: `check` refuses the model.
         OSError: the disk is full or not writable; what was there stays.
     """
-    check_functional(model)
+    check(model)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with partial_directory(path.parent) as temporary:
@@ -44,17 +45,16 @@ def write(model: keras.Model, path: PathLike) -> None:
         os.replace(whole, path)
 
 
-def check_functional(model: keras.Model) -> None:
-    """Checks that a model has one graph, and one output.
+def check(model: keras.Model) -> None:
+    """Checks that a model can be exported.
 
     Raises:
-        ValueError: it is not functional, or has several outputs.
+        ValueError: it is not functional, has several outputs, is wrapped for training,
+            or has a weight that is no finite number.
     """
-    # Sequential models are functional too, once built.
-    if not getattr(model, "_is_graph_network", False) or len(model.outputs) != 1:
-        raise ValueError("A model must be functional, with one output. Received: "
-                         f"{type(model).__name__} {model.name!r} with outputs "
-                         f"{model.outputs}")
+    checks.check_one_output(model)
+    checks.check_stripped(model)
+    checks.check_finite(model)
 
 
 def save(model: keras.Model, directory: PathLike, batch: int | None = None,
@@ -68,7 +68,10 @@ def save(model: keras.Model, directory: PathLike, batch: int | None = None,
         length: of what else is open; None leaves it so.
     """
     specs = {}
-    for name, tensor in zip(model.input_names, model.inputs, strict=True):
+    nested = model._nested_inputs
+    # A dictionary's own keys, in which order its inputs are flattened.
+    names = sorted(nested) if isinstance(nested, dict) else model.input_names
+    for name, tensor in zip(names, model.inputs, strict=True):
         first, *others = tensor.shape
         specs[name] = tf.TensorSpec(
             [batch or first, *(length if axis is None else axis for axis in others)],
@@ -77,7 +80,8 @@ def save(model: keras.Model, directory: PathLike, batch: int | None = None,
     # Not the model: Keras would trace each layer anew, three times the whole work.
     module.weights = model.weights
     module.serve = tf.function(
-        lambda **inputs: {"logits": model(inputs if len(inputs) > 1 else
-                                          next(iter(inputs.values())), training=False)})
+        lambda **inputs: {"logits": model(
+            inputs if len(inputs) > 1 or isinstance(nested, dict)
+            else next(iter(inputs.values())), training=False)})
     signature = module.serve.get_concrete_function(**specs)
     tf.saved_model.save(module, os.fspath(directory), signatures={SIGNATURE: signature})

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
+from tfopt import functional
 from tfopt import model as models
 from tfopt.backend import keras, tf
 from tfopt.export import aeq, calibrate, converter, flatbuffer, ranges, schemes
@@ -22,13 +23,16 @@ from tfopt.export.aeq import Rule
 from tfopt.export.ranges import FloatGraph
 from tfopt.export.schemes import SCHEMES, Numbers, Scheme
 from tfopt.model.anatomy import FFN_PRODUCT
+from tfopt.types import check_lists
 
 __all__ = ["SCHEMES", "check_scheme", "convert", "float_graph", "is_quantized",
-           "needs_calibration", "operations", "prepared", "quantize"]
+           "needs_calibration", "operations", "prepared", "quantize",
+           "weights_in_float"]
 
 _PRODUCT = "FULLY_CONNECTED"
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _TABLE = "EMBEDDING_LOOKUP"
+_FEW = 1024  # numbers, of which a name is not worth the reading
 is_quantized = schemes.is_quantized
 needs_calibration = schemes.needs_calibration
 
@@ -70,9 +74,10 @@ def convert(
     """Converts a model.
 
     Args:
-        model: functional; its inputs are <...>[B, ...] each. Of one that was trained
-            with quantization the file has the very integers, and the ranges, if the
-            scheme is the one it was trained for.
+        model: functional, of finite weights, models within it unfolded; its inputs are
+            <...>[B, ...] each. Of one that was trained with quantization the file has
+            the very integers, and the ranges, if the scheme is the one it was trained
+            for.
         scheme: one of `SCHEMES`.
         length: tokens of the input; None leaves it open, to be resized per request.
         calibration: examples, a batch of 1 each, at their natural lengths
@@ -86,17 +91,49 @@ def convert(
 
     Raises:
         ValueError: the scheme is unknown, the length out of range, calibration is
-            needed and missing, or the model is not functional, has several outputs, or
-            holds an operation that TFLite has not.
+            needed and missing, or the model is not functional, has several outputs, is
+            wrapped for training, has weights that are NaN, or holds an operation that
+            TFLite has not.
     """
     chosen = schemes.get(scheme)
+    model = functional.flat(model)
     if not chosen.is_quantized:
         plain = models.plain_copy(model) if models.quantized_layers_of(model) else model
         return converter.to_bytes(
             plain, length=length, types=tuple(map(tf.as_dtype, chosen.types)),
             optimizations=[tf.lite.Optimize[name] for name in chosen.optimizations])
-    return quantize(float_graph(model, length=length), scheme,
-                    calibration=calibration, method=method, leave=leave)
+    contents = quantize(float_graph(model, length=length), scheme,
+                        calibration=calibration, method=method, leave=leave)
+    floats = {} if leave else weights_in_float(contents)
+    if floats:
+        logging.warning("%s leaves weights in float32: %s", scheme, ", ".join(floats))
+    return contents
+
+
+def weights_in_float(contents: bytes) -> dict[str, int]:
+    """The kernels and tables of a file that are no integers.
+
+    Such as of a recurrent layer, of whose operations no scheme says anything; a few
+    numbers alone do not count.
+
+    Args:
+        contents: a `.tflite`.
+
+    Returns:
+        The operation that takes them, by its output's name and its kind -> bytes.
+    """
+    model = flatbuffer.parse(contents)
+    found: dict[str, int] = {}
+    for graph in model.subgraphs:
+        for operation in graph.operators:
+            name = (f"{flatbuffer.output_name(graph, operation)} "
+                    f"({flatbuffer.kind(model, operation)})")
+            for tensor in (graph.tensors[i] for i in operation.inputs if i >= 0):
+                data = flatbuffer.stored(model, tensor)
+                if (data is not None and len(data) > 4 * _FEW and len(tensor.shape) > 1
+                        and flatbuffer.dtype(tensor) == "float32"):
+                    found[name] = found.get(name, 0) + len(data)
+    return found
 
 
 def float_graph(model: keras.Model, *, length: int | None = None) -> FloatGraph:
@@ -112,6 +149,7 @@ def float_graph(model: keras.Model, *, length: int | None = None) -> FloatGraph:
     Raises:
         ValueError: as of `convert`.
     """
+    model = functional.flat(model)
     trained = models.quantized_layers_of(model)
     plain = models.plain_copy(model) if trained else model
     return FloatGraph(model=plain, length=length, trained=trained,
@@ -145,6 +183,7 @@ def quantize(
         ValueError: as of `convert`.
     """
     chosen = schemes.get(scheme)
+    check_lists(leave=leave, alone=alone)
     if method not in calibrate.METHODS:
         raise ValueError(f"`method` must be one of {calibrate.METHODS}. "
                          f"Received: method={method!r}")

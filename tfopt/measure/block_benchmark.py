@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import os
 import tempfile
 import time
@@ -25,7 +24,7 @@ from absl import logging
 
 from tfopt import model
 from tfopt.export import tflite
-from tfopt.files import write_whole
+from tfopt.files import to_json, write_whole
 from tfopt.machine import cpu
 from tfopt.measure import latency
 from tfopt.measure.rounds import Rounds
@@ -201,7 +200,7 @@ def measure(
     """
     of = [environment(config, num_threads, scheme, tokens, head), _SEQUENCES,
           [dataclasses.asdict(sizes) for sizes in plan.values()]]
-    done = Rounds(record, hashlib.sha256(json.dumps(of).encode()).hexdigest())
+    done = Rounds(record, hashlib.sha256(to_json(of).encode()).hexdigest())
     with contextlib.ExitStack() as stack:
         place = Path(exports or stack.enter_context(tempfile.TemporaryDirectory()))
         files = _exported(config, plan, place, tokens, scheme, head, title)

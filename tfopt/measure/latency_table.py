@@ -18,13 +18,12 @@ queries and ffn for the first token alone, where the head reads no other
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfopt.files import parse_json
+from tfopt.files import parse_json, to_json
 from tfopt.model import EncoderConfig
 
 # A product's rows are computed by tiles of 16: one token more begins the next.
@@ -153,7 +152,7 @@ class LatencyTable:
 
     def to_json(self) -> str:
         """Returns the fields as a JSON object."""
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        return to_json(dataclasses.asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> LatencyTable:

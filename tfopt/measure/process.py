@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, cast
 
+from tfopt.files import to_json
+
 _SHOWN = 500  # letters of what a process said
 
 
@@ -60,7 +62,7 @@ class TimedProcess:
             ValueError: the process ended instead; holds the last line it wrote.
         """
         with contextlib.suppress(BrokenPipeError):  # _answer tells why
-            self._requests.write(json.dumps(request) + "\n")
+            self._requests.write(to_json(request) + "\n")
             self._requests.flush()
         return self._answer()
 

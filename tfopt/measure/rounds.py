@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import logging
 
-from tfopt.files import read_json, write_whole
+from tfopt.files import read_json, to_json, write_whole
 from tfopt.types import PathLike
 
 
@@ -42,4 +41,4 @@ class Rounds:
     def save(self, rounds: Sequence[list]) -> None:
         """Writes all that were done so far."""
         if self._path is not None:
-            write_whole(self._path, json.dumps({"of": self._of, "rounds": rounds}))
+            write_whole(self._path, to_json({"of": self._of, "rounds": rounds}))

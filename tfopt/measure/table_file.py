@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from tfopt.export import tflite
-from tfopt.files import write_whole
+from tfopt.files import to_json, write_whole
 from tfopt.measure import block_benchmark, latency_table
 from tfopt.measure.block_benchmark import Sizes
 from tfopt.measure.latency_table import (
@@ -237,7 +236,7 @@ def _build(config: EncoderConfig, head: Head, environment: Mapping, rounds: int,
 
 def _default_path(environment: Mapping) -> Path:
     def of(fields):
-        digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(to_json(fields, sort_keys=True).encode()).hexdigest()
         return Path.home() / ".cache" / "tfopt" / f"latency_{digest[:16]}.json"
 
     first = of({name: value for name, value in environment.items()

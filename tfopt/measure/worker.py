@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from tfopt.files import to_json
 from tfopt.measure.runners import open_artifact
 
 
@@ -29,7 +30,7 @@ def main(artifact: str, num_threads: int) -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr  # what a library prints must not mix with the answers
     runner = open_artifact(artifact, num_threads, known=True)  # it may end this process
-    print(json.dumps({"ready": True}), file=answers, flush=True)
+    print(to_json({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         seconds = []
@@ -37,7 +38,7 @@ def main(artifact: str, num_threads: int) -> None:
             start = time.perf_counter()
             runner.run(*example)
             seconds.append(time.perf_counter() - start)
-        print(json.dumps({"seconds": seconds, "peak_rss_bytes": _peak_rss_bytes()}),
+        print(to_json({"seconds": seconds, "peak_rss_bytes": _peak_rss_bytes()}),
               file=answers, flush=True)
 
 

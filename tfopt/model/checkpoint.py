@@ -9,16 +9,16 @@ checkpoint of the demo, and `random:SHAPE`, random weights for benchmarks.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfopt import checks
 from tfopt.backend import keras
 from tfopt.checkpoint_names import RANDOM, place_of
-from tfopt.files import partial_directory
-from tfopt.model import config, encoder, heads, keras_file, tensor_files
+from tfopt.files import partial_directory, to_json
+from tfopt.model import config, encoder, heads, keras_file, layer_names, tensor_files
 from tfopt.model.anatomy import Anatomy
 from tfopt.model.heads import Head
 from tfopt.types import PathLike
@@ -127,7 +127,7 @@ def save(model: keras.Model, path: PathLike) -> None:
 def _about(model: keras.Model) -> str:
     """What a model is, for a reader of its directory; nothing here reads it."""
     head = heads.head_of(model)
-    return json.dumps({
+    return to_json({
         **dataclasses.asdict(Anatomy.of(model).config),
         "classifier_dropout": head.dropout, "num_labels": head.outputs,
         "head_reads": head.reads, "head_pooler": head.pooler}, indent=2) + "\n"
@@ -162,11 +162,16 @@ def published_labels(name: PathLike) -> list[str] | None:
 def _load_own(path: Path, num_labels: int | None, head: Head | None, seed: int,
               custom_objects: Mapping[str, Any] | None) -> keras.Model:
     model = keras_file.load(path / KERAS_FILE, custom_objects)
+    checks.check_finite(model, str(path / KERAS_FILE))
     if not Anatomy.known(model):
         return model
     own = heads.head_of(model)
     wanted = head or own.with_outputs(num_labels)
-    if wanted == own:
+    # Of a head of somebody's own there is nothing that this could make anew.
+    asked = head is not None or num_labels not in (None, model.output_shape[-1])
+    if asked:
+        layer_names.check_known(model)
+    if wanted == own or layer_names.unknown(model):
         return model
     fresh = encoder.build(Anatomy.of(model).config, wanted, seed)
     for layer in fresh.layers:

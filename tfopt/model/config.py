@@ -9,9 +9,10 @@ layers of different sizes.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from typing import Any
+
+from tfopt.files import to_json
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 _MOST_LAYERS = 1000
@@ -101,19 +102,6 @@ class EncoderConfig:
         """Number of encoder layers."""
         return len(self.num_heads)
 
-    @property
-    def num_parameters(self) -> int:
-        """Weights of the embeddings and the layers; a head has its own."""
-        width = self.hidden_size
-        rows = self.vocab_size + self.max_positions + self.type_vocab_size
-        total = (rows + 2) * width  # 2 of the LayerNorm
-        for heads, neurons in zip(self.num_heads, self.intermediate_sizes, strict=True):
-            total += 2 * 2 * width
-            for inner, readers in ((heads * self.head_size, 3), (neurons, 1)):
-                if inner:
-                    total += readers * (width + 1) * inner + (inner + 1) * width
-        return total
-
     @classmethod
     def uniform(
         cls, *, hidden_size: int, num_layers: int, num_heads: int,
@@ -154,7 +142,7 @@ class EncoderConfig:
 
     def to_json(self) -> str:
         """Returns the fields as a JSON object."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return to_json(dataclasses.asdict(self), indent=2) + "\n"
 
     def without_empty_layers(self) -> EncoderConfig:
         """The sizes of the layers that have a block; of the last one if none has."""

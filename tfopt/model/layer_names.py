@@ -112,3 +112,17 @@ def unknown(model: keras.Model) -> list[str]:
     return sorted(layer.name for layer in model.layers
                   if layer.name not in (*INPUT_NAMES, *_OTHERS)
                   and role_of(layer.name) is None)
+
+
+def check_known(model: keras.Model) -> None:
+    """Checks that an encoder has no layers beside those that it would be rebuilt with.
+
+    Raises:
+        ValueError: it has, such as a head of somebody's own.
+    """
+    others = unknown(model)
+    if others:
+        raise ValueError(
+            "An encoder is built anew for this, of the layers of tfopt's encoders and "
+            "heads alone; do it before another head stands on it. Received: "
+            f"{model.name!r} with the layers {others[:6]}")

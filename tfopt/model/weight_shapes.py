@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from tfopt.model import layer_names as names
 from tfopt.model.config import EncoderConfig
+from tfopt.model.heads import Head
 
 Shape = tuple[int, ...]
 
@@ -45,6 +48,16 @@ def of_head(width: int, outputs: int | None) -> dict[str, list[Shape]]:
     """
     found = {names.POOLER: _dense(width, width)}
     return found | {names.CLASSIFIER: _dense(width, outputs)} if outputs else found
+
+
+def num_parameters(config: EncoderConfig, head: Head) -> int:
+    """Weights of an encoder of plain layers and its head."""
+    shapes = of_encoder(config)
+    if head.pooler:
+        shapes[names.POOLER] = _dense(config.hidden_size, config.hidden_size)
+    if head.outputs:
+        shapes[names.CLASSIFIER] = _dense(config.hidden_size, head.outputs)
+    return sum(math.prod(shape) for own in shapes.values() for shape in own)
 
 
 def _dense(inputs: int, outputs: int) -> list[Shape]:

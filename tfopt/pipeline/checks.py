@@ -70,6 +70,22 @@ def check_teacher(path: PathLike | None, task: tasks.Task, tokenizer: Tokenizer,
                 f"otherwise. Received: {path}, which reads {shown(text, 60)} otherwise")
 
 
+def check_pairs(keras_model: keras.Model, column: str | None) -> None:
+    """Checks that a model can tell the second texts of pairs from the first.
+
+    Args:
+        keras_model: an encoder of tfopt's; one without segments reads pairs, too.
+        column: of the second texts; None for none.
+
+    Raises:
+        ValueError: there is one, and one segment alone.
+    """
+    if column and model.config_of(keras_model).type_vocab_size == 1:
+        raise ValueError(
+            "Pairs of texts need a model of two segments, or of none. Received: "
+            f"--text_pair_column={column}, a model of type_vocab_size=1")
+
+
 def check_length(keras_model: keras.Model, max_length: int, multiple: int,
                  export_length: int | None = None, whose: str = "model") -> None:
     """Checks that a model has a position for every token.

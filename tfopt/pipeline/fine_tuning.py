@@ -20,7 +20,7 @@ from tfopt.backend import keras
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.pipeline import identity as identities
 from tfopt.pipeline import run_dir
-from tfopt.pipeline.checks import check_length, check_vocabulary
+from tfopt.pipeline.checks import check_length, check_pairs, check_vocabulary
 from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.option import Options
 from tfopt.pipeline.options import (
@@ -82,15 +82,17 @@ class FineTuning(Files):
             smoke=self.measuring.smoke, tokenizer=tokenizer, labels=labels)
 
     def check_length(self, keras_model: keras.Model, whose: str = "model") -> None:
-        """Checks that a model has a position for every token.
+        """Checks that a model has a position for every token, and a segment.
 
         Args:
             keras_model: the model.
             whose: in the message: "model", which is exported, or "teacher".
 
         Raises:
-            ValueError: `max_length`, padded, or `export_length` is above its positions.
+            ValueError: `max_length`, padded, or `export_length` is above its positions,
+                or there are pairs for a model of one segment.
         """
+        check_pairs(keras_model, self.data.columns().pair)
         check_length(
             keras_model, self.data.tokens, 1 if self.batching.pad_to_max_length
             else self.batching.multiple(self.settings),

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from tfopt.files import to_json
 from tfopt.types import PathLike
 
 _BLOCK = 1 << 20
@@ -61,7 +61,7 @@ def of_options(record: Any, leave: frozenset[str] | set[str] = frozenset()
 
 def digest(identity: Mapping[str, Any]) -> str:
     """A hash of an identity, but for the names of what is known by its contents."""
-    return hashlib.sha256(json.dumps(
+    return hashlib.sha256(to_json(
         {key: value["sha256"] if _is_contents(value) else value
          for key, value in identity.items()},
         sort_keys=True, default=str).encode()).hexdigest()
@@ -92,7 +92,7 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = value["name"] if _is_contents(value) else json.dumps(value, default=str)
+    text = value["name"] if _is_contents(value) else to_json(value, default=str)
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import logging
 
-from tfopt.files import read_json, remove_partial, write_whole
+from tfopt.files import read_json, remove_partial, to_json, write_whole
 from tfopt.pipeline import identity as identities
 from tfopt.types import PathLike
 
@@ -66,7 +66,7 @@ def claim(out_dir: PathLike, identity: Mapping[str, Any]) -> Iterator[Path]:
             identity.
     """
     path = Path(out_dir)
-    identity = json.loads(json.dumps(identity, default=str))
+    identity = json.loads(to_json(identity, default=str))
     if is_helper():
         with _beside(path, identity) as own:
             yield own
@@ -81,7 +81,7 @@ def claim(out_dir: PathLike, identity: Mapping[str, Any]) -> Iterator[Path]:
     with _locked(path):
         _check_same(path, identity)
         remove_partial(path)
-        write_whole(path / RUN_FILE, json.dumps(identity, indent=1) + "\n")
+        write_whole(path / RUN_FILE, to_json(identity, indent=1) + "\n")
         try:
             yield path
         except Exception:

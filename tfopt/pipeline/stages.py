@@ -152,8 +152,12 @@ def export(tuning: FineTuning, recipe: compress.Recipe, dataset: Dataset,
             continue
         graph = graph or tflite.float_graph(compressed, length=options.export_length)
         if max_drop is None:
-            write_whole(file, tflite.quantize(
-                graph, scheme, calibration=dataset.calibration, method=options.ranges))
+            contents = tflite.quantize(
+                graph, scheme, calibration=dataset.calibration, method=options.ranges)
+            write_whole(file, contents)
+            notes += [f"{scheme}: {size / 1e6:.2f} MB of weights stay in float32, of "
+                      f"an operation that it does not quantize: {name}."
+                      for name, size in tflite.weights_in_float(contents).items()]
             continue
         task = dataset.task
         found = sensitivity.within(

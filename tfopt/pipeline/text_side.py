@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from tfopt import data, tasks
 from tfopt.data import tokenizer as tokenizers
 from tfopt.data.tokenizer import Tokenizer
-from tfopt.files import read_json, write_whole
+from tfopt.files import read_json, to_json, write_whole
 from tfopt.types import PathLike
 
 FILE = "text.json"
@@ -55,7 +54,7 @@ def write(directory: PathLike, tokenizer: Tokenizer, task: tasks.Task, max_lengt
     tasks.save(task, directory)
     if task.labels:
         write_whole(directory / data.LABELS_FILE, data.labels_text(task.labels))
-    write_whole(directory / FILE, json.dumps({"max_length": max_length}) + "\n")
+    write_whole(directory / FILE, to_json({"max_length": max_length}) + "\n")
 
 
 def read(directory: PathLike, labels: Sequence[str] | None = None) -> TextSide:

@@ -10,14 +10,13 @@ Directories of the first edition have none; theirs is made up from the files.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tfopt.data import corpus, tokenizer
-from tfopt.files import read_json, write_whole
+from tfopt.files import read_json, to_json, write_whole
 from tfopt.tasks.classification import Classification
 from tfopt.types import shown
 
@@ -46,7 +45,7 @@ def write(directory: Path, fields: Mapping[str, Any], figures: Mapping[str, floa
         "figures": {name: float(value) for name, value in figures.items()
                     if math.isfinite(value)}}
     write_whole(directory / MANIFEST_FILE,
-                json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+                to_json(found, ensure_ascii=False, indent=1) + "\n")
 
 
 def read(directory: Path) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 from absl import logging
 
 from tfopt.backend import tf
-from tfopt.files import read_json, write_whole
+from tfopt.files import read_json, to_json, write_whole
 from tfopt.machine import cpu
 from tfopt.sparse import storage
 from tfopt.sparse.matmul import matmul
@@ -90,13 +89,13 @@ def choose(kernel: np.ndarray, *, block: int | None = None,
         return Choice(backend="dense")
     here = environment()
     path = Path(cache_file) if cache_file is not None else _default_path(here)
-    key = json.dumps(_about(kernel, candidates, rows, dtype) | {"frozen": frozen},
+    key = to_json(_about(kernel, candidates, rows, dtype) | {"frozen": frozen},
                      sort_keys=True)
     if (known := _read(path, here).get(key)) is not None:
         return known
     found = _try(kernel, candidates, rows, dtype, frozen)
     kept = {**_read(path, here), key: found}  # others may have written meanwhile
-    write_whole(path, json.dumps({"environment": here, "choices": {
+    write_whole(path, to_json({"environment": here, "choices": {
         name: dataclasses.asdict(value) for name, value in kept.items()}}, indent=1))
     logging.info("Sparse kernel %s, %.0f %% zeros, %s rows: %s", kernel.shape,
                  100 * np.mean(kernel == 0), rows, found)
@@ -288,5 +287,5 @@ def _read(path: Path, here: Mapping) -> dict[str, Choice]:
 
 
 def _default_path(here: Mapping) -> Path:
-    digest = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(to_json(here, sort_keys=True).encode()).hexdigest()
     return Path.home() / ".cache" / "tfopt" / f"sparse_{digest[:16]}.json"

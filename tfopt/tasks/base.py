@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tfopt.report import Metric
+from tfopt.types import check_fields
 
 if TYPE_CHECKING:
     from tfopt.model.heads import Head
@@ -40,6 +41,14 @@ class Task(abc.ABC):
     """
 
     labels: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        """Checks the fields.
+
+        Raises:
+            ValueError: the labels are one word, not a list of words.
+        """
+        check_fields(self, {})
 
     monitor: ClassVar[tuple[str, str]]
     number_labels: ClassVar[bool] = False

@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-import json
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfopt.files import read_json, write_whole
+from tfopt.files import read_json, to_json, write_whole
 from tfopt.tasks.base import Task
 from tfopt.types import PathLike, shown
 
@@ -80,7 +79,7 @@ def from_fields(fields: Mapping[str, Any]) -> Task:
 
 def save(task: Task, directory: PathLike) -> None:
     """Writes `task.json` beside a model."""
-    write_whole(Path(directory) / FILE, json.dumps(task.to_fields(), indent=1,
+    write_whole(Path(directory) / FILE, to_json(task.to_fields(), indent=1,
                                                    ensure_ascii=False) + "\n")
 
 

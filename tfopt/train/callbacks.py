@@ -186,7 +186,9 @@ class KeepBest(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Compares and keeps."""
         value = (logs or {}).get(self._metric)
-        if value is None or steps_done(self.model) < self._first_valid_step:
+        # A NaN would be the best for good: no number is above it.
+        if (value is None or not math.isfinite(value)
+                or steps_done(self.model) < self._first_valid_step):
             return
         best = self._state.best_value
         if best is None or (value > best if self._better == "higher" else value < best):

@@ -1,8 +1,8 @@
 """The one caller of `Model.fit`: batches in, a trained model out.
 
 Fine-tuning, and every pass that trains, go through `fit`: AdamW with warm-up and
-decay, gradient clipping, the best epoch on dev, early stopping, logs,
-resuming, and an end at the first loss that is no number.
+decay, clipping, the best epoch on dev, early stopping, logs, resuming, and an end at
+the first loss that is no number.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 from absl import logging
 
-from tfopt import switches, xla
+from tfopt import functional, switches, xla
 from tfopt.backend import keras, tf
 from tfopt.train import objective, precision
 from tfopt.train.callbacks import (
@@ -80,7 +81,7 @@ class Settings:
         Raises:
             ValueError: one is out of its range.
         """
-        rules = {
+        check_fields(self, {
             "epochs": (self.epochs >= 1, "at least 1"),
             "learning_rate": (0 < self.learning_rate < math.inf,
                               "a finite number above 0"),
@@ -93,15 +94,13 @@ class Settings:
                                 f"one of {('auto', *precision.NAMES)}"),
             "steps_per_execution": (self.steps_per_execution is None
                                     or self.steps_per_execution >= 1, "at least 1"),
-        }
-        check_fields(self, rules)
+        })
 
     def on_this_machine(self) -> Settings:
         """The settings with nothing left open."""
         here = accelerated()
         return dataclasses.replace(
-            self,
-            jit_compile=here if self.jit_compile is None else self.jit_compile,
+            self, jit_compile=here if self.jit_compile is None else self.jit_compile,
             mixed_precision=precision.best() if self.mixed_precision == "auto"
             else self.mixed_precision,
             steps_per_execution=self.steps_per_execution or (
@@ -144,10 +143,16 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite; names the step.
-        ValueError: the replicas do not divide a batch, or workers are asked to train in
-            different ways.
+        ValueError: the model's output or the batches are not what the loss is of, such
+            as probabilities, or classes one-hot or above the outputs; the replicas do
+            not divide a batch; or workers are asked to train in different ways.
     """
     settings = settings.on_this_machine()
+    goal = goal or objective.cross_entropy()
+    goal.check(model)
+    for source in (train, dev):
+        if source is not None:
+            goal.check_batches(source, model)
     strategy = model.distribute_strategy
     if isinstance(strategy, tf.distribute.ParameterServerStrategy):
         raise ValueError(
@@ -160,12 +165,13 @@ def fit(
     with strategy.scope():
         # Trained is a model of the same layers, so that the caller's is left without
         # an optimizer, whose moments would triple the file it is saved to.
-        working = keras.Model(model.inputs, model.outputs, name=model.name)
-        if settings.mixed_precision != "float32":
+        working = keras.Model(model.input, model.outputs, name=model.name)
+        same = settings.mixed_precision == "float32" and (
+            functional.in_float32(model) is model)
+        if not same:
             working = precision.retype(working, settings.mixed_precision)
-        goal = goal or objective.cross_entropy()
         working = goal.prepare(
-            MultiStepModel(working.inputs, working.outputs, name=model.name),
+            MultiStepModel(working.input, working.outputs, name=model.name),
             settings.mixed_precision)
         _compile(working, train, settings, goal)
     # Outside of the scope: workers cannot share the text that it notes.
@@ -200,7 +206,7 @@ def fit(
         state.finished = True
         state.save()
     state.load_best()
-    if settings.mixed_precision != "float32":
+    if not same:
         model.set_weights(working.get_weights())
     return state.history
 
@@ -274,8 +280,21 @@ def _run(model, state, train, dev, settings, hooks) -> None:
             batches = sharding.of(batches, train.batch_size, strategy)
         if dev is not None and strategy.num_replicas_in_sync > 1:
             dev_batches = sharding.of(dev_batches, dev.batch_size, strategy, mean=False)
-        model.fit(
-            batches, initial_epoch=first, epochs=last, steps_per_epoch=part_steps,
-            validation_data=dev_batches,
-            validation_steps=None if dev is None else dev.steps_per_epoch,
-            callbacks=hooks, verbose=1 if sys.stdout.isatty() else 2)
+        try:
+            model.fit(
+                batches, initial_epoch=first, epochs=last, steps_per_epoch=part_steps,
+                validation_data=dev_batches,
+                validation_steps=None if dev is None else dev.steps_per_epoch,
+                callbacks=hooks, verbose=1 if sys.stdout.isatty() else 2)
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(
+                "A batch does not fit the model: class numbers must be from 0 to below "
+                "its outputs, and token ids below its vocabulary. Received: "
+                f"{_first_words(error)}") from error
+
+
+def _first_words(error: tf.errors.OpError) -> str:
+    """What TensorFlow says of the numbers, without where in the graph it was."""
+    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+    return next((line for line in lines if re.search(r"label|indices|shape", line)),
+                lines[0])[:200]

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from tfopt import checks
 from tfopt.backend import keras, tf
 from tfopt.train.distill import losses
+from tfopt.types import BatchSource
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class Objective:
             there is no target (`types.is_labelled`).
         soft_loss: (outputs, teacher's outputs, temperature) -> how far a student is
             from its teacher <float>[B].
+        logits: whether outputs are logits of classes, of which softmax is taken.
     """
 
     loss: Callable[[], keras.losses.Loss]
@@ -31,6 +34,52 @@ class Objective:
     monitor: tuple[str, str] = ("accuracy", "higher")
     hard_loss: Callable[[Any, Any], Any] = losses.hard
     soft_loss: Callable[[Any, Any, float], Any] = losses.soft
+    logits: bool = False
+
+    def check(self, model: keras.Model, what: str = "A model") -> None:
+        """Checks that what a model gives is what the loss is of.
+
+        Args:
+            model: to be trained, or to teach.
+            what: how an error calls it.
+
+        Raises:
+            ValueError: it has several outputs, or gives probabilities, or one number,
+                where logits of classes are asked for.
+        """
+        (checks.check_logits if self.logits else checks.check_one_output)(
+            model, what)
+
+    def check_batches(self, train: BatchSource, model: keras.Model) -> None:
+        """Checks batches for what their shapes tell.
+
+        Args:
+            train: to learn from.
+            model: to be trained.
+
+        Raises:
+            ValueError: they have no targets and must, or more than one for an output.
+        """
+        spec = train.dataset().element_spec
+        targets = spec[1] if isinstance(spec, tuple) and len(spec) > 1 else None
+        if isinstance(targets, tuple):  # beside the targets, a teacher's logits
+            targets = targets[0]
+        if targets is None:
+            if self.needs_targets:
+                raise ValueError("Batches to train on must be of (inputs, targets). "
+                                 f"Received: {spec}")
+            return
+        shape = getattr(targets, "shape", tf.TensorShape(None))
+        if shape.rank and shape.rank >= len(model.output_shape) and shape[-1] != 1:
+            raise ValueError(
+                "Targets must be class numbers <int>[B] (of one-hot rows, "
+                "`tf.argmax(targets, -1)`), or one number for each example. Received: "
+                f"targets of shape {tuple(shape)}")
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether every batch must have targets."""
+        return True
 
     @property
     def reads_layers(self) -> bool:
@@ -59,4 +108,5 @@ def cross_entropy() -> Objective:
     return Objective(
         loss=lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        logits=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfopt import functional
 from tfopt.backend import keras, tf
 
 NAMES = ("float32", "mixed_bfloat16")
@@ -35,20 +36,5 @@ def retype(model: keras.Model, policy: str) -> keras.Model:
     """
     if policy not in NAMES:
         raise ValueError(f"The precision must be one of {NAMES}. Received: {policy!r}")
-    outputs = {layer[0] for layer in model.get_config()["output_layers"]}
-
-    def convert(config):
-        if isinstance(config, dict):
-            return {key: policy if key == "dtype" and value in NAMES
-                    else convert(value) for key, value in config.items()}
-        if isinstance(config, list | tuple):
-            return type(config)(convert(item) for item in config)
-        return config
-
-    config = model.get_config()
-    config["layers"] = [
-        layer if layer["class_name"] == "InputLayer" or layer["config"]["name"]
-        in outputs else convert(layer) for layer in config["layers"]]
-    copy = type(model).from_config(config)
-    copy.set_weights(model.get_weights())
-    return copy
+    outputs = {tensor._keras_history.layer.name for tensor in model.outputs}
+    return functional.in_policy(model, policy, outputs)

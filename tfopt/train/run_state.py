@@ -7,7 +7,7 @@ step (`data.batches.plan`). Of several workers the first alone writes; all read 
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tfopt.backend import keras, tf
-from tfopt.files import parse_json
+from tfopt.files import parse_json, to_json
 from tfopt.train.callbacks import steps_done
 from tfopt.train.distribute import workers
 from tfopt.types import PathLike
@@ -89,7 +89,8 @@ class RunState:
         # The first edition noted -inf where no epoch had counted.
         self.best_value = note["best_value"] if note["best_epoch"] >= 0 else None
         self.best_epoch = note["best_epoch"]
-        self.history = note["history"]
+        self.history = [{name: float(value) for name, value in epoch.items()}
+                        for epoch in note["history"]]
         self.finished = note["finished"]
         return True
 
@@ -98,9 +99,12 @@ class RunState:
         if self._manager is None:
             return
         # The note travels inside the checkpoint, so that both are of one moment.
-        self._note.assign(json.dumps({
+        self._note.assign(to_json({
             "best_value": self.best_value, "best_epoch": self.best_epoch,
-            "history": self.history, "finished": self.finished}))
+            # Of dev, a loss may be infinite while training goes on; JSON has no such.
+            "history": [{name: value if math.isfinite(value) else str(value)
+                         for name, value in epoch.items()} for epoch in self.history],
+            "finished": self.finished}))
         if workers.is_chief(self._strategy):
             self._manager.save(checkpoint_number=self.step)
             return

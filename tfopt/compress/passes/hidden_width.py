@@ -18,7 +18,8 @@ from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.structure import hidden_width
 from tfopt.model import config_of
-from tfopt.model.heads import head_of, num_parameters
+from tfopt.model.heads import head_of
+from tfopt.model.weight_shapes import num_parameters
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
 from tfopt.types import BatchSource, check_fields

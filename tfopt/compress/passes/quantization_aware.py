@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 
+from tfopt import checks, functional
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.counting import count_parameters
-from tfopt.compress.layer_selection import check_expressions, matches, skipped
+from tfopt.compress.layer_selection import (
+    check_expressions,
+    matches,
+    skipped,
+    warn_of_unreached,
+)
 from tfopt.compress.pruning.callbacks import KeepMask
 from tfopt.compress.pruning.masked_layer import check_wrapped
 from tfopt.compress.qat import configs
@@ -108,9 +114,12 @@ class QuantizationAware(Pass):
             ValueError: the model is quantized already, no layer can be, or an
                 expression matches none.
         """
+        model = functional.flat(model)
         if quantized_layers_of(model) or configs.wrappers_of(model):
             raise ValueError("The model is quantized already; `tfopt.model.plain_copy` "
                              f"gives it without. Received: {model.name!r}")
+        checks.check_stripped(model)
+        warn_of_unreached(model, self.name(), self.only, tuple(QUANTIZED))
         return configs.annotate(model, self._configs(model))
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
@@ -132,7 +141,7 @@ class QuantizationAware(Pass):
             ValueError: the model was not wrapped, or no ranges were found for it.
         """
         check_wrapped(configs.wrappers_of(model), model, "can be stripped")
-        configs.check_trained(model)
+        configs.check_trained(model, self.begin_step or 0)
         return configs.finalize(model)
 
     def first_valid_step(self) -> int:
@@ -142,7 +151,8 @@ class QuantizationAware(Pass):
     def outcome(self, before: keras.Model, after: keras.Model) -> Outcome:
         """Names the quantized layers."""
         touched = tuple(quantized_layers_of(after))
-        return Outcome(model=after, touched=touched, skipped=skipped(before, touched),
+        return Outcome(model=after, touched=touched,
+                       skipped=skipped(before, touched, tuple(QUANTIZED)),
                        figures={"parameters": float(count_parameters(before))})
 
     def _configs(self, model: keras.Model) -> dict[str, PointsConfig]:

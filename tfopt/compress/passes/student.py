@@ -24,7 +24,8 @@ from tfopt.compress.samples import mean_loss, with_targets
 from tfopt.compress.structure.slicing import shorten
 from tfopt.model import config_of
 from tfopt.model.anatomy import Anatomy
-from tfopt.model.heads import head_of, num_parameters
+from tfopt.model.heads import head_of
+from tfopt.model.weight_shapes import num_parameters
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
 from tfopt.train.distill import losses

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt.backend import keras, tf
+from tfopt.backend import keras, own_objects, tf
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.counting import count_parameters
 from tfopt.compress.teacher import check_teacher
@@ -98,7 +98,8 @@ def narrow(model: keras.Model, kept: Sequence[int]) -> keras.Model:
     for layer in fields["layers"]:
         if layer["config"]["name"] == table:
             layer["config"]["input_dim"] = len(kept)
-    small = type(model).from_config(fields)
+    with own_objects():
+        small = type(model).from_config(fields)
     for layer in small.layers:
         weights = model.get_layer(layer.name).get_weights()
         layer.set_weights([weights[0][kept]] if layer.name == table

@@ -13,10 +13,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from tfopt.backend import PruneLowMagnitude, keras, tfmot
-from tfopt.compress.base import Context, Outcome, Pass, Stage, copy_model
+from tfopt import checks, functional
+from tfopt.backend import keras, tfmot
+from tfopt.compress import layer_selection as layers
+from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.counting import count_nonzeros
-from tfopt.compress.layer_selection import choose_layers, kernel_name, skipped
 from tfopt.compress.pruning import masked_layer, masks
 from tfopt.compress.pruning.callbacks import PruningStep
 from tfopt.compress.pruning.schedules import Schedule
@@ -156,12 +157,11 @@ class Pruning(Pass):
                 f"The score {self.score!r} is gathered while training: the first "
                 "pruning must be at step 1 or later. Received: "
                 f"begin_step={self.begin_step}")
-        if any(isinstance(layer, PruneLowMagnitude) for layer in model.layers):
-            raise ValueError("A wrapped model must be stripped before it is wrapped "
-                             f"again. Received: {model.name!r}, wrapped")
+        checks.check_stripped(model)
         # The copy first: a wrapper shares the variables of the layer it is given.
-        copy = copy_model(model)
+        copy = functional.copy_model(model)
         targets = self.targets(copy)
+        layers.warn_of_unreached(copy, self.name(), self.only)
         for name, shape in targets.items():
             masks.Pattern(self.pattern).check(name, shape)
             masked_layer.check_wrappable(copy.get_layer(name), self.score)
@@ -215,7 +215,7 @@ class Pruning(Pass):
         masked_layer.check_pruned(wrappers, model, due, self._schedule().last_step)
         for wrapper in wrappers.values():
             wrapper.kernel.assign(wrapper.kernel * wrapper.mask)
-        return copy_model(tfmot.sparsity.keras.strip_pruning(model))
+        return functional.copy_model(tfmot.sparsity.keras.strip_pruning(model))
 
     def first_valid_step(self) -> int:
         """The step of the last pruning."""
@@ -227,8 +227,9 @@ class Pruning(Pass):
         Raises:
             ValueError: there is none, or an expression matches no layer.
         """
-        chosen = choose_layers(model, self.only, self.leave, tuple(self.sparsities))
-        return {layer.name: tuple(getattr(layer, kernel_name(layer)).shape)
+        chosen = layers.choose_layers(model, self.only, self.leave,
+                                      tuple(self.sparsities))
+        return {layer.name: tuple(layers.kernel_of(layer).shape)
                 for layer in chosen if self._own(layer.name) > 0}
 
     def choose_masks(self, scores: Mapping[str, np.ndarray],
@@ -262,10 +263,11 @@ class Pruning(Pass):
         if zeros is not None:
             left = sum(int(np.prod(targets[name])) - zeros[name] for name in targets)
             others = count_nonzeros(after) - sum(
-                np.count_nonzero(_kernel(after, name)) for name in targets)
+                np.count_nonzero(layers.kernel_of(after.get_layer(name)).numpy())
+                for name in targets)
             figures["nonzeros"] = float(left + others)
         return Outcome(model=after, touched=tuple(targets),
-                       skipped=skipped(before, tuple(targets)), figures=figures)
+                       skipped=layers.skipped(before, tuple(targets)), figures=figures)
 
     def _schedule(self, **changes) -> Schedule:
         return Schedule(**{
@@ -293,8 +295,3 @@ class Pruning(Pass):
             return masks.erdos_renyi_kernel(shapes, sparsity)
         done = sparsity / self.final_sparsity
         return {name: done * self._own(name) for name in shapes}
-
-
-def _kernel(model, name: str):
-    layer = model.get_layer(name)
-    return getattr(layer, kernel_name(layer)).numpy()

@@ -39,7 +39,8 @@ class Pruned(PruneLowMagnitude):
     """
 
     def __init__(self, layer, score="magnitude", **kwargs):
-        super().__init__(layer, **kwargs)
+        # The layer's own precision: inputs are cast to it here, not in the layer.
+        super().__init__(layer, **{"dtype": layer.dtype_policy, **kwargs})
         self.score = score
 
     def build(self, input_shape):

@@ -16,6 +16,7 @@ from tfopt.compress.pruning.masked_layer import uncast
 from tfopt.compress.qat.observers import Fixed, Quantizer, Ranged, Table, Weights
 from tfopt.model import fake_quant
 from tfopt.model.quantized_layers import QUANTIZED, Grid, Quantized
+from tfopt.train.callbacks import steps_done
 
 
 @keras.utils.register_keras_serializable(package="tfopt")
@@ -99,12 +100,15 @@ def annotate(model: keras.Model, configs: Mapping[str, PointsConfig]) -> keras.M
     def wrapped(layer):
         config = configs.get(layer.name)
         return layer if config is None else QuantizeWrapper(
-            layer, config, name_prefix="")
+            layer, config, name_prefix="", dtype=layer.dtype_policy)
 
     # Built before it is wrapped, a layer's variables are its own by name.
     copy = keras.models.clone_model(model, clone_function=quantizable)
     copy.set_weights(model.get_weights())
-    return keras.models.clone_model(copy, clone_function=wrapped)
+    annotated = keras.models.clone_model(copy, clone_function=wrapped)
+    for wrapper in wrappers_of(annotated).values():
+        wrapper.zeros_before = _zeros(wrapper)
+    return annotated
 
 
 def wrappers_of(model: keras.Model) -> dict[str, Any]:
@@ -113,20 +117,43 @@ def wrappers_of(model: keras.Model) -> dict[str, Any]:
             if isinstance(layer, QuantizeWrapper)}
 
 
-def check_trained(model: keras.Model) -> None:
+def check_trained(model: keras.Model, begin_step: int) -> None:
     """Refuses a wrapped model whose training has not done what its scheme needs.
+
+    Args:
+        model: wrapped.
+        begin_step: optimizer step from which ranges round.
 
     Raises:
         ValueError: ranges saw no batch, or numbers were never rounded by them.
     """
+    optimizer = getattr(model, "optimizer", None)
+    done = None if optimizer is None else steps_done(model)
+    steps = "" if done is None else f" after {done} steps"
     for name, wrapper in wrappers_of(model).items():
         for activation in wrapper._quantize_activations:
             missing = activation.quantizer.missing()
+            if isinstance(activation.quantizer, Ranged) and done == begin_step > 0:
+                missing = missing or "ranges that never rounded"
             if missing:
                 raise ValueError(
                     "A model must be trained with quantization before it is stripped: "
-                    "`fit` needs the pass's `callbacks()`, and more than `begin_step` "
-                    f"steps. Received: {missing}, in layer {name!r}")
+                    "`fit` needs the pass's `callbacks()`, and more than begin_step="
+                    f"{begin_step} steps. Received: {missing}{steps}, in layer "
+                    f"{name!r}")
+        zeros = _zeros(wrapper)
+        before = getattr(wrapper, "zeros_before", 0)  # of a loaded one nothing is known
+        if zeros < before:
+            raise ValueError(
+                "The zeros of a pruned model are kept by the pass's `callbacks()`, "
+                f"which `fit` needs. Received: {zeros:,} zeros of "
+                f"{before:,}{steps}, in layer {name!r}")
+
+
+def _zeros(wrapper) -> int:
+    """Zeros of a layer's kernel or table, unless it is all zeros, and so fresh."""
+    weights = next((own for own in _own_weights(wrapper) if own.ndim > 1), None)
+    return 0 if weights is None or not weights.any() else int(np.sum(weights == 0))
 
 
 def finalize(model: keras.Model) -> keras.Model:

@@ -16,10 +16,11 @@ from tfopt.compress.structure import closed_loop
 from tfopt.compress.structure.closed_loop import Trial
 from tfopt.compress.structure.importance import Importance
 from tfopt.compress.structure.slicing import Kept
-from tfopt.files import parse_json
+from tfopt.files import parse_json, to_json
 from tfopt.model import EncoderConfig, config_of
 from tfopt.model.anatomy import Anatomy
-from tfopt.model.heads import head_of, num_parameters
+from tfopt.model.heads import head_of
+from tfopt.model.weight_shapes import num_parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Choice:
 
     def to_json(self) -> str:
         """The choice as JSON."""
-        return json.dumps(dataclasses.asdict(self))
+        return to_json(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Choice:

@@ -19,6 +19,7 @@ from tfopt.compress.samples import read
 from tfopt.compress.structure.least_squares import damped
 from tfopt.model import encoder, heads, layers
 from tfopt.model.anatomy import Anatomy
+from tfopt.model.layer_names import check_known
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
 from tfopt.types import INPUT_NAMES, BatchSource
@@ -39,6 +40,7 @@ def check_plain(model: keras.Model) -> None:
     if Anatomy.of(model).head.classifier is None:
         raise ValueError("The width can be cut where a classifier reads it, and would "
                          f"be the output's. Received: {model.name!r} without one")
+    check_known(model)
     for layer in model.layers:
         if layer.weights and type(layer) not in _PLAIN:
             raise ValueError(

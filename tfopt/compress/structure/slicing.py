@@ -14,6 +14,7 @@ import numpy as np
 from tfopt.backend import keras
 from tfopt.model import EncoderConfig, config_of, encoder, heads
 from tfopt.model.anatomy import Anatomy, renumbered
+from tfopt.model.layer_names import check_known
 
 Units = tuple[int, ...]
 
@@ -133,6 +134,7 @@ def shorten(model: keras.Model, kept: Sequence[int]) -> keras.Model:
         ValueError: the model is no BERT, or of other layers than `encoder.build` makes.
     """
     config = config_of(model)
+    check_known(model)
     small = encoder.build(config.replace(
         num_heads=[config.num_heads[i] for i in kept],
         intermediate_sizes=[config.intermediate_sizes[i] for i in kept]),
@@ -161,7 +163,9 @@ def check_plain(model: keras.Model) -> None:
     Raises:
         ValueError: it is no BERT, or of other layers than `encoder.build` makes.
     """
-    for layer in Anatomy.of(model).dense:
+    parts = Anatomy.of(model)
+    check_known(model)
+    for layer in parts.dense:
         if type(layer) is not keras.layers.Dense:
             raise ValueError(
                 "Heads and neurons can be cut out of a BERT of plain layers: let this "

@@ -7,12 +7,14 @@ what their published files call things. One that has more to say overrides a met
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from tfopt.model import layer_names
 from tfopt.model.config import EncoderConfig
 from tfopt.model.heads import Head
+from tfopt.model.left_over import LeftOver
 
 _NORMS = (layer_names.ATTENTION_NORM, layer_names.FFN_NORM, layer_names.EMBEDDING_NORM)
 _TABLES = (layer_names.TOKEN_EMBEDDING, layer_names.SEGMENT_EMBEDDING,
@@ -57,6 +59,8 @@ class Family:
         roles: role in an encoder layer -> tensor.
         above: layer of the head -> tensor.
         beside: those of the head that are not within the encoder.
+        passed_over: regular expressions of tensors that a text's class does not depend
+            on, such as of the heads of pretraining.
     """
 
     name: str
@@ -74,6 +78,7 @@ class Family:
     roles: Mapping[str, str]
     above: Mapping[str, str]
     beside: tuple[str, ...] = (layer_names.CLASSIFIER,)
+    passed_over: tuple[str, ...] = ()
 
     def config(self, fields: Mapping[str, Any]) -> EncoderConfig:
         """Reads the sizes from a published JSON.
@@ -157,6 +162,35 @@ class Family:
             if there:
                 found[layer] = there
         return found
+
+    def left_over(self, sources: Mapping[str, Source], names: Collection[str],
+                  layers: int) -> LeftOver:
+        """The tensors of a file of which nothing was made.
+
+        Args:
+            sources: of `weights`.
+            names: of the tensors in the file.
+            layers: of the encoder, by its config.
+
+        Returns:
+            Their names; without those that are `passed_over`.
+        """
+        first = f"{self.below[layer_names.TOKEN_EMBEDDING]}.weight"
+        prefix = sources[layer_names.TOKEN_EMBEDDING].tensors[0].removesuffix(first)
+        parts = {stem.partition(".")[0] for stem in (*self.below.values(), self.layers)}
+        within = tuple(f"{prefix}{part}." for part in parts)
+        number = re.compile(re.escape(f"{prefix}{self.layers}.").replace(
+            r"\{\}", r"(\d+)"))
+        used = {name for source in sources.values() for name in source.tensors}
+        others = sorted(name for name in set(names) - used
+                        if not any(re.search(passed, name)
+                                   for passed in self.passed_over))
+        beyond = tuple(name for name in others
+                       if (layer := number.match(name)) and int(layer[1]) >= layers)
+        inner = tuple(name for name in others
+                      if name.startswith(within) and name not in beyond)
+        return LeftOver(inner=inner, beyond=beyond, outer=tuple(
+            name for name in others if name not in (*inner, *beyond)))
 
     def published(self, config: EncoderConfig) -> dict[str, Source]:
         """Where the weights of a whole model are to be written, as `weights` finds."""

@@ -49,4 +49,5 @@ FAMILY = Family(
         names.FFN_NORM: "output.LayerNorm",
     },
     above={names.POOLER: "pooler.dense", names.CLASSIFIER: "classifier"},
+    passed_over=(r"(^|\.)cls\.", r"embeddings\.(position|token_type)_ids$"),
 )

@@ -48,4 +48,6 @@ FAMILY = Family(
     },
     above={names.POOLER: "pre_classifier", names.CLASSIFIER: "classifier"},
     beside=(names.POOLER, names.CLASSIFIER),
+    passed_over=(r"(^|\.)vocab_(transform|layer_norm|projector)\.",
+                 r"embeddings\.position_ids$"),
 )

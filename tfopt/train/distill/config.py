@@ -104,17 +104,17 @@ class Distillation:
             model to compile and fit: `goal.prepare(student)`.
 
         Raises:
-            ValueError: the teacher is missing, or subclassed; or `taps` are missing.
+            ValueError: the teacher is missing, subclassed, or gives probabilities where
+                logits are asked for; or `taps` are missing.
         """
         if self.uses_layers and (teacher is None or taps is None):
             raise ValueError(
                 "Hidden states and relations need the teacher itself, not its logits "
                 f"alone, and `taps` to find them. Received: teacher={teacher}, "
                 f"taps={taps}")
-        if teacher is not None and not getattr(teacher, "_is_graph_network", False):
-            raise ValueError("A teacher must be functional or Sequential. Received: "
-                             f"{type(teacher).__name__}")
         plain = of or objective.cross_entropy()
+        if teacher is not None:
+            plain.check(teacher, "A teacher")
         return _Teaching(settings=self, teacher=teacher, taps=taps, **vars(plain))
 
 
@@ -130,6 +130,11 @@ class _Teaching(objective.Objective):
     def reads_layers(self) -> bool:
         """Whether hidden states or relations are compared."""
         return self.settings.uses_layers
+
+    @property
+    def needs_targets(self) -> bool:
+        """Not so: where labels have a weight and are none, the loss says it."""
+        return False
 
     def prepare(self, model: keras.Model, precision: str = "float32") -> keras.Model:
         """Makes the model that learns from the teacher while it is fitted.

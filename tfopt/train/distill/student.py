@@ -59,7 +59,7 @@ class DistillationLoss:
         self.width: keras.layers.Layer | None = None
         self.mean = keras.metrics.Mean(name="loss")
         self._teacher = None
-        self.seen = keras.Model(student.inputs, {"logits": student.outputs[0]})
+        self.seen = keras.Model(student.input, {"logits": student.outputs[0]})
         self._classes = student.output_shape[-1]
         if goal.teacher is None:
             return
@@ -149,7 +149,7 @@ class DistillationLoss:
             outputs["hidden"] = found.hidden
         if found is not None and self.settings.relations_weight:
             outputs["projections"] = found.projections
-        return keras.Model(model.inputs, outputs)
+        return keras.Model(model.input, outputs)
 
     def _pair_layers(self, own, theirs) -> None:
         """Pairs the layers, and makes the matrix between the widths."""
@@ -194,7 +194,7 @@ class StudentModel(MultiStepModel):
     """
 
     def __init__(self, model: keras.Model, loss: DistillationLoss):
-        super().__init__(model.inputs, model.outputs, name=model.name)
+        super().__init__(model.input, model.outputs, name=model.name)
         # No Keras object of its own: what it holds is not tracked as the student's.
         self._distillation = loss
         # Tracked for checkpoints, from which a killed run goes on; no weight.

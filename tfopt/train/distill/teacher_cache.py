@@ -62,13 +62,15 @@ def with_cached_logits(batches: BatchSource, teacher: keras.Model,
     path = Path(path)
     keys = {"teacher": _hash_of(teacher), "examples": batches.fingerprint()}
     logits = _read(path, keys)
-    if logits is None:
-        logits = _compute(teacher, batches)
-        contents = io.BytesIO()
-        np.savez(contents, logits=logits, teacher=keys["teacher"],
-                 examples=keys["examples"])
-        write_whole(path, contents.getvalue())
-    return batches.with_teacher_logits(logits)
+    if logits is not None:
+        return batches.with_teacher_logits(logits)
+    logits = _compute(teacher, batches)
+    carrying = batches.with_teacher_logits(logits)  # which looks at them
+    contents = io.BytesIO()
+    np.savez(contents, logits=logits, teacher=keys["teacher"],
+             examples=keys["examples"])
+    write_whole(path, contents.getvalue())
+    return carrying
 
 
 def _hash_of(teacher: keras.Model) -> str:
