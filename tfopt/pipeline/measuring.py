@@ -63,8 +63,8 @@ def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
     rows = []
     for name, path in artifacts.items():
         reader = own if name in served | files else dataset
-        rows += quality(name, runners.open_artifact(path, num_threads), dataset.task,
-                        reader.report)
+        runner = runners.open_artifact(path, num_threads, known=True)
+        rows += quality(name, runner, dataset.task, reader.report)
 
     counts = {report.BASELINE: cost.of_model(before)} | {
         name: stages.count(model.load(path)) for name, path in served.items()} | {
