@@ -63,7 +63,8 @@ def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
     rows = []
     for name, path in artifacts.items():
         reader = own if name in served | files else dataset
-        runner = runners.open_artifact(path, num_threads, known=True)
+        runner = runners.open_artifact(path, num_threads, reader.tokenizer.pad_id,
+                                       known=True)
         rows += quality(name, runner, dataset.task, reader.report)
 
     counts = {report.BASELINE: cost.of_model(before)} | {

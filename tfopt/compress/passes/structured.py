@@ -34,6 +34,7 @@ from tfopt.compress.structure.slicing import Kept, cut, drop_empty_layers
 from tfopt.files import parse_json, write_whole
 from tfopt.model import EncoderConfig, config_of
 from tfopt.model.anatomy import Anatomy
+from tfopt.model.heads import head_of, num_parameters
 from tfopt.train.distill import losses
 from tfopt.types import check_fields
 
@@ -164,7 +165,7 @@ class Structured(Pass):
             if step == self.steps:
                 small = drop_empty_layers(small)
             part.fit(small, self.step_epochs if step < self.steps else self.epochs)
-        return _outcome(model, small,
+        return _outcome(model, small, left,
                         _facts(config, left, costs_of(config), choices))
 
     def _limits(self) -> dict:
@@ -275,7 +276,8 @@ def _facts(config: EncoderConfig, left: EncoderConfig, costs: Costs,
         "predicted_before": float(costs.whole(config)), "unit": costs.unit}
 
 
-def _outcome(before: keras.Model, after: keras.Model, facts: dict) -> Outcome:
+def _outcome(before: keras.Model, after: keras.Model, left: EncoderConfig, facts: dict
+             ) -> Outcome:
     touched, skipped = [], {}
     for i, layer in enumerate(Anatomy.of(before).layers):
         fewer = (len(facts["heads_kept"][i]) < facts["num_heads"][i],
@@ -292,5 +294,6 @@ def _outcome(before: keras.Model, after: keras.Model, facts: dict) -> Outcome:
     neurons = ", ".join(map(str, facts["neurons_kept"]))
     note = (f"heads left {heads}; neurons left {neurons}; predicted {new:.4g} "
             f"{facts['unit']} of {old:.4g}{times}")
+    parameters = num_parameters(left.without_empty_layers(), head_of(before))
     return Outcome(model=after, touched=tuple(touched), skipped=skipped, notes=(note,),
-                   facts=facts)
+                   figures={"parameters": float(parameters)}, facts=facts)
