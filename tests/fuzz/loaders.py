@@ -29,7 +29,6 @@ class Loader:
         make: writes good files into a directory.
         files: name of a file that is damaged -> how.
         load: reads them; what it returns is of no interest.
-        native: whether code that is not Python's reads the file, and may crash.
         short: damaged files in the tests of every day; 0 for the long test alone.
     """
 
@@ -37,7 +36,6 @@ class Loader:
     make: Callable[[Path], object]
     files: Mapping[str, Mutation]
     load: Callable[[Path], object]
-    native: bool = False
     short: int = 100
 
 
@@ -71,6 +69,32 @@ def _checkpoint(place: Path) -> None:
     save_file({name: x for name, x in load_file(source / "model.safetensors").items()
                if "layer.1" not in name and "layer.2" not in name},
               place / "model.safetensors")
+
+
+def _google(place: Path) -> None:
+    """The same as Google publishes it: a checkpoint of TensorFlow."""
+    from safetensors.numpy import load_file
+
+    from tfopt.backend import tf
+
+    _checkpoint(place)
+    tensors = {}
+    for name, x in load_file(place / "model.safetensors").items():
+        own = name.replace("layer.0.", "layer_0.").replace(".", "/")
+        own = own.replace("classifier/", "output_").replace("output_weight",
+                                                            "output_weights")
+        if "LayerNorm" in own:
+            own = own.replace("weight", "gamma").replace("bias", "beta")
+        elif "_embeddings" in own:
+            own = own.removesuffix("/weight")
+        elif x.ndim == 2 and "output_weights" not in own:
+            own, x = own.replace("/weight", "/kernel"), x.T
+        tensors[own] = x
+    tf.raw_ops.SaveV2(
+        prefix=str(place / "bert_model.ckpt"), tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors), tensors=list(tensors.values()))
+    (place / "model.safetensors").unlink()
+    (place / "config.json").rename(place / "bert_config.json")
 
 
 def _model(place: Path) -> None:
@@ -219,24 +243,28 @@ def _cluster(place: Path) -> None:
 
 
 LOADERS = {loader.name: loader for loader in (
-    Loader(name="model.keras", make=_keras, load=_model, native=True, short=40,
+    Loader(name="model.keras", make=_keras, load=_model, short=40,
            files={"model.keras": mutations.of_zip}),
     Loader(name="config.json", make=_checkpoint, load=_model, short=40,
            files={"config.json": mutations.of_json}),
-    Loader(name="safetensors", make=_checkpoint, load=_model, native=True, short=40,
+    Loader(name="safetensors", make=_checkpoint, load=_model, short=40,
            files={"model.safetensors": mutations.of_safetensors}),
-    Loader(name="tflite", make=_tflite, load=_logits, native=True, short=30,
+    Loader(name="google", make=_google, load=_model, short=30, files={
+        "bert_config.json": mutations.of_json,
+        "bert_model.ckpt.index": mutations.of_bytes,
+        "bert_model.ckpt.data-00000-of-00001": mutations.of_words}),
+    Loader(name="tflite", make=_tflite, load=_logits, short=30,
            files={"model.tflite": mutations.of_words}),
     Loader(name="bundle.json", make=_bundle, load=_answers, short=40,
            files={"bundle.json": mutations.of_json}),
-    Loader(name="bundle", make=_bundle, load=_answers, native=True, short=40, files={
+    Loader(name="bundle", make=_bundle, load=_answers, short=40, files={
         "model.tflite": mutations.of_words, "vocab.txt": mutations.of_lines,
         "tokenizer_config.json": mutations.of_json}),
     Loader(name="wordpiece", load=_tokens,
            make=_copied("tiny_bert", "vocab.txt", "tokenizer_config.json"),
            files={"vocab.txt": mutations.of_lines,
                   "tokenizer_config.json": mutations.of_json}),
-    Loader(name="tokenizer.json", load=_tokens, native=True,
+    Loader(name="tokenizer.json", load=_tokens,
            make=_copied("tiny_bert_tokens", "tokenizer.json",
                         "special_tokens_map.json"),
            files={"tokenizer.json": mutations.of_json,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 from fuzz import harness, mutations
@@ -68,6 +70,26 @@ def test_most_damages_change_a_file(mutation):
     good = json.dumps({"a": [1, 2, {"b": "c"}], "d": None}).encode()
     changed = {mutation(random.Random(seed), good) for seed in range(100)}
     assert len(changed - {good}) > 60
+
+
+SAID = {
+    "taken": ('print(\'{"said": "loaded", "bytes": 5}\')', [], 5),
+    "died": ("import os; os.abort()", ["seed 0: died: -6"], 0),
+    "hung": ("import time; time.sleep(60)", ["seed 0: hang"], 0),
+    "large": ('print(\'{"said": "refused", "bytes": 2000000000}\')',
+              ["seed 0: 2.0 GB"], 2_000_000_000),
+}
+
+
+@pytest.mark.parametrize("code, faults, most", SAID.values(), ids=SAID)
+def test_the_harness_sees_what_becomes_of_a_process(
+        code, faults, most, tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "HANG_S", 1)
+    monkeypatch.setattr(harness, "_process", lambda *_: subprocess.Popen(
+        [sys.executable, "-c", f"print('ready', flush=True); {code}"], text=True,
+        stdout=subprocess.PIPE))
+    outcome = harness.apart(LOADERS["tsv"], tmp_path, range(1))
+    assert (outcome.faults, outcome.most_bytes) == (faults, most)
 
 
 FAULTS = {

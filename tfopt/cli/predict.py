@@ -150,13 +150,16 @@ def opened() -> Answering:
     if bool(FLAGS.bundle) == bool(FLAGS.artifact):
         raise ValueError("One of --bundle and --artifact must name the model. Received"
                          f": --bundle={FLAGS.bundle}, --artifact={FLAGS.artifact}")
+    known = False
     if FLAGS.bundle:
-        manifest.read(Path(FLAGS.bundle))  # which checks that it is whole
+        fields = manifest.read(Path(FLAGS.bundle))  # which checks that it is whole
+        known = manifest.MODEL_FILE in fields["files"]
         artifact, directory = Path(FLAGS.bundle) / manifest.MODEL_FILE, FLAGS.bundle
     else:
         artifact, directory = Path(FLAGS.artifact), FLAGS.text_dir
     side = artifacts.text_side(artifact, directory)
-    runner = runners.open_artifact(artifact, FLAGS.num_threads, side.tokenizer.pad_id)
+    runner = runners.open_artifact(artifact, FLAGS.num_threads, side.tokenizer.pad_id,
+                                   known)
     artifacts.check_outputs(side.task, runner.outputs, artifact)
     return Answering(runner, side.tokenizer, side.task,
                      FLAGS.max_length or side.max_length or DEFAULT_LENGTH)
