@@ -16,7 +16,8 @@ demo: $(READY)
 	    --learning_rate=2e-4 --keep_epoch=last --out_dir=$(OUT)
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile
+	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile \
+	    --no-loadscope-reorder
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -1,4 +1,4 @@
-r"""How long the exports of pruned structures take, beside what the table foretold.
+r"""How long the exports of pruned structures take, beside what the table predicts.
 
     python experiments/benchmarks/shrunk_latency.py --model_dir=DIR --dev_file=F \
         --tables=shrink.json --report=FILE.json
@@ -36,7 +36,7 @@ from tfopt.pipeline.options import Data, Tables
 
 FLAGS = flags.FLAGS
 UNPRUNED, PADDED = "unpruned", "keras_padded"
-_FORETOLD = "dynamic_wi8_afp32"  # the export that the latency table is of
+_PREDICTED = "dynamic_wi8_afp32"  # the export that the latency table is of
 _REPEATS = 8  # of a turn, of texts of one length; the first of them is not counted
 
 # Of an artifact, by the number of threads: <float>[rounds, N].
@@ -168,7 +168,7 @@ def fastest(seconds: Mapping[int, np.ndarray]) -> np.ndarray:
 
 
 def figures_of(name: str, seconds: Seconds, file_bytes: int,
-               foretold: Mapping[str, float]) -> dict:
+               predicted: Mapping[str, float]) -> dict:
     """The figures of a file, held against the unpruned one's of the same rounds."""
     own = fastest(seconds[name])
     p50_ms = common.spread(own)["p50_ms"]
@@ -176,10 +176,10 @@ def figures_of(name: str, seconds: Seconds, file_bytes: int,
              "speedup": common.over(fastest(seconds[UNPRUNED]), own),
              "p50_ms_by_threads": {str(count): common.spread(taken)["p50_ms"]
                                    for count, taken in seconds[name].items()}}
-    if foretold:
-        found |= {"predicted_ms": foretold[name],
-                  "predicted_speedup": foretold[UNPRUNED] / foretold[name],
-                  "predicted_over_measured": foretold[name] / p50_ms}
+    if predicted:
+        found |= {"predicted_ms": predicted[name],
+                  "predicted_speedup": predicted[UNPRUNED] / predicted[name],
+                  "predicted_over_measured": predicted[name] / p50_ms}
     return found
 
 
@@ -202,7 +202,7 @@ def measure(names: Names) -> dict:
     by_name = {name_of(*cells[0]): sizes for sizes, cells in names.items()}
     request = texts(config)
     lengths = list(map(len, request["ids"]))
-    foretold = predict(config, by_name, lengths)
+    predicted = predict(config, by_name, lengths)
     figures = shared.reported_figures(FLAGS.report) or {
         "num_threads": FLAGS.num_threads, "mean_tokens": float(np.mean(lengths)),
         "structures": {}}
@@ -212,7 +212,7 @@ def measure(names: Names) -> dict:
         padded = (fixed(request["ids"][0], FLAGS.keras_padded)
                   if FLAGS.keras_padded and PADDED not in figures else None)
         seconds, file_bytes = time_group(config, group, request, padded)
-        own = {name: figures_of(name, seconds, count, foretold)
+        own = {name: figures_of(name, seconds, count, predicted)
                for name, count in file_bytes.items()}
         unpruned = own.pop(UNPRUNED)
         figures.setdefault(UNPRUNED, unpruned)
@@ -251,8 +251,8 @@ def show(figures: Mapping) -> None:
 
 def main() -> None:
     """Times, reports and draws."""
-    if FLAGS.predict and FLAGS.scheme != _FORETOLD:
-        raise ValueError(f"Only {_FORETOLD} is foretold; give --nopredict. Received: "
+    if FLAGS.predict and FLAGS.scheme != _PREDICTED:
+        raise ValueError(f"Only {_PREDICTED} is predicted; give --nopredict. Received: "
                          f"--scheme={FLAGS.scheme}")
     if FLAGS.picture and not FLAGS.predict:
         raise ValueError("--picture is of predictions. Received: --nopredict")
@@ -288,9 +288,9 @@ if __name__ == "__main__":
     flags.DEFINE_integer("rounds", 15, "Turns of each file.", lower_bound=1)
     flags.DEFINE_integer("group", 16, "Structures that take turns, each a process.",
                          lower_bound=1)
-    flags.DEFINE_enum("scheme", _FORETOLD, [
+    flags.DEFINE_enum("scheme", _PREDICTED, [
         scheme for scheme in tflite.SCHEMES if not tflite.needs_calibration(scheme)],
-        f"The export; only {_FORETOLD} is foretold.")
+        f"The export; only {_PREDICTED} is predicted.")
     flags.DEFINE_bool("predict", True, "Whether the latency table is asked; of a large "
                       "model it is long in the making.")
     flags.DEFINE_integer(

@@ -6,9 +6,9 @@ LiteRT's interpreter serves one thread at a time. Held against each other, in a 
 each, in turn: one interpreter of one thread and one of several, for which requests
 wait, and a copy of one thread for each core. Measured are a single client's latency,
 the throughput of eight clients, and memory. Every answer of eight clients must be that
-of one. Cost: three minutes for MiniLM. Expected: copies answer 1.1 to 1.2 times as many
-texts as one interpreter where other programs use the two cores too, and more where they
-do not; a single client waits no longer; a copy of MiniLM in int8 takes 21 MB.
+of one. Cost: three minutes for MiniLM. Expected: on two cores copies answer 1.4 times
+as many texts as one interpreter, and 1.1 times where other programs use the cores too;
+a single client waits no longer; a copy of MiniLM in int8 takes 21 MB.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def main() -> None:
                          f"--other={FLAGS.other}")
     model_dir = Path(FLAGS.model_dir).resolve()
     rounds = 2 if FLAGS.smoke else FLAGS.rounds
-    exports = [_TIMED] if FLAGS.smoke else list(schemes.SCHEMES)
+    exports = [_TIMED] if FLAGS.smoke else list(dict.fromkeys([_TIMED, *FLAGS.schemes]))
     with tempfile.TemporaryDirectory() as place:
         write_examples(model_dir, Path(place, "examples.npz"))
         workers = {}
@@ -129,6 +129,8 @@ def define_flags() -> None:
     common.define_report()
     common.define_steps(5)
     flags.DEFINE_string("other", None, "Another checkout of tfopt.", required=True)
+    flags.DEFINE_multi_enum("schemes", list(schemes.SCHEMES), list(schemes.SCHEMES),
+                            f"What to export; {_TIMED} always.")
     flags.DEFINE_integer("texts", 100, "Requests of a round.", lower_bound=1)
     flags.DEFINE_integer("calibration_texts", 40, "To calibrate by.", lower_bound=2)
     flags.DEFINE_integer("max_length", 128, "Tokens to which texts are cut.",

@@ -53,7 +53,8 @@ def values(keras_model, dataset: Dataset) -> dict[str, dict[str, float]]:
             artifacts[scheme] = Path(directory, f"{scheme}.tflite")
             write_whole(artifacts[scheme], tflite.convert(keras_model, scheme))
         for name, path in artifacts.items():
-            runner = runners.open_artifact(path, FLAGS.num_threads)
+            runner = runners.open_artifact(path, FLAGS.num_threads,
+                                           dataset.tokenizer.pad_id)
             for split, part in dataset.report.items():
                 logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
                 found.setdefault(name, {})[split] = dataset.task.value(

@@ -10,19 +10,16 @@ import pytest
 from tfopt import compress, data, model
 from tfopt.backend import keras
 from tfopt.compress import Context, Recipe, samples
-from tfopt.compress.base import Pass
 from tfopt.compress.structure import importance
 from tfopt.compress.teacher import taps
 from tfopt.train import Distillation, Settings
-from tfopt.train.distill import losses
 
 CONFIG = model.EncoderConfig.uniform(
     hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, vocab_size=103,
     max_positions=64, initializer_range=0.3)
+ONE_LAYER = CONFIG.replace(num_heads=(2,), intermediate_sizes=(32,))
 HEAD = model.Head(outputs=3)
 LAYERS = Distillation(hidden_weight=1.0, relations_weight=1.0, hard_weight=0.0)
-TRAINING = sorted(name for name, kind in compress.all_passes().items()
-                  if kind.apply is Pass.apply)
 
 
 @pytest.fixture(scope="module")
@@ -35,34 +32,11 @@ def batches(tiny_examples):
     return data.Batches(*tiny_examples, batch_size=8, shuffle_seed=0)
 
 
-def divergence(student, teacher, batches) -> float:
-    return float(np.mean(np.concatenate([
-        losses.soft(student(x), teacher(x), 1.0) for x, _ in batches.dataset()])))
-
-
 def run(name, context):
     step = compress.all_passes()[name].example()
-    outcome, = compress.run(model.build(CONFIG, HEAD, seed=1), Recipe(passes=(step,)),
-                            context)
+    outcome, = compress.run(model.build(ONE_LAYER, HEAD, seed=1),
+                            Recipe(passes=(step,)), context)
     return outcome.model
-
-
-def test_the_passes_that_train_are_known():
-    assert {"magnitude", "movement", "taylor", "fisher", "quantization_aware"} <= set(
-        TRAINING)
-
-
-@pytest.mark.parametrize("name", TRAINING)
-def test_a_pass_that_trains_brings_the_student_near_the_teacher(name, teacher, batches):
-    context = Context(train=batches, settings=Settings(epochs=4, learning_rate=3e-3))
-    before = [w.copy() for w in teacher.get_weights()]
-    alone = divergence(run(name, context), teacher, batches)
-    taught = run(name, dataclasses.replace(context, teacher=teacher,
-                                           distillation=LAYERS))
-    assert divergence(taught, teacher, batches) < 0.7 * alone
-    assert len(taught.weights) == len(model.build(CONFIG, HEAD).weights)
-    for now, then in zip(teacher.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(now, then)
 
 
 def test_logits_are_kept_in_a_file_and_used(teacher, batches, tmp_path):

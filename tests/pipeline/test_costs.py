@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tfopt import compress, model, report
+import tfopt
+from tfopt import compress, data, model, report
 from tfopt.measure.latency_table import Curve, LatencyTable
 from tfopt.pipeline import costs
 from tfopt.pipeline.options import Tables, Targets
@@ -189,3 +190,18 @@ def test_without_a_target_there_is_only_the_time():
                                  "small")
     assert met and "2.00x" in said and "target" not in said
     assert costs.verdict(recipe(STRUCTURED), [], [], "small") == ([], True)
+
+
+def test_a_pass_of_ones_own_aims_at_a_speedup(tables, tiny_examples):
+    small = CONFIG.replace(vocab_size=103)
+    context = compress.Context(
+        train=data.Batches(*tiny_examples, batch_size=8),
+        resources={"costs": costs.costs([7, 70], tables=tables, as_is=True)})
+    step = tfopt.Structured(target_speedup=2, epochs=0, examples=16, neurons_multiple=1)
+    outcome, = compress.run(model.build(small, model.Head(outputs=3)),
+                            tfopt.Recipe(passes=(step,)), context)
+    found = outcome.facts["predicted_before"] / outcome.facts["predicted"]
+    assert found >= 2 and outcome.facts["unit"] == "ms"
+    left = model.config_of(outcome.model)
+    assert outcome.facts["predicted"] == pytest.approx(
+        context.get("costs")(left).whole(left))

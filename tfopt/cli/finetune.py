@@ -44,8 +44,9 @@ def main() -> None:
                     {"state_dir": state, "log_dir": path / "logs"}, context)
         if run_dir.is_helper():
             return
-        rows, by_class = measuring.quality(
-            report.BASELINE, runners.open_artifact(path), dataset.task, dataset.report)
+        runner = runners.open_artifact(path, pad_id=dataset.tokenizer.pad_id)
+        rows, by_class = measuring.quality(report.BASELINE, runner, dataset.task,
+                                           dataset.report)
         here = report.environment(command=report.command())
         write_whole(path / "report.json", report.to_json(here, rows, by_class))
         run_dir.finish(path)

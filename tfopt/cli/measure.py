@@ -38,7 +38,7 @@ def main() -> None:
         corpus = corpus.take(range(min(SMOKE_EXAMPLES["dev"], len(corpus))))
     max_length = options.max_length or side.max_length or options.tokens
     part = encode(corpus, side.tokenizer, task, max_length)
-    runner = runners.open_artifact(artifact, FLAGS.num_threads)
+    runner = runners.open_artifact(artifact, FLAGS.num_threads, side.tokenizer.pad_id)
     outputs = runner.logits(part.encoded.ids, part.encoded.first_lengths)
     artifacts.check_outputs(task, outputs.shape[1], artifact)
     name = artifact.stem

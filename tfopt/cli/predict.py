@@ -147,8 +147,9 @@ def opened() -> Answering:
     else:
         artifact, directory = Path(FLAGS.artifact), FLAGS.text_dir
     side = artifacts.text_side(artifact, directory)
-    return Answering(runners.open_artifact(artifact, FLAGS.num_threads), side.tokenizer,
-                     side.task, FLAGS.max_length or side.max_length or DEFAULT_LENGTH)
+    runner = runners.open_artifact(artifact, FLAGS.num_threads, side.tokenizer.pad_id)
+    return Answering(runner, side.tokenizer, side.task,
+                     FLAGS.max_length or side.max_length or DEFAULT_LENGTH)
 
 
 def main() -> None:

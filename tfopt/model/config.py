@@ -99,6 +99,19 @@ class EncoderConfig:
         """Number of encoder layers."""
         return len(self.num_heads)
 
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the embeddings and the layers; a head has its own."""
+        width = self.hidden_size
+        rows = self.vocab_size + self.max_positions + self.type_vocab_size
+        total = (rows + 2) * width  # 2 of the LayerNorm
+        for heads, neurons in zip(self.num_heads, self.intermediate_sizes, strict=True):
+            total += 2 * 2 * width
+            for inner, readers in ((heads * self.head_size, 3), (neurons, 1)):
+                if inner:
+                    total += readers * (width + 1) * inner + (inner + 1) * width
+        return total
+
     @classmethod
     def uniform(
         cls, *, hidden_size: int, num_layers: int, num_heads: int,

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from tfopt.backend import keras
 from tfopt.model import layer_names, layers
 from tfopt.model.anatomy import Anatomy
+from tfopt.model.config import EncoderConfig
 from tfopt.types import check_fields
 
 READS = ("first", "all", "mean")
@@ -65,6 +66,12 @@ class Head:
     def with_outputs(self, outputs: int | None) -> Head:
         """The head of another number of outputs; itself for None."""
         return self if outputs is None else self.replace(outputs=outputs)
+
+
+def num_parameters(config: EncoderConfig, head: Head) -> int:
+    """Weights of an encoder of plain layers and its head, by its sizes."""
+    units = (config.hidden_size if head.pooler else 0) + (head.outputs or 0)
+    return config.num_parameters + (config.hidden_size + 1) * units
 
 
 def keeps(name: str, trained: Head, wanted: Head) -> bool:

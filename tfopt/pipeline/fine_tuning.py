@@ -107,6 +107,7 @@ class FineTuning(Files):
         with self.devices.placement().strategy.scope():
             keras_model = model.load(self.model, num_labels=dataset.task.outputs,
                                      seed=self.settings.seed)
+        dataset.task.check_outputs(keras_model.output_shape)
         self.check_length(keras_model)
         context = context or compress.Context(task=dataset.task, train=dataset.train)
         batches, goal = context.training_inputs(keras_model)

@@ -24,7 +24,7 @@ def outputs_of(artifact: keras.Model | bytes, part: Split, num_threads: int = 2
             path.write_bytes(artifact)
         else:
             model.save(artifact, path)
-        runner = runners.open_artifact(path, num_threads)
+        runner = runners.open_artifact(path, num_threads, part.encoded.pad_id)
         return runner.logits(part.encoded.ids, part.encoded.first_lengths)
 
 

@@ -56,8 +56,8 @@ def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
     by_class: dict[str, Any] = {}
     for name, path in artifacts.items():
         reader = own if name in served | files else dataset
-        found, classes = quality(name, runners.open_artifact(path, num_threads),
-                                 dataset.task, reader.report)
+        runner = runners.open_artifact(path, num_threads, reader.tokenizer.pad_id)
+        found, classes = quality(name, runner, dataset.task, reader.report)
         rows += found
         by_class |= classes
 

@@ -144,19 +144,6 @@ class Task(abc.ABC):
 
         return Head(outputs=self.outputs)
 
-    def check_head(self, head: Head) -> None:
-        """Checks that a model's head is one of this task.
-
-        Raises:
-            ValueError: it gives other numbers, or reads other tokens.
-        """
-        own = self.head()
-        if (head.outputs, head.reads) != (own.outputs, own.reads):
-            raise ValueError(
-                f"A head of the task {self.name()!r} must give {own.outputs} outputs "
-                f"and read {own.reads!r} tokens. Received: outputs={head.outputs}, "
-                f"reads={head.reads!r}")
-
     def check_outputs(self, shape: Sequence[int | None]) -> None:
         """Checks that what a model gives can be answers of this task.
 

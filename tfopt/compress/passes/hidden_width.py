@@ -18,6 +18,7 @@ from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.structure import hidden_width
 from tfopt.model import config_of
+from tfopt.model.heads import head_of, num_parameters
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
 from tfopt.types import BatchSource, check_fields
@@ -98,6 +99,9 @@ class HiddenWidth(Pass):
         touched = tuple(layer.name for layer in small.layers
                         if [w.shape for w in layer.weights] != shapes[layer.name])
         return Outcome(model=small, touched=touched,
+                       figures={"parameters": float(num_parameters(
+                           config_of(model).replace(hidden_size=len(kept)),
+                           head_of(model)))},
                        notes=(f"of the residual stream, {note}",))
 
     def choose(self, model: keras.Model, train: BatchSource | None = None,

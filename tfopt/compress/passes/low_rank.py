@@ -12,6 +12,7 @@ import numpy as np
 
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_parameters
 from tfopt.compress.layer_selection import choose_layers, skipped
 from tfopt.model import LowRankDense
 
@@ -66,7 +67,7 @@ class LowRank(Pass):
             ValueError: no layer is chosen.
         """
         factors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        untouched = {}
+        untouched, parameters = {}, count_parameters(model)
         for layer in choose_layers(model, self.only, self.leave):
             if not isinstance(layer, keras.layers.Dense):
                 untouched[layer.name] = "no Dense layer"
@@ -82,9 +83,11 @@ class LowRank(Pass):
                 untouched[layer.name] = f"no smaller as two kernels of rank {rank}"
             else:
                 factors[layer.name] = down, up
+                parameters += down.size + up.size - layer.kernel.shape.num_elements()
         after = model if self.fold else _replace(model, factors)
         return Outcome(model=after, touched=tuple(factors),
-                       skipped=skipped(model, tuple(factors)) | untouched)
+                       skipped=skipped(model, tuple(factors)) | untouched,
+                       figures={"parameters": float(parameters)})
 
     def _factors(self, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """<float>[K, N] -> <float>[K, r], <float>[r, N]."""

@@ -10,6 +10,7 @@ import dataclasses
 
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_parameters
 from tfopt.compress.layer_selection import check_expressions, matches, skipped
 from tfopt.compress.pruning.callbacks import KeepMask
 from tfopt.compress.pruning.masked_layer import check_wrapped
@@ -141,7 +142,8 @@ class QuantizationAware(Pass):
     def outcome(self, before: keras.Model, after: keras.Model) -> Outcome:
         """Names the quantized layers."""
         touched = tuple(quantized_layers_of(after))
-        return Outcome(model=after, touched=touched, skipped=skipped(before, touched))
+        return Outcome(model=after, touched=touched, skipped=skipped(before, touched),
+                       figures={"parameters": float(count_parameters(before))})
 
     def _configs(self, model: keras.Model) -> dict[str, PointsConfig]:
         """The layers to quantize -> what is rounded in each."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_nonzeros
 from tfopt.compress.layer_selection import choose_layers, skipped
 from tfopt.sparse import BACKENDS, BLOCKS, Choice, choose
 from tfopt.sparse import SparseDense as Layer
@@ -74,6 +75,7 @@ class SparseDense(Pass):
             ValueError: no layer is chosen, or one cannot be stored so.
         """
         made, slower, facts = {}, {}, {}
+        nonzeros = count_nonzeros(model)
         for layer in choose_layers(model, self.only, self.leave):
             if not isinstance(layer, keras.layers.Dense):
                 slower[layer.name] = "no Dense layer"
@@ -92,7 +94,7 @@ class SparseDense(Pass):
             notes = ["No layer is faster sparse on this machine: all stay dense"]
         return Outcome(model=model, touched=tuple(made), facts=facts,
                        skipped=skipped(model, tuple(made)) | slower,
-                       notes=tuple(notes))
+                       figures={"nonzeros": float(nonzeros)}, notes=tuple(notes))
 
     def _choose(self, layer: keras.layers.Dense) -> Choice:
         if self.backend != "auto":

@@ -24,6 +24,7 @@ from tfopt.compress.samples import mean_loss, with_targets
 from tfopt.compress.structure.slicing import shorten
 from tfopt.model import config_of
 from tfopt.model.anatomy import Anatomy
+from tfopt.model.heads import head_of, num_parameters
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
 from tfopt.train.distill import losses
@@ -160,4 +161,10 @@ def _outcome(before: keras.Model, after: keras.Model, kept: Sequence[int]) -> Ou
     touched = tuple(layer.name for i, gone in enumerate(Anatomy.of(before).layers)
                     if i not in kept for layer in gone.all if layer.weights)
     note = f"of the encoder layers, from 0, stay {', '.join(map(str, kept))}"
-    return Outcome(model=after, touched=touched, notes=(note,))
+    config = config_of(before)
+    config = config.replace(
+        num_heads=[config.num_heads[i] for i in kept],
+        intermediate_sizes=[config.intermediate_sizes[i] for i in kept])
+    return Outcome(
+        model=after, touched=touched, notes=(note,),
+        figures={"parameters": float(num_parameters(config, head_of(before)))})

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_nonzeros
 from tfopt.compress.layer_selection import choose_layers, kernel_name, skipped
 
 
@@ -58,7 +59,7 @@ class Truncate(Pass):
         Raises:
             ValueError: no layer is chosen.
         """
-        before = sum(np.count_nonzero(weight) for weight in model.get_weights())
+        before = count_nonzeros(model)
         lost = 0
         layers = choose_layers(model, self.only, self.leave)
         for layer in layers:

@@ -19,6 +19,7 @@ import numpy as np
 
 from tfopt.backend import keras, tf
 from tfopt.compress.base import Context, Outcome, Pass, Stage
+from tfopt.compress.counting import count_parameters
 from tfopt.compress.teacher import check_teacher
 from tfopt.model import config_of
 from tfopt.model.anatomy import Anatomy
@@ -76,6 +77,8 @@ class Vocabulary(Pass):
         return Outcome(
             model=narrow(model, kept),
             touched=(Anatomy.of(model).embeddings.token.name,),
+            figures={"parameters": float(
+                count_parameters(model) - len(gone) * config_of(model).hidden_size)},
             notes=(f"{len(kept)} of {rows} rows of the token embedding stay",),
             provides=changes)
 

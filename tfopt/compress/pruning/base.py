@@ -15,6 +15,7 @@ import numpy as np
 
 from tfopt.backend import PruneLowMagnitude, keras, tfmot
 from tfopt.compress.base import Context, Outcome, Pass, Stage, copy_model
+from tfopt.compress.counting import count_nonzeros
 from tfopt.compress.layer_selection import choose_layers, kernel_name, skipped
 from tfopt.compress.pruning import masked_layer, masks
 from tfopt.compress.pruning.callbacks import PruningStep
@@ -260,7 +261,7 @@ class Pruning(Pass):
         zeros, figures = self._zeros(targets, self.final_sparsity), {}
         if zeros is not None:
             left = sum(int(np.prod(targets[name])) - zeros[name] for name in targets)
-            others = sum(map(np.count_nonzero, after.get_weights())) - sum(
+            others = count_nonzeros(after) - sum(
                 np.count_nonzero(_kernel(after, name)) for name in targets)
             figures["nonzeros"] = float(left + others)
         return Outcome(model=after, touched=tuple(targets),
