@@ -165,9 +165,8 @@ class Structured(Pass):
             if step == self.steps:
                 small = drop_empty_layers(small)
             part.fit(small, self.step_epochs if step < self.steps else self.epochs)
-        return choice.outcome(
-            model, small, choice.facts(config, left, costs_of(config), choices),
-            choices[-1].trials)
+        found = choice.facts(config, left, costs_of(config), choices)
+        return choice.outcome(model, small, left, found, choices[-1].trials)
 
     def _limits(self) -> dict:
         """What the search is free to choose, by the names of its arguments."""

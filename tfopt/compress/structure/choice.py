@@ -16,7 +16,7 @@ from tfopt.compress.structure.closed_loop import Trial
 from tfopt.compress.structure.importance import Importance
 from tfopt.compress.structure.slicing import Kept
 from tfopt.files import parse_json, to_json
-from tfopt.model import EncoderConfig, config_of
+from tfopt.model import EncoderConfig
 from tfopt.model.anatomy import Anatomy
 from tfopt.model.heads import head_of
 from tfopt.model.weight_shapes import num_parameters
@@ -93,9 +93,17 @@ def facts(config: EncoderConfig, left: EncoderConfig, costs: Costs,
         **closed_loop.facts_of(choices[-1].trials)}
 
 
-def outcome(before: keras.Model, after: keras.Model, found: dict[str, Any],
-            trials: Sequence[Trial]) -> Outcome:
-    """Says what `facts` has of two models, and what was timed."""
+def outcome(before: keras.Model, after: keras.Model, left: EncoderConfig,
+            found: dict[str, Any], trials: Sequence[Trial]) -> Outcome:
+    """Says what `facts` has of two models, and what was timed.
+
+    Args:
+        before: the model that was given.
+        after: what it became.
+        left: the sizes of what is left of each of its layers.
+        found: the facts.
+        trials: of the last cut.
+    """
     touched, skipped = [], {}
     for i, layer in enumerate(Anatomy.of(before).layers):
         fewer = (len(found["heads_kept"][i]) < found["num_heads"][i],
@@ -114,10 +122,7 @@ def outcome(before: keras.Model, after: keras.Model, found: dict[str, Any],
              f"of {old:.4g}{times}"]
     if trials:
         notes.append(f"timed before it was cut: {closed_loop.said_of(trials, unit)}")
-    left = config_of(before).replace(
-        num_heads=list(map(len, found["heads_kept"])),
-        intermediate_sizes=found["neurons_kept"]).without_empty_layers()
-    return Outcome(
-        model=after, touched=tuple(touched), skipped=skipped, notes=tuple(notes),
-        figures={"parameters": float(num_parameters(left, head_of(before)))},
-        facts=found)
+    parameters = num_parameters(left.without_empty_layers(), head_of(before))
+    return Outcome(model=after, touched=tuple(touched), skipped=skipped,
+                   notes=tuple(notes), facts=found,
+                   figures={"parameters": float(parameters)})
