@@ -112,10 +112,10 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def is_one_line(label: str) -> bool:
+def is_one_line(label: Any) -> bool:
     """Whether a label list, a file of UTF-8 with a label a line, gives a label back."""
-    return (bool(label) and not {"\n", "\r"} & {*label} and label[0] != "\ufeff"
-            and is_unicode(label))
+    return (isinstance(label, str) and bool(label) and not {"\n", "\r"} & {*label}
+            and label[0] != "\ufeff" and is_unicode(label))
 
 
 def check_lists(**values: Any) -> None:

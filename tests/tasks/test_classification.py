@@ -97,6 +97,7 @@ def test_figures_of_classes_need_examples():
     (("a\r",), r"'a\\r' among 1 labels"),
     (("\ufeffa", "b"), r"'\\ufeffa' among 2 labels"),
     (("half \ud83d", "b"), r"'half \\ud83d' among 2 labels"),
+    ((1, "b"), "1 among 2 labels"),
     (("a" * 9999 + "\n",), r"a{199}\.\.\. \(10,003 letters\) among 1 labels"),
 ])
 def test_labels_that_a_label_list_cannot_hold_are_refused(labels, received):
