@@ -14,6 +14,7 @@ from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.layer_selection import choose_layers, skipped
 from tfopt.model import LowRankDense
+from tfopt.types import Expression
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,8 @@ class LowRank(Pass):
     rank: int | None = None
     energy: float | None = None
     fold: bool = False
-    only: tuple[str, ...] = ()
-    leave: tuple[str, ...] = ()
+    only: tuple[Expression, ...] = ()
+    leave: tuple[Expression, ...] = ()
 
     stage = Stage.SHAPE
 
@@ -45,6 +46,7 @@ class LowRank(Pass):
         Raises:
             ValueError: none or both of `rank` and `energy` are given, or out of range.
         """
+        super().__post_init__()
         if (self.rank is None) == (self.energy is None):
             raise ValueError("One of `rank` and `energy` must be given. Received: "
                              f"rank={self.rank!r}, energy={self.energy!r}")
