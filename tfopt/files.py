@@ -1,10 +1,13 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and read as what they are or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from pathlib import Path
+
+import numpy as np
 
 from tfopt.types import PathLike
 
@@ -32,3 +35,27 @@ def write_whole(path: PathLike, contents: str | bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def read_arrays(path: PathLike) -> dict[str, np.ndarray]:
+    """Reads the arrays of an .npz file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Name -> array, in the file's order.
+
+    Raises:
+        ValueError: it is damaged, or has other things than arrays; names the file.
+        OSError: it is not there, or cannot be read.
+    """
+    contents = Path(path).read_bytes()
+    try:
+        # From memory: of a cut file, NumPy would leave the file open.
+        with np.load(io.BytesIO(contents), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    # A damaged archive raises a dozen kinds, of zipfile, zlib, struct and NumPy.
+    except Exception as error:
+        raise ValueError(f"An .npz file is damaged. Received: {path}: {error}"
+                         ) from error
