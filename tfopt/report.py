@@ -160,9 +160,26 @@ def to_json(environment: Mapping, rows: Iterable[Row]) -> str:
 
 
 def from_json(text: str) -> tuple[dict, list[Row]]:
-    """Reads what `to_json` wrote."""
-    fields = json.loads(text)
-    return fields["environment"], [Row(**row) for row in fields["rows"]]
+    """Reads what `to_json` wrote.
+
+    Raises:
+        ValueError: the text is no report.
+    """
+    try:
+        fields = json.loads(text)
+        here, found = dict(fields["environment"]), [Row(**r) for r in fields["rows"]]
+        if not all(_is_figure(row) for row in found):
+            raise ValueError("a row's value is no number, or its words are no texts")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError("A report must be what `to_json` wrote. Received: "
+                         f"{text[:60]!r}: {error!r}") from error
+    return here, found
+
+
+def _is_figure(row: Row) -> bool:
+    words = (row.artifact, row.metric, row.unit, row.better, row.split)
+    return (isinstance(row.value, int | float) and not isinstance(row.value, bool)
+            and all(isinstance(word, str) for word in words))
 
 
 def qualities(rows: Sequence[Row]) -> list[str]:

@@ -51,8 +51,19 @@ def write_figures(path: str, figures: dict) -> None:
 
 
 def reported_figures(path: str) -> dict | None:
-    """The figures that a killed run of this very command has written; else None."""
+    """The figures that a killed run of this very command has written; else None.
+
+    Raises:
+        ValueError: the file is there, and no report of figures.
+    """
     file = Path(path)
-    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    same = found.get("environment", {}).get("command") == command()
-    return found["figures"] if same else None
+    if not file.exists():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        same = found["environment"].get("command") == command()
+        figures = dict(found["figures"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError("--report must be new, or what this script wrote. Received: "
+                         f"{file}: {error!r}") from error
+    return figures if same else None

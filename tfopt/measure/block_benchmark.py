@@ -208,16 +208,18 @@ class _Record:
         self._path = None if path is None else Path(path)
         self._of = of
 
-    def read(self) -> list[list]:
-        """The rounds that were saved for the same measurement."""
+    def read(self, shape: tuple[int, ...]) -> list[list]:
+        """The rounds that were saved for the same measurement, each of a shape."""
         if self._path is None or not self._path.is_file():
             return []
         try:
             fields = json.loads(self._path.read_text(encoding="utf-8"))
-            same = fields["of"] == self._of
-            rounds = fields["rounds"] if same else []
-        except (ValueError, TypeError, KeyError):  # somebody else's file
-            same, rounds = False, []
+            seconds = np.array(fields["rounds"], np.float64)
+            same = (fields["of"] == self._of and seconds.shape[1:] == shape
+                    and bool(np.isfinite(seconds).all()))
+        except (ValueError, TypeError, KeyError, RecursionError):  # of somebody else
+            same = False
+        rounds = seconds.tolist() if same else []
         if not same:
             logging.warning("The rounds in %s are of another environment or plan, and "
                             "are not used", self._path)
@@ -231,7 +233,7 @@ class _Record:
 def _in_turn(running: Sequence[latency.TimedArtifact], tokens: Sequence[int],
              rounds: int, record: _Record) -> list[list]:
     """Times P files: seconds of each round, [P, sequences of all token counts, N]."""
-    done = record.read()[:rounds]
+    done = record.read((len(running), _SEQUENCES, len(tokens)))[:rounds]
     if done:
         logging.info("Latency table: goes on after round %d of %d", len(done), rounds)
     for number in (-1, *range(len(done), rounds)):  # round -1 warms up

@@ -96,7 +96,7 @@ def is_done(stage: Path, file: str, identity: Mapping[str, Any]) -> bool:
     """Whether a stage has left a file in its directory, made for this very identity."""
     note = stage / _STAGE_FILE
     return (stage / file).exists() and note.exists() and (
-        note.read_text(encoding="utf-8").strip() == identities.digest(identity))
+        note.read_bytes().strip() == identities.digest(identity).encode())
 
 
 def note_stage(stage: Path, identity: Mapping[str, Any]) -> None:
@@ -130,16 +130,24 @@ def _check_same(path: Path, identity: Mapping[str, Any]) -> None:
     file = path / RUN_FILE
     if not file.exists():
         return
-    try:
-        there = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"A run's file must be JSON. Received: {file}: {error}"
-                         ) from error
-    said = identities.difference(there, identity)
+    said = identities.difference(_identity_in(file), identity)
     if said:
         raise ValueError(
             f"--out_dir holds another run: {said}; choose a new directory, or give "
             f"what {file.name} in it lists again. Received: {path}")
+
+
+def _identity_in(file: Path) -> Mapping[str, Any]:
+    """The identity that a run's file holds."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"A run's file must be JSON. Received: {file}: {error}"
+                         ) from error
+    if not isinstance(found, dict):
+        raise ValueError("A run's file must be an object. Received: "
+                         f"{file}: {type(found).__name__}")
+    return found
 
 
 def _remove_partial(path: Path) -> None:
@@ -159,8 +167,7 @@ def _beside(path: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
         time.sleep(0.1)
     said = "not claimed by the first"
     if file.exists():
-        differs = identities.difference(
-            json.loads(file.read_text(encoding="utf-8")), identity)
+        differs = identities.difference(_identity_in(file), identity)
         said = differs and f"of another command: {differs}"
     if said:
         raise ValueError(

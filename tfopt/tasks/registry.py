@@ -17,7 +17,7 @@ from typing import Any
 
 from tfopt.files import write_whole
 from tfopt.tasks.base import Task
-from tfopt.types import PathLike
+from tfopt.types import PathLike, check_types
 
 FILE = "task.json"
 _NO_TASKS = ("base", "registry")
@@ -74,8 +74,10 @@ def from_fields(fields: Mapping[str, Any]) -> Task:
             isinstance(label, str) for label in labels):
         raise ValueError(f"The task {name!r} has the fields {sorted(known)}, its "
                          f"labels a list of words. Received: {dict(fields)}")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value
+    task = kind(**{key: tuple(value) if isinstance(value, list) else value
                    for key, value in values.items()})
+    check_types(task)
+    return task
 
 
 def save(task: Task, directory: PathLike) -> None:
@@ -103,6 +105,6 @@ def read(directory: PathLike, labels: Sequence[str] | None = None) -> Task | Non
         return named("classification")(labels=tuple(labels)) if labels else None
     try:
         return from_fields(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"A task's file must be as `save` writes it: {error} "
                          f"Received: {file}") from error
