@@ -31,7 +31,7 @@ ALLOWED = {
     "inputs": {"types"},
     "switches": {"backend"},
     "xla": {"backend", "switches"},
-    "report": {"types", "machine"},
+    "report": {"types", "files", "machine"},
     "drawing": set(),
     "data": GROUND,
     "model": GROUND,

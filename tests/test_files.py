@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and read so."""
+"""Files are written whole or not at all; arrays and JSON are read within limits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from tfopt.files import read_arrays, write_whole
+from tfopt import files
+from tfopt.files import parse_json, read_arrays, read_json, write_whole
 
 
 @pytest.mark.parametrize("contents, written", [
@@ -98,3 +99,48 @@ def test_damaged_arrays_are_named_and_nothing_of_them_is_run(tmp_path):
         read_arrays(tmp_path / "b.npy")
     with pytest.raises(FileNotFoundError):
         read_arrays(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("text, value", [
+    ('{"a": [1, 2.5, null, "\\ud83d\\ude00 día"]}', {"a": [1, 2.5, None, "😀 día"]}),
+    ("{}", {})])
+def test_json_is_read(tmp_path, text, value):
+    path = tmp_path / "a.json"
+    path.write_text(text, encoding="utf-8")
+    assert read_json(path) == value
+    assert parse_json(text, "x") == value
+    assert parse_json(text.encode(), "x") == value
+
+
+@pytest.mark.parametrize("text, said", [
+    (b"", "Expecting value"), (b"{", "Expecting property name"), (b"[1]", "list"),
+    (b"null", "NoneType"), (b"{\"a\": caf\xe9}", "0xe9"), (b"\xef\xbb\xbf{}", "BOM"),
+    (b"[" * 100_000, "nested too deeply"),
+    (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", "nested too deeply"),
+    (b'{"a": 1, "b": 2, "a": 3}', "'a' twice"), (b'{"a": Infinity}', "Infinity is no"),
+    (b'{"a": NaN}', "NaN is no number"), (b'{"a": 1e999}', "1e999 is no number"),
+    (b'{"a": "\\ud83d"}', r"half of a character"),
+    (b'{"\\ude00": 1}', r"half of a character"),
+    (b'{"a": ' + b"9" * 5000 + b"}", "4300 digits"),
+    (b'{"a": "' + b"x" * 300 + b'"}', "more than 256 bytes"),
+])
+def test_what_is_no_json_is_one_sentence(tmp_path, monkeypatch, text, said):
+    if "256" in said:
+        monkeypatch.setattr(files, "MOST_JSON_BYTES", 256)
+    path = tmp_path / "a.json"
+    path.write_bytes(text)
+    with pytest.raises(ValueError, match=rf"^An odd file\. Received: {path}: .*{said}"):
+        read_json(path, "An odd file")
+
+
+def test_a_missing_file_and_a_directory_are_named(tmp_path):
+    with pytest.raises(ValueError, match="Received: .*nowhere.json: No such file"):
+        read_json(tmp_path / "nowhere.json")
+    with pytest.raises(ValueError, match=f"Received: {tmp_path}: Is a directory"):
+        read_json(tmp_path)
+
+
+def test_numbers_that_python_writes_are_read_where_they_may_be():
+    found = parse_json('{"a": [NaN, -Infinity]}', "x", finite=False)
+    assert str(found) == "{'a': [nan, -inf]}"
+    assert parse_json("[1]", "x", kind=list) == [1]

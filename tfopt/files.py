@@ -1,15 +1,23 @@
-"""Files written whole or not at all, and read as what they are or not at all."""
+"""Files written whole or not at all; arrays and JSON read within limits."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfopt.types import PathLike
+
+# A large vocabulary's JSON has 5 MB, and none that tfopt reads is ten deep.
+MOST_JSON_BYTES = 1 << 26
+_DEEPEST_JSON = 100
+_OBJECT = "A JSON object was expected"
 
 
 def write_whole(path: PathLike, contents: str | bytes) -> None:
@@ -59,3 +67,94 @@ def read_arrays(path: PathLike) -> dict[str, np.ndarray]:
     except Exception as error:
         raise ValueError(f"An .npz file is damaged. Received: {path}: {error}"
                          ) from error
+
+
+def read_json(path: PathLike, rule: str = _OBJECT, kind: type = dict, *,
+              finite: bool = True) -> Any:
+    """Reads a file of JSON.
+
+    Args:
+        path: the file.
+        rule: what it must be, for the message.
+        kind: of the outermost value.
+        finite: whether numbers must be; else NaN and Infinity, which are no JSON, are
+            taken as Python writes them.
+
+    Returns:
+        The value, of the kind.
+
+    Raises:
+        ValueError: as `parse_json`, or the file cannot be read; names it.
+    """
+    try:
+        with open(path, "rb") as file:
+            contents = file.read(MOST_JSON_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{rule}. Received: {path}: {error.strerror}") from error
+    return parse_json(contents, str(path), rule, kind, finite=finite)
+
+
+def parse_json(contents: str | bytes, name: str, rule: str = _OBJECT,
+               kind: type = dict, *, finite: bool = True) -> Any:
+    """Parses JSON from outside; as `read_json`.
+
+    Args:
+        contents: the text, or its bytes in UTF-8.
+        name: of the source, for the message.
+        rule: what it must be, for the message.
+        kind: of the outermost value.
+        finite: whether numbers must be.
+
+    Returns:
+        The value, of the kind.
+
+    Raises:
+        ValueError: the text is no JSON, of another kind, too large or too deep, or has
+            a key twice, half a character, or a number that is none.
+    """
+    try:
+        if len(contents) > MOST_JSON_BYTES:
+            raise ValueError(f"more than {MOST_JSON_BYTES} bytes")
+        text = contents if isinstance(contents, str) else contents.decode("utf-8")
+        number = _finite if finite else float
+        value = json.loads(text, object_pairs_hook=_once, parse_float=number,
+                           parse_constant=number)
+        if not isinstance(value, kind):
+            raise ValueError(type(value).__name__)
+        _check_depth(value)
+        if text is contents or "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError(f"{rule}. Received: {name}: nested too deeply") from error
+    except UnicodeEncodeError as error:  # a surrogate, which no file can hold
+        raise ValueError(f"{rule}. Received: {name}: half of a character, "
+                         f"{error.object[error.start]!r}") from error
+    except ValueError as error:
+        raise ValueError(f"{rule}. Received: {name}: {error}") from error
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in found if keys.count(key) > 1)!r} twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no number")
+    return number
+
+
+def _check_depth(value: Any) -> None:
+    level: list = [[value]]
+    for _ in range(_DEEPEST_JSON):
+        level = [part for holder in level
+                 for part in (holder.values() if isinstance(holder, dict) else holder)
+                 if isinstance(part, dict | list)]
+        if not level:
+            return
+    raise ValueError("nested too deeply")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from absl import logging
 
+from tfopt.files import parse_json
 from tfopt.machine import cpu
 
 BASELINE = "keras_float32"
@@ -165,21 +166,18 @@ def from_json(text: str) -> tuple[dict, list[Row]]:
     Raises:
         ValueError: the text is no report.
     """
+    rule = "A report must be what `to_json` wrote"
+    fields = parse_json(text, "a report", rule, finite=False)
     try:
-        fields = json.loads(text)
         here, found = dict(fields["environment"]), [Row(**r) for r in fields["rows"]]
-        if not all(_is_figure(row) for row in found):
-            raise ValueError("a row's value is no number, or its words are no texts")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError("A report must be what `to_json` wrote. Received: "
-                         f"{text[:60]!r}: {error!r}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{rule}. Received: {error!r}") from error
+    for row in found:
+        words = (row.artifact, row.metric, row.unit, row.better, row.split)
+        if not all(isinstance(word, str) for word in words) or type(
+                row.value) not in (int, float):
+            raise ValueError(f"{rule}. Received: {row}")
     return here, found
-
-
-def _is_figure(row: Row) -> bool:
-    words = (row.artifact, row.metric, row.unit, row.better, row.split)
-    return (isinstance(row.value, int | float) and not isinstance(row.value, bool)
-            and all(isinstance(word, str) for word in words))
 
 
 def qualities(rows: Sequence[Row]) -> list[str]:

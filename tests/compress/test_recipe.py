@@ -113,8 +113,8 @@ def test_fields_and_exports_left_out_have_their_defaults():
 
 
 @pytest.mark.parametrize("text,message", [
-    ("{", "must be JSON"),
-    ("[]", "an object of 'passes', 'exports' and 'distillation'"),
+    ("{", "must be a JSON object"),
+    ("[]", "a JSON object of 'passes', 'exports' and 'distillation'"),
     ('{"passes": [{"pass": "none"}], "export": []}', "of 'passes', 'exports' and"),
     ("{}", "'passes' must be a list of objects"),
     ('{"passes": {"pass": "none"}}', "'passes' must be a list of objects"),

@@ -178,7 +178,7 @@ def test_the_fewest_threads_that_are_fast_are_chosen(milliseconds, fewest, files
         fixed_length = 5
         now = 0.0
 
-        def __init__(self, path, *, num_threads):
+        def __init__(self, path, *, num_threads, known):
             self.seconds = 1e-3 * milliseconds[num_threads]
 
         def run(self, ids):

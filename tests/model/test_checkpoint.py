@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from tfopt import model
 from tfopt.backend import keras, tf
-from tfopt.model import layer_names
+from tfopt.model import encoder, layer_names
 from tfopt.types import INPUT_NAMES
 
 ROLES = ["attention/self/query", "attention/self/key", "attention/self/value",
@@ -489,3 +489,95 @@ def test_a_google_checkpoint_with_more_layers_in_its_config_is_named(
                                 "num_hidden_layers": 4}))
     assert refusal(path).endswith(
         "without 'bert.encoder.layer.3.attention.self.query.weight'")
+
+
+@pytest.mark.parametrize("fields, said", [
+    ({"vocab_size": 20_000_000}, "(20000000, 32)"),
+    ({"vocab_size": 10 ** 30}, "00, 32)"),
+    ({"num_hidden_layers": 3000}, "num_layers=3000"),
+    ({"num_hidden_layers": 10 ** 12}, "num_layers=1000000000000"),
+    ({"num_hidden_layers": 900}, "without 'bert.encoder.layer.3."),
+    ({"intermediate_size": 10 ** 9}, "(32, 1000000000)"),
+    ({"max_position_embeddings": 10 ** 9}, "(1000000000, 32)"),
+    ({"type_vocab_size": 10 ** 9}, "(1000000000, 32)"),
+    ({"layer_norm_eps": float("inf")}, "Infinity is no number"),
+    ({"layer_norm_eps": float("nan")}, "NaN is no number"),
+    ({"layer_norm_eps": True}, "layer_norm_epsilon=True"),
+    ({"hidden_dropout_prob": "0.1"}, "hidden_dropout='0.1'"),
+])
+def test_sizes_are_held_against_the_tensors_before_anything_is_built(
+        configure, monkeypatch, fields, said):
+    monkeypatch.setattr(encoder, "build", None)
+    path = configure(**fields)
+    if "vocab_size" in fields:
+        (path / "vocab.txt").unlink()
+    assert said in refusal(path)
+
+
+def test_deep_json_is_refused(tiny_copy):
+    (tiny_copy / "config.json").write_text("[" * 100_000)
+    assert refusal(tiny_copy).endswith(
+        f"Received: {tiny_copy / 'config.json'}: nested too deeply")
+
+
+@pytest.mark.parametrize("id2label", [{"0": ["bad"]}, {"0": None}, {"0": 1}])
+def test_published_labels_that_are_no_words_are_refused(configure, id2label):
+    path = configure(id2label=id2label)
+    with pytest.raises(ValueError, match=r"`id2label`.* Received: .*config\.json"):
+        model.published_labels(path)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 1)])
+def test_a_classifier_needs_a_bias_for_each_class(tiny_copy, shape):
+    file = tiny_copy / "model.safetensors"
+    save_file(load_file(file) | {"classifier.bias": np.zeros(shape, np.float32)}, file)
+    assert refusal(tiny_copy).endswith(
+        f"{file} with 'classifier.bias' of the shape {shape}")
+
+
+def header_of(file) -> tuple[dict, bytes]:
+    contents = file.read_bytes()
+    size = int.from_bytes(contents[:8], "little")
+    return json.loads(contents[8:8 + size]), contents[8 + size:]
+
+
+def put_header(file, header: str, rest: bytes) -> None:
+    file.write_bytes(len(header).to_bytes(8, "little") + header.encode() + rest)
+
+
+NAME = "bert.embeddings.LayerNorm.weight"
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"dtype": "F8_E4M3", "shape": [128]}, "(128,)"),
+    ({"dtype": "F8_E5M2", "shape": [32], "data_offsets": [0, 32]}, "damaged"),
+    ({"dtype": "I32"}, "of I32"), ({"dtype": "XX"}, "damaged"),
+    ({"shape": [-32]}, "damaged"), ({"shape": [2 ** 70]}, "damaged"),
+    ({"shape": [2 ** 40]}, "damaged"), ({"shape": [4, 8]}, "(4, 8)"),
+    ({"data_offsets": [0, 10 ** 12]}, "damaged"),
+    ({"data_offsets": [128, 0]}, "damaged"),
+    ({"data_offsets": [1, 129]}, "damaged"), ({"data_offsets": None}, "damaged"),
+])
+def test_a_header_that_is_wrong_is_one_sentence(tiny_copy, change, said):
+    file = tiny_copy / "model.safetensors"
+    header, rest = header_of(file)
+    put_header(file, json.dumps(header | {NAME: header[NAME] | change}), rest)
+    message = refusal(tiny_copy)
+    assert str(file) in message and said in message
+
+
+@pytest.mark.parametrize("header, said", [
+    ("[" * 100_000, "nested too deeply"), ("{\"a\": 1, \"a\": 2}", "'a' twice"),
+    ("{", "Expecting"), ("[]", "list")])
+def test_a_header_that_is_no_object_is_one_sentence(tiny_copy, header, said):
+    file = tiny_copy / "model.safetensors"
+    put_header(file, header, header_of(file)[1])
+    message = refusal(tiny_copy)
+    assert "truncated or damaged" in message and str(file) in message
+    assert said in message
+
+
+def test_a_header_of_a_size_that_is_not_there_is_one_sentence(tiny_copy):
+    file = tiny_copy / "model.safetensors"
+    file.write_bytes((2 ** 63).to_bytes(8, "little") + file.read_bytes()[8:])
+    assert "truncated or damaged" in refusal(tiny_copy)

@@ -21,7 +21,7 @@ from tfopt.cli.flags import (
     fine_tuning,
     read,
 )
-from tfopt.files import write_whole
+from tfopt.files import read_json, write_whole
 from tfopt.pipeline.options import Devices
 from tfopt.report import command
 
@@ -59,11 +59,10 @@ def reported_figures(path: str) -> dict | None:
     file = Path(path)
     if not file.exists():
         return None
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        same = found["environment"].get("command") == command()
-        figures = dict(found["figures"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    found = read_json(file, "--report must be new, or what this script wrote",
+                      finite=False)
+    here, figures = found.get("environment"), found.get("figures")
+    if not isinstance(here, dict) or not isinstance(figures, dict):
         raise ValueError("--report must be new, or what this script wrote. Received: "
-                         f"{file}: {error!r}") from error
-    return figures if same else None
+                         f"{file} without environment or figures")
+    return figures if here.get("command") == command() else None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tfopt.compress.base import Outcome, Pass
-from tfopt.files import write_whole
+from tfopt.files import read_json, write_whole
 
 
 def write(passes: Sequence[Pass], outcomes: Sequence[Outcome], directory: Path) -> None:
@@ -38,7 +38,7 @@ def pictures(passes: Sequence[Pass], directory: Path) -> dict[str, bytes]:
         file = directory / _file(step)
         if not step.draws or not file.exists():
             continue
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        facts = read_json(file, finite=False)
         for name, draw in step.draws.items():
             if (picture := draw(facts)) is not None:
                 found[name] = picture

@@ -13,6 +13,7 @@ from absl import logging
 from tfopt.backend import keras
 from tfopt.compress import registry
 from tfopt.compress.base import Context, Outcome, Pass, copy_model
+from tfopt.files import parse_json
 from tfopt.train.distill.config import Distillation
 from tfopt.train.distribute import workers
 from tfopt.types import PathLike
@@ -60,13 +61,9 @@ class Recipe:
             ValueError: no JSON object of "passes", "exports" and "distillation", or one
                 of these is wrong.
         """
-        try:
-            fields = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"A recipe must be JSON: {error}. Received: {text[:60]!r}"
-                             ) from error
-        if not isinstance(fields, dict) or not set(fields) <= {
-                "passes", "exports", "distillation"}:
+        fields = parse_json(text, repr(text[:60]), "A recipe must be a JSON object of "
+                            "'passes', 'exports' and 'distillation'")
+        if not set(fields) <= {"passes", "exports", "distillation"}:
             raise ValueError("A recipe must be an object of 'passes', 'exports' and "
                              f"'distillation'. Received: {text[:80]!r}")
         passes = fields.get("passes")
@@ -118,8 +115,13 @@ class Recipe:
             ValueError: as `from_json`, or the file is missing; names the file.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"A recipe must be a file of UTF-8. Received: {path}: "
+                             f"{error}") from error
+        try:
+            return cls.from_json(text)
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
     def to_json(self) -> str:

@@ -7,7 +7,6 @@ the texts of a pair.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import tokenizers
@@ -15,6 +14,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 
 from tfopt.data.tokenizer_json import JsonTokenizer
 from tfopt.data.tokenizer_settings import ROBERTA_TOKENS, Settings, add_tokens
+from tfopt.files import read_json
 from tfopt.types import PathLike
 
 VOCABULARY_FILE = "vocab.json"
@@ -61,13 +61,8 @@ def from_directory(directory: PathLike) -> JsonTokenizer:
 
 def _vocabulary(directory: Path) -> dict[str, int]:
     path = directory / VOCABULARY_FILE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"A vocabulary must be a JSON object. Received: {path}: "
-                         f"{error}") from error
-    if not isinstance(found, dict) or not all(
-            isinstance(number, int) for number in found.values()):
+    found = read_json(path, "A vocabulary must be a JSON object")
+    if not all(type(number) is int for number in found.values()):
         raise ValueError("A vocabulary must be a JSON object of ids. Received: "
                          f"{path}")
     return found

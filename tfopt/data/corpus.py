@@ -9,11 +9,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tfopt.files import parse_json
 from tfopt.types import PathLike
 
 LABELS_FILE = "labels.txt"
@@ -253,14 +253,8 @@ def _jsonl(path: Path, text: str, wanted: Sequence[str],
     for line, source in enumerate(text.split("\n"), start=1):
         if not source.strip():
             continue
-        try:
-            row = json.loads(source)
-        except ValueError as error:
-            raise ValueError(f"{path}:{line}: a line must be a JSON object: {error}. "
-                             f"Received: {source[:80]!r}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}:{line}: a line must be a JSON object. Received: "
-                             f"{source[:80]!r}")
+        row = parse_json(source, repr(source[:80]),
+                         f"{path}:{line}: a line must be a JSON object", finite=False)
         for name in wanted:
             value = row.get(name)
             fits = isinstance(value, str | int) and not isinstance(value, bool)

@@ -115,9 +115,12 @@ def _from_json(directory: Path) -> JsonTokenizer:
         raise ValueError(f"A tokenizer cannot be read. Received: {path}: {error}"
                          ) from error
     try:
-        return JsonTokenizer(backend, settings.tokens)
+        made = JsonTokenizer(backend, settings.tokens)
+        made.encode(["a"])  # which shows whether its parts go together
+        made.encode(["a"], ["b"])
     except ValueError as error:
         raise ValueError(f"{error} in {path}") from error
+    return made
 
 
 # Files -> what reads them; the first kind that is there counts.

@@ -18,6 +18,7 @@ from typing import Any
 import tokenizers
 
 from tfopt.data import tokenizer_cut
+from tfopt.data.tokenizer_backend import by_id, refusing_panics
 from tfopt.data.tokenizer_settings import (
     BERT_TOKENS,
     ROBERTA_TOKENS,
@@ -85,7 +86,7 @@ class JsonTokenizer:
                                  getattr(backend.model, "unk_token", None))
         backend.no_padding()
         backend.no_truncation()
-        self.words = list(words) if words is not None else _by_id(backend)
+        self.words = list(words) if words is not None else by_id(backend)
         self._backend = backend
         self._tokens = named
         self._cut_to: int | None = None
@@ -139,7 +140,7 @@ class JsonTokenizer:
                 raise ValueError("Texts and pairs must be equally many. Received: "
                                  f"{len(texts)} texts, {len(pairs)} pairs")
             batch = list(zip(texts, pairs, strict=True))
-        with self._lock:
+        with self._lock, refusing_panics(f"{len(texts)} texts"):
             if max_length != self._cut_to:
                 self._backend.enable_truncation(max_length, strategy="longest_first")
                 self._cut_to = max_length
@@ -285,12 +286,3 @@ def _check_unicode(texts: Sequence[str]) -> None:
         except UnicodeEncodeError as error:
             raise ValueError("A text must be valid Unicode; half of a surrogate pair "
                              f"is none. Received: {text[:_SHOWN]!a}") from error
-
-
-def _by_id(backend: tokenizers.Tokenizer) -> list[str]:
-    """The vocabulary; an id that no entry has gets one that no text can have."""
-    vocabulary = backend.get_vocab(with_added_tokens=True)
-    words = [f"[no entry {number}]" for number in range(1 + max(vocabulary.values()))]
-    for word, number in vocabulary.items():
-        words[number] = word
-    return words

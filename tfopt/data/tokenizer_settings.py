@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from tfopt.files import read_json
 from tfopt.types import PathLike
 
 SETTINGS_FILE = "tokenizer_config.json"
@@ -150,15 +150,7 @@ def add_tokens(backend: Tokenizer, special: Mapping[str, AddedToken],
 def _read(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"A JSON object was expected. Received: {file}: {error}"
-                         ) from error
-    if not isinstance(found, dict):
-        raise ValueError(f"A JSON object was expected. Received: {file}: "
-                         f"{type(found).__name__}")
-    return found
+    return read_json(file)
 
 
 def _token(value: Any, file: Path, special: bool = True) -> AddedToken:

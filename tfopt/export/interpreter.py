@@ -20,7 +20,8 @@ import numpy as np
 from absl import logging
 
 from tfopt import inputs
-from tfopt.export.litert import LiteRT
+from tfopt.export import trial, verify
+from tfopt.export.litert import LiteRT, state_of
 from tfopt.types import PathLike
 
 # How numbers of threads are tried: requests of so many tokens, in turns of several.
@@ -49,6 +50,9 @@ class Interpreter:
         encoder: turns texts to ids; needed for `predict` alone.
         max_length: tokens to which `predict` cuts texts.
         pad_id: fills a model of a fixed length; None takes the encoder's, or 0.
+        known: whether it is known where the file comes from, such as by the hash in a
+            bundle. Another is opened in a process of its own first (`export.trial`),
+            which takes half a second; each is verified (`export.verify`).
 
     Attributes:
         names: the model's inputs, of `types.INPUT_NAMES`.
@@ -56,12 +60,13 @@ class Interpreter:
         fixed_length: tokens of the model's input; None where it is open.
 
     Raises:
-        ValueError: the file is missing, damaged, or no text model of tfopt's.
+        ValueError: the file is missing, damaged, no text model of tfopt's, or ends the
+            process that tries it.
     """
 
     def __init__(self, path: PathLike, *, num_threads: int | None = None,
                  copies: int | None = None, encoder: TextEncoder | None = None,
-                 max_length: int = 128, pad_id: int | None = None):
+                 max_length: int = 128, pad_id: int | None = None, known: bool = False):
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"A .tflite file is needed. Received: {path}")
@@ -69,9 +74,13 @@ class Interpreter:
             raise ValueError("`num_threads` and `copies` must be at least 1. Received: "
                              f"num_threads={num_threads}, copies={copies}")
         cores = len(os.sched_getaffinity(0))
+        state = state_of(path)  # it must stay the one that was checked
+        verify.check_file(path)
+        if not known:
+            trial.run(path, state)
         if num_threads is None:
-            num_threads = fewest_threads(path, cores)
-        first = LiteRT(path, num_threads)
+            num_threads = fewest_threads(path, cores, known=True)
+        first = LiteRT(path, num_threads, state)
         self.names, self.outputs = first.names, first.outputs
         self.fixed_length = first.fixed_length
         # Last in, first out: one client's requests find the copy they warmed.
@@ -165,7 +174,7 @@ def thread_counts(most: int) -> list[int]:
     return sorted({most, *(2 ** i for i in range(most.bit_length()))})
 
 
-def fewest_threads(path: PathLike, most: int) -> int:
+def fewest_threads(path: PathLike, most: int, known: bool = False) -> int:
     """Tries how many threads a model needs on this machine, in fractions of a second.
 
     Threads wait for one another after each of a model's hundred operations; where those
@@ -174,6 +183,7 @@ def fewest_threads(path: PathLike, most: int) -> int:
     Args:
         path: of the `.tflite`.
         most: threads that may be used.
+        known: as of `Interpreter`.
 
     Returns:
         The fewest of `thread_counts` that answer within 5 % of the fastest.
@@ -184,7 +194,8 @@ def fewest_threads(path: PathLike, most: int) -> int:
     counts = thread_counts(most)
     if len(counts) == 1:
         return most
-    tried = [Interpreter(path, num_threads=count) for count in counts]
+    tried = [Interpreter(path, num_threads=count, known=known or i > 0)
+             for i, count in enumerate(counts)]
     ids = [0] * (tried[0].fixed_length or _TRIED_TOKENS)
     seconds = np.zeros([len(tried), _TURNS, _REQUESTS])
     for turn in range(_TURNS):

@@ -37,7 +37,7 @@ class LiteRT:
     def __init__(self, path: Path, num_threads: int,
                  state: tuple[int, ...] | None = None):
         self._path, self._num_threads = path, num_threads
-        self._state = state or _state_of(path)
+        self._state = state or state_of(path)
         self._open()
 
     def again(self) -> LiteRT:
@@ -51,7 +51,7 @@ class LiteRT:
     def _open(self) -> None:
         from ai_edge_litert import interpreter as litert
 
-        if _state_of(self._path) != self._state:
+        if state_of(self._path) != self._state:
             raise ValueError("The file must stay the one that was opened. Received: "
                              f"{self._path}, written since")
         try:
@@ -111,7 +111,7 @@ class LiteRT:
         return latest
 
 
-def _state_of(path: Path) -> tuple[int, ...]:
+def state_of(path: Path) -> tuple[int, ...]:
     """What changes when a file is written or replaced; empty for no file."""
     try:
         found = path.stat()

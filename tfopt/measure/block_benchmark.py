@@ -23,7 +23,7 @@ from absl import logging
 
 from tfopt import model
 from tfopt.export import tflite
-from tfopt.files import write_whole
+from tfopt.files import read_json, write_whole
 from tfopt.machine import cpu
 from tfopt.measure import latency
 from tfopt.model import EncoderConfig, Head
@@ -213,11 +213,10 @@ class _Record:
         if self._path is None or not self._path.is_file():
             return []
         try:
-            fields = json.loads(self._path.read_text(encoding="utf-8"))
+            fields = read_json(self._path)
             seconds = np.array(fields["rounds"], np.float64)
-            same = (fields["of"] == self._of and seconds.shape[1:] == shape
-                    and bool(np.isfinite(seconds).all()))
-        except (ValueError, TypeError, KeyError, RecursionError):  # of somebody else
+            same = fields["of"] == self._of and seconds.shape[1:] == shape
+        except (ValueError, TypeError, KeyError):  # of somebody else
             same = False
         rounds = seconds.tolist() if same else []
         if not same:

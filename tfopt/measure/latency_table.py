@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tfopt.files import parse_json
 from tfopt.model import EncoderConfig
 from tfopt.types import check_fields, check_types
 
@@ -189,8 +190,9 @@ class LatencyTable:
         Raises:
             ValueError: the text is no table.
         """
+        fields = parse_json(text, repr(text[:60]),
+                            "A latency table must be what `to_json` wrote")
         try:
-            fields = json.loads(text)
             for name in ("attention", "ffn"):
                 fields[name] = {place: Curve(
                     sizes=_tuples(fields[name][place]["sizes"]),
@@ -200,8 +202,7 @@ class LatencyTable:
             for name in ("tokens", "first_ms", "layer_ms", "interaction", "spread"):
                 fields[name] = _tuples(fields[name])
             return cls(**fields)
-        except (ValueError, TypeError, KeyError, AttributeError,
-                RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError("A latency table must be what `to_json` wrote. "
                              f"Received: {text[:60]!r}: {str(error)[:200]}"
                              ) from error

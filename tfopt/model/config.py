@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
+_MOST_LAYERS = 1000
 # Names other libraries, and Keras, give to the same functions.
 _ACTIVATION_ALIASES = {
     "gelu_new": "gelu_tanh",
@@ -120,6 +122,9 @@ class EncoderConfig:
         Raises:
             ValueError: the heads do not divide the width, or a field's rule is broken.
         """
+        if num_layers > _MOST_LAYERS:
+            raise ValueError(f"A model has at most {_MOST_LAYERS} layers. Received: "
+                             f"num_layers={num_layers}")
         if num_heads < 1 or hidden_size % num_heads:
             raise ValueError(
                 "The number of heads must divide the hidden size. Received: "
@@ -191,7 +196,8 @@ def _is_size(value) -> bool:
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, int | float) and value >= 0
+    return (isinstance(value, int | float) and not isinstance(value, bool)
+            and 0 <= value < math.inf)
 
 
 def _require(condition, rule: str, config: EncoderConfig, name: str) -> None:

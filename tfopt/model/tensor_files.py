@@ -6,7 +6,6 @@ Only files are read here; what their tensors are is for a family (`model.familie
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 from absl import logging
 
 from tfopt.backend import keras, tf
-from tfopt.model import encoder, heads
+from tfopt.files import MOST_JSON_BYTES, parse_json, read_json
+from tfopt.model import encoder, heads, weight_shapes
 from tfopt.model.config import EncoderConfig
 from tfopt.model.families import registry
 from tfopt.model.families.base import Source
@@ -27,6 +27,10 @@ from tfopt.model.layer_names import CLASSIFIER
 _TENSORFLOW_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 # Of tensors that a classifier may be in, which a family must not pass over in silence.
 _LIKE_A_CLASSIFIER = re.compile(r"classif|out_proj|scor(e|er)\b|logits|qa_outputs")
+
+
+# As safetensors calls them.
+_FLOATS = ("F32", "F16", "BF16", "F64")
 
 
 class Tensors(Protocol):
@@ -41,7 +45,11 @@ class Tensors(Protocol):
     names: set[str]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor."""
+        """The shape of a tensor.
+
+        Raises:
+            ValueError: it is missing.
+        """
 
     def read(self, name: str) -> np.ndarray:
         """A tensor, <float32>.
@@ -72,12 +80,14 @@ def labels(file: Path) -> list[str] | None:
     Raises:
         ValueError: the file is no JSON object, or maps no numbers to words.
     """
-    words = _read_json(file).get("id2label") or {}
+    words = read_json(file).get("id2label") or {}
     try:
         found = [words[key] for key in sorted(words, key=int)]
+        if not all(isinstance(word, str) for word in found):
+            raise TypeError
     except (ValueError, TypeError) as error:
         raise ValueError("`id2label` must map class numbers to words. Received: "
-                         f"{file}: {words}") from error
+                         f"{file}: {str(words)[:200]}") from error
     if all(label == f"LABEL_{i}" for i, label in enumerate(found)):
         return None
     return found
@@ -85,7 +95,7 @@ def labels(file: Path) -> list[str] | None:
 
 def _load(about: Path, tensors: Tensors, num_labels: int | None, head: Head | None,
           seed: int) -> keras.Model:
-    fields = _read_json(about)
+    fields = read_json(about)
     try:
         family = registry.of(fields)
         config = family.config(fields)
@@ -97,14 +107,39 @@ def _load(about: Path, tensors: Tensors, num_labels: int | None, head: Head | No
     except ValueError as error:
         raise ValueError(f"{tensors.file}: {error}") from error
     _warn_of_other_classifiers(tensors, sources)
-    trained = (tensors.shape(sources[CLASSIFIER].tensors[-1])[0]
-               if CLASSIFIER in sources else None)
+    trained = _outputs(tensors, sources.get(CLASSIFIER))
+    _check_shapes(tensors, sources, weight_shapes.of_encoder(config)
+                  | weight_shapes.of_head(config.hidden_size, trained))
     own = family.head(fields, trained)
     wanted = head or own.with_outputs(num_labels)
     model = encoder.build(config, wanted, seed)
     _assign(model, {name: _read(tensors, source) for name, source in sources.items()
                     if heads.keeps(name, own, wanted)}, tensors.file)
     return model
+
+
+def _outputs(tensors: Tensors, classifier: Source | None) -> int | None:
+    """C of the classifier that was trained; None where there is none."""
+    if classifier is None:
+        return None
+    shape = tensors.shape(classifier.tensors[-1])
+    if len(shape) != 1 or not shape[0]:
+        raise ValueError("The bias of a classifier must have a number for each class. "
+                         f"Received: {tensors.file} with {classifier.tensors[-1]!r} of "
+                         f"the shape {shape}")
+    return shape[0]
+
+
+def _check_shapes(tensors: Tensors, sources: Mapping[str, Source],
+                  expected: Mapping[str, list]) -> None:
+    """Holds the config against the file, before anything of its sizes is made."""
+    for name, source in sources.items():
+        first, *others = map(tensors.shape, source.tensors)
+        received = [first[::-1] if source.transposed else first, *others]
+        if received != expected[name]:
+            raise ValueError(
+                f"The weights of layer {name!r} must have the shapes {expected[name]} "
+                f"that the config gives. Received: {received} in {tensors.file}")
 
 
 def _read(tensors: Tensors, source: Source) -> list[np.ndarray]:
@@ -123,14 +158,7 @@ def _warn_of_other_classifiers(tensors: Tensors, sources: Mapping[str, Source]) 
 
 def _assign(model: keras.Model, values: Mapping[str, list], source: Path) -> None:
     for name, arrays in values.items():
-        layer = model.get_layer(name)
-        expected = [tuple(weight.shape) for weight in layer.weights]
-        received = [array.shape for array in arrays]
-        if expected != received:
-            raise ValueError(
-                f"The weights of layer {name!r} must have the shapes {expected} that "
-                f"the config gives. Received: {received} in {source}")
-        layer.set_weights(arrays)
+        model.get_layer(name).set_weights(arrays)
     fresh = [layer.name for layer in model.layers
              if layer.weights and layer.name not in values]
     if fresh:
@@ -156,18 +184,6 @@ def _check_vocabulary(path: Path, settings: EncoderConfig) -> None:
             f"vocab_size={settings.vocab_size}")
 
 
-def _read_json(file: Path) -> dict:
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ValueError(f"A JSON object was expected. Received: {file}: {error}"
-                         ) from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"A JSON object was expected. Received: {file}: "
-                         f"{type(fields).__name__}")
-    return fields
-
-
 class _Safetensors:
     """An open `.safetensors`."""
 
@@ -180,13 +196,20 @@ class _Safetensors:
         self.names = set(self._own)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._tensors.get_slice(self._own[name]).get_shape())
+        return tuple(self._slice(name).get_shape())
 
     def read(self, name: str) -> np.ndarray:
+        dtype = self._slice(name).get_dtype()
+        if dtype not in _FLOATS:
+            raise ValueError(f"Weights must be of one of the dtypes {_FLOATS}. "
+                             f"Received: {self.file} with {name!r} of {dtype}")
+        return np.asarray(self._tensors.get_tensor(self._own[name])).astype(np.float32)
+
+    def _slice(self, name: str):
         if name not in self.names:
             raise ValueError("A weight is missing. Received: "
                              f"{self.file} without {name!r}")
-        return np.asarray(self._tensors.get_tensor(self._own[name])).astype(np.float32)
+        return self._tensors.get_slice(self._own[name])
 
 
 class _Google:
@@ -208,21 +231,28 @@ class _Google:
         self.names = set(self._own)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        own = self._own[name]
+        own = self._name(name)
         shape = tuple(self._shapes[own])
         return shape[::-1] if own.endswith("/kernel") else shape
 
     def read(self, name: str) -> np.ndarray:
-        if name not in self.names:
-            raise ValueError("A weight is missing, which Hugging Face calls so. "
-                             f"Received: {self.file} without {name!r}")
-        own = self._own[name]
+        own = self._name(name)
         try:
             tensor = self._reader.get_tensor(own)
         except _TENSORFLOW_ERRORS as error:
             raise ValueError("The TensorFlow checkpoint is damaged. Received: "
                              f"{self.file}: {own}: {error}") from error
+        if getattr(tensor, "dtype", None) not in (np.float32, np.float16, np.float64):
+            raise ValueError("Weights must be of float numbers. Received: "
+                             f"{self.file}: {own}")
+        tensor = tensor.astype(np.float32, copy=False)
         return tensor.T if own.endswith("/kernel") else tensor
+
+    def _name(self, name: str) -> str:
+        if name not in self.names:
+            raise ValueError("A weight is missing, which Hugging Face calls so. "
+                             f"Received: {self.file} without {name!r}")
+        return self._own[name]
 
 
 def _as_hugging_face(name: str) -> str:
@@ -243,9 +273,18 @@ def _renamed(match: re.Match) -> str:
 def _safetensors(file: Path) -> Iterator[_Safetensors]:
     from safetensors import SafetensorError, safe_open
 
+    _check_header(file)
     try:
         with safe_open(file, "np") as tensors:
             yield _Safetensors(file, tensors)
     except (SafetensorError, OSError) as error:
         raise ValueError("The safetensors file is truncated or damaged. Received: "
                          f"{file}: {error}") from error
+
+
+def _check_header(file: Path) -> None:
+    """Refuses a header with a name twice, of which the last would count."""
+    with open(file, "rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        parse_json(opened.read(min(size, MOST_JSON_BYTES + 1)), str(file),
+                   "The safetensors file is truncated or damaged")

@@ -20,11 +20,12 @@ from typing import Any
 
 from absl import logging
 
-from tfopt.files import write_whole
+from tfopt.files import read_json, write_whole
 from tfopt.pipeline import identity as identities
 from tfopt.types import PathLike
 
 RUN_FILE = "run.json"
+_RUN_RULE = "A run's file must be a JSON object"
 STATE = "state"
 _LOCK = ".lock"
 _STAGE_FILE = "made_for.txt"
@@ -130,24 +131,11 @@ def _check_same(path: Path, identity: Mapping[str, Any]) -> None:
     file = path / RUN_FILE
     if not file.exists():
         return
-    said = identities.difference(_identity_in(file), identity)
+    said = identities.difference(read_json(file, _RUN_RULE), identity)
     if said:
         raise ValueError(
             f"--out_dir holds another run: {said}; choose a new directory, or give "
             f"what {file.name} in it lists again. Received: {path}")
-
-
-def _identity_in(file: Path) -> Mapping[str, Any]:
-    """The identity that a run's file holds."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"A run's file must be JSON. Received: {file}: {error}"
-                         ) from error
-    if not isinstance(found, dict):
-        raise ValueError("A run's file must be an object. Received: "
-                         f"{file}: {type(found).__name__}")
-    return found
 
 
 def _remove_partial(path: Path) -> None:
@@ -167,7 +155,7 @@ def _beside(path: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
         time.sleep(0.1)
     said = "not claimed by the first"
     if file.exists():
-        differs = identities.difference(_identity_in(file), identity)
+        differs = identities.difference(read_json(file, _RUN_RULE), identity)
         said = differs and f"of another command: {differs}"
     if said:
         raise ValueError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from tfopt import data, tasks
 from tfopt.data import tokenizer as tokenizers
 from tfopt.data.tokenizer import Tokenizer
-from tfopt.files import write_whole
+from tfopt.files import read_json, write_whole
 from tfopt.types import PathLike
 
 FILE = "text.json"
@@ -72,11 +72,7 @@ def read(directory: PathLike, labels: Sequence[str] | None = None) -> TextSide:
     file = directory / FILE
     max_length = None
     if file.is_file():
-        try:
-            max_length = json.loads(file.read_text(encoding="utf-8"))["max_length"]
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError("The length of texts must be in a JSON object, as "
-                             f"`max_length`. Received: {file}: {error}") from error
+        max_length = read_json(file).get("max_length")
         if type(max_length) is not int or not 0 < max_length < 1 << 31:
             raise ValueError("`max_length` must be a whole number from 1. Received: "
                              f"{file}: max_length={str(max_length)[:80]}")

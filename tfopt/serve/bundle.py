@@ -77,7 +77,8 @@ class Bundle:
             task = tasks.from_fields(fields["task"])
             return cls(
                 Interpreter(directory / manifest.MODEL_FILE, num_threads=num_threads,
-                            copies=copies, pad_id=tokenizer.pad_id),
+                            copies=copies, pad_id=tokenizer.pad_id,
+                            known=manifest.MODEL_FILE in fields["files"]),
                 task=task, tokenizer=tokenizer, max_length=fields["max_length"],
                 fields=fields)
         except ValueError as error:

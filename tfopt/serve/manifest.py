@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tfopt.data import corpus, tokenizer
-from tfopt.files import write_whole
+from tfopt.files import read_json, write_whole
 from tfopt.tasks.classification import Classification
 
 FORMAT = 2
@@ -66,12 +66,8 @@ def read(directory: Path) -> dict[str, Any]:
         raise ValueError(f"A bundle must be a directory. Received: {directory}")
     if not path.is_file():
         return _of_first_edition(directory)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"A bundle's file must be JSON. Received: {path}: {error}"
-                         ) from error
-    if not isinstance(found, dict) or not _is_number(found.get("format")):
+    found = read_json(path, "A bundle's file must be a JSON object")
+    if not _is_number(found.get("format")):
         raise ValueError("A bundle's file must be an object with the number `format`. "
                          f"Received: {path}")
     if found["format"] > FORMAT:

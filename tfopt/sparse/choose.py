@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 
 from tfopt.backend import tf
-from tfopt.files import write_whole
+from tfopt.files import read_json, write_whole
 from tfopt.machine import cpu
 from tfopt.sparse import storage
 from tfopt.sparse.matmul import matmul
@@ -283,14 +283,14 @@ def _about(kernel, candidates, rows, dtype) -> dict:
 
 def _read(path: Path, here: Mapping) -> dict[str, Choice]:
     """The choices in a file that were made in this environment."""
+    if not path.is_file():
+        return {}
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path)
         if fields["environment"] != here:
             return {}
         return {key: Choice(**value) for key, value in fields["choices"].items()}
-    except OSError:
-        return {}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         logging.warning("%s holds no choices, and is written anew", path)
         return {}
 

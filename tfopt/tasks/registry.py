@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfopt.files import write_whole
+from tfopt.files import read_json, write_whole
 from tfopt.tasks.base import Task
 from tfopt.types import PathLike, check_types
 
@@ -104,7 +104,7 @@ def read(directory: PathLike, labels: Sequence[str] | None = None) -> Task | Non
     if not file.exists():
         return named("classification")(labels=tuple(labels)) if labels else None
     try:
-        return from_fields(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        return from_fields(read_json(file))
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"A task's file must be as `save` writes it: {error} "
                          f"Received: {file}") from error

@@ -112,7 +112,7 @@ class RunState:
         except Exception as error:  # of damaged files: OpError, IndexError, and more
             raise self._unreadable(error) from error
         try:
-            note = json.loads(self._note.text)
+            note = files.parse_json(self._note.text, "its note", finite=False)
             self.best_epoch = int(note["best_epoch"])
             # The first edition noted -inf where no epoch had counted.
             self.best_value = note["best_value"] if self.best_epoch >= 0 else None

@@ -31,7 +31,7 @@ from tfopt.compress.samples import mean_loss, with_targets
 from tfopt.compress.structure import importance, search
 from tfopt.compress.structure.least_squares import reconstruct
 from tfopt.compress.structure.slicing import Kept, cut, drop_empty_layers
-from tfopt.files import write_whole
+from tfopt.files import parse_json, write_whole
 from tfopt.model import EncoderConfig, config_of
 from tfopt.model.anatomy import Anatomy
 from tfopt.train.distill import losses
@@ -249,7 +249,7 @@ class _Choice:
 
     @classmethod
     def from_json(cls, text: str) -> _Choice:
-        fields = json.loads(text)
+        fields = parse_json(text, "the record of a cut", finite=False)
         kept = {name: tuple(map(tuple, units))
                 for name, units in fields["kept"].items()}
         return cls(Kept(**kept), tuple(map(tuple, fields["head_scores"])))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import queue
 import re
@@ -18,6 +17,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from tfopt.files import parse_json
 
 _VARIABLE = "TF_CONFIG"
 # Each in what `make` calls the strategy.
@@ -75,13 +76,10 @@ def read(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     def refuse(rule, received=text):
         return ValueError(f"{_VARIABLE} must {rule}. Received: {received}")
 
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise refuse("be JSON") from error
+    said = parse_json(text, text, f"{_VARIABLE} must be a JSON object")
     if said == {}:
         return None
-    jobs = said.get("cluster") if isinstance(said, dict) else None
+    jobs = said.get("cluster")
     if not isinstance(jobs, dict) or not jobs or not all(
             isinstance(addresses, list) and addresses and all(
                 isinstance(one, str) and _split(one) for one in addresses)
