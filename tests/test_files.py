@@ -1,10 +1,11 @@
-"""Files are written whole or not at all; JSON is read within limits."""
+"""Files are written whole or not at all; arrays and JSON are read within limits."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 
+import numpy as np
 import pytest
 
 from tfopt import files, model
@@ -12,6 +13,7 @@ from tfopt.files import (
     check_place,
     parse_json,
     partial_directory,
+    read_arrays,
     read_json,
     to_json,
     write_whole,
@@ -105,6 +107,40 @@ def test_a_file_that_can_be_written_is_told_from_one_that_cannot(tmp_path):
     for name in ("", "file/new.json"):
         with pytest.raises(ValueError, match="Received: "):
             check_place(tmp_path / name)
+
+
+def test_arrays_are_read_in_their_order(tmp_path):
+    np.savez(tmp_path / "a.npz", b=np.arange(3), a=np.float32(0.5))
+    found = read_arrays(tmp_path / "a.npz")
+    assert list(found) == ["b", "a"]
+    np.testing.assert_array_equal(found["b"], [0, 1, 2])
+
+
+def test_damaged_arrays_are_named_and_nothing_of_them_is_run(tmp_path):
+    """Cut and changed anywhere; a pickle, which could run anything, is never opened."""
+    file = tmp_path / "a.npz"
+    np.savez(file, b=np.arange(300), a=np.float32(0.5))
+    whole = file.read_bytes()
+    harmless = 0
+    for place in range(0, len(whole), 31):
+        for damaged in (whole[:place], whole[:place] + b"\xff\xff" + whole[place + 2:]):
+            file.write_bytes(damaged)
+            try:
+                read_arrays(file)
+                harmless += 1
+            except ValueError as error:
+                assert str(error).startswith("An .npz file is damaged. Received: "), (
+                    place)
+                assert str(file) in str(error)
+    assert harmless < 0.3 * 2 * len(whole) / 31
+    np.savez(file, a=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="damaged. .*allow_pickle"):
+        read_arrays(file)
+    np.save(tmp_path / "b", np.arange(3))
+    with pytest.raises(ValueError, match="damaged. Received: .*b.npy"):
+        read_arrays(tmp_path / "b.npy")
+    with pytest.raises(FileNotFoundError):
+        read_arrays(tmp_path / "none.npz")
 
 
 @pytest.mark.parametrize("text, value", [

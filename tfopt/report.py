@@ -169,9 +169,23 @@ def to_json(environment: Mapping, rows: Iterable[Row],
 
 
 def from_json(text: str) -> tuple[dict, list[Row]]:
-    """Reads what `to_json` wrote."""
-    fields = parse_json(text, "a report", finite=False)
-    return fields["environment"], [Row(**row) for row in fields["rows"]]
+    """Reads what `to_json` wrote.
+
+    Raises:
+        ValueError: the text is no report.
+    """
+    rule = "A report must be what `to_json` wrote"
+    fields = parse_json(text, "a report", rule, finite=False)
+    try:
+        here, found = dict(fields["environment"]), [Row(**r) for r in fields["rows"]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{rule}. Received: {error!r}") from error
+    for row in found:
+        words = (row.artifact, row.metric, row.unit, row.better, row.split)
+        if not all(isinstance(word, str) for word in words) or type(
+                row.value) not in (int, float):
+            raise ValueError(f"{rule}. Received: {row}")
+    return here, found
 
 
 def qualities(rows: Sequence[Row]) -> list[str]:

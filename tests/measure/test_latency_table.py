@@ -113,7 +113,22 @@ def test_a_table_survives_its_file(table):
 
 @pytest.mark.parametrize("damage", [
     lambda fields: fields.pop("ffn"), lambda fields: fields["attention"].pop("last"),
-    lambda fields: fields.update(interaction=3), lambda fields: fields.update(more=1)])
+    lambda fields: fields.update(interaction=3), lambda fields: fields.update(more=1),
+    lambda fields: fields.update(environment=[]),
+    lambda fields: fields.update(tokens=["2", 10]),
+    lambda fields: fields.update(tokens=[10, 2]),
+    lambda fields: fields.update(tokens=[2, 10, 12]),
+    lambda fields: fields.update(first_ms=[1.0]),
+    lambda fields: fields.update(layer_ms=[1.0, float("nan")]),
+    lambda fields: fields.update(layer_ms=[1.0, 1e300]),
+    lambda fields: fields.update(spread=[]), lambda fields: fields.update(spread=[0.0]),
+    lambda fields: fields.update(interaction=[[2, [[0.0]]]]),
+    lambda fields: fields.update(interaction=[[2, []]]),
+    lambda fields: fields.update(interaction=[[True, [[0.0, 0.0]]]]),
+    lambda fields: fields["ffn"]["inner"].update(sizes=[0, 16, 8]),
+    lambda fields: fields["ffn"]["inner"].update(sizes=[1, 16]),
+    lambda fields: fields["ffn"]["inner"].update(ms=[[0.0, 0.0]]),
+    lambda fields: fields["ffn"]["last"]["ms"][1].append(3.0)])
 def test_a_damaged_table_is_told(damage, table, tmp_path):
     fields = json.loads(table.to_json())
     damage(fields)

@@ -46,6 +46,24 @@ def test_another_identity_is_refused_and_changes_nothing(tmp_path):
     assert (tmp_path / "run.json").read_text() == before
 
 
+@pytest.mark.parametrize("contents, said", [
+    (b"{", "must be JSON"), (b"\xff", "must be JSON"), (b"", "must be JSON"),
+    (b"[" * 100_000, "must be JSON"), (b"[1]", "an object. .*: list$"),
+    (b"null", "an object. .*: NoneType$"),
+    (b'{"train": 3}', "another run: train 3 there, a.tsv here"),
+    (b'{"train": {"name": 3, "sha256": "x"}}', "train .* there, a.tsv here")])
+@pytest.mark.parametrize("helper", [False, True])
+def test_a_damaged_run_file_is_told(contents, said, helper, tmp_path, monkeypatch):
+    (tmp_path / "run.json").write_bytes(contents)
+    monkeypatch.setattr(run_dir, "is_helper", lambda: helper)
+    if helper:
+        said = said.replace("another run: ", "of another command: ")
+    with pytest.raises(ValueError, match=said), \
+            run_dir.claim(tmp_path, {"train": {"name": "a.tsv", "sha256": "y"}}):
+        pass
+    assert (tmp_path / "run.json").read_bytes() == contents
+
+
 def test_one_run_at_a_time(tmp_path):
     """Another process, and this one too, until the first is done or killed."""
     code = ("import sys, time\nfrom tfopt.pipeline import run_dir\n"

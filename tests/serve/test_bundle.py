@@ -177,7 +177,12 @@ def test_a_missing_file_of_the_first_edition_is_named(name, tiny_dir, contents,
      "1 outputs of its task, classification. Received: 3 outputs (the bundle {place})"),
     ({"max_length": "12"}, "{file} with max_length='12'"),
     ({"max_length": 0}, "{file} with max_length=0"),
+    ({"max_length": 1 << 70}, "{file} with max_length=1180591620717411303424"),
     ({"files": None}, "{file} with files=None"),
+    ({"files": {"../a": "b"}}, "{file} with '../a'"),
+    ({"files": {"": "b"}}, "{file} with ''"),
+    ({"files": {"a\0": "b"}}, "{file} with 'a\\x00'"),
+    ({"files": {"model.tflite": 3}}, "{place}/model.tflite"),
 ])
 def test_a_wrong_file_is_told_in_a_sentence(change, received, copy):
     file = copy / "bundle.json"
@@ -187,7 +192,7 @@ def test_a_wrong_file_is_told_in_a_sentence(change, received, copy):
     assert str(refusal.value).endswith(received.format(file=file, place=copy))
 
 
-@pytest.mark.parametrize("contents_", [b"", b"{", b"[2]", b"\xff"])
+@pytest.mark.parametrize("contents_", [b"", b"{", b"[2]", b"\xff", b"[" * 100_000])
 def test_a_damaged_bundle_json_is_named(contents_, copy):
     (copy / "bundle.json").write_bytes(contents_)
     with pytest.raises(ValueError, match=r"Received: .*bundle\.json"):

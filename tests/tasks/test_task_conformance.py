@@ -74,7 +74,7 @@ def test_a_file_beside_a_model_gives_it_back(task, tmp_path):
     assert tasks.read(tmp_path) is None
     tasks.save(task, tmp_path)
     assert tasks.read(tmp_path, labels=["of", "another"]) == task
-    for wrong in ("[]", "{", '{"task": "sorting"}'):
+    for wrong in ("[]", "{", '{"task": "sorting"}', "3", "[" * 100_000, '{"task": []}'):
         (tmp_path / "task.json").write_text(wrong)
         with pytest.raises(ValueError, match="task.json$"):
             tasks.read(tmp_path)

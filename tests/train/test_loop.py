@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tfopt import data, model
 from tfopt.backend import keras, tf
 from tfopt.model.layers import Dropout, LayerNorm
-from tfopt.train import Settings, callbacks, fit, loop
+from tfopt.train import Settings, callbacks, fit, loop, run_state
 from tfopt.train.distribute import strategy
 from tfopt.types import INPUT_NAMES
 
@@ -378,3 +379,54 @@ def test_a_state_of_another_model_is_refused(tiny_model, tiny_batches, tmp_path)
     other = model.build(model.config_of(tiny_model).replace(hidden_size=16), HEAD, 0)
     with pytest.raises(ValueError, match="same model. Received: "):
         fit(other, tiny_batches, settings=Settings(epochs=1), state_dir=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def killed(tiny_examples, tmp_path_factory):
+    """The state of a run whose second epoch was the best, killed in the third."""
+    place = tmp_path_factory.mktemp("killed")
+    batches = data.Batches(*tiny_examples, batch_size=8, shuffle_seed=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(bag(), batches, batches, RESUMED, state_dir=place, callbacks=[
+            Script(0.2, 0.9, 0.3), Kill("on_train_batch_end", 14)])
+    assert sorted(file.name for file in place.iterdir()) == [
+        "best.npz", "checkpoint", "ckpt-12.data-00000-of-00001", "ckpt-12.index"]
+    return place
+
+
+def halved(file) -> None:
+    file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
+
+
+def of_another_model(file) -> None:
+    np.savez(file, *(np.zeros(w.shape[::-1]) for w in bag().get_weights()))
+
+
+@pytest.mark.parametrize("name, damage, said", [
+    ("best.npz", halved, "cannot be read; remove it.*best.npz: "),
+    ("best.npz", lambda file: file.unlink(), "cannot be read.*No such file.*best.npz"),
+    ("best.npz", lambda file: file.write_bytes(b""), "cannot be read.*best.npz"),
+    ("best.npz", of_another_model, "of the same model. Received: .*best.npz$"),
+    ("checkpoint", halved, "cannot be read.*checkpoint names no state$"),
+    ("checkpoint", lambda file: file.write_bytes(b""), "cannot be read"),
+    ("checkpoint", lambda file: file.write_bytes(b"\xff"), "cannot be read"),
+    ("ckpt-12.index", lambda file: file.unlink(), "cannot be read"),
+    ("ckpt-12.index", halved, "cannot be read"),
+    ("ckpt-12.data-00000-of-00001", lambda file: file.unlink(), "cannot be read"),
+    ("ckpt-12.data-00000-of-00001", halved, "cannot be read"),
+    ("note", "", "cannot be read"), ("note", "[]", "cannot be read"),
+    ("note", '{"best_epoch": 1}', "cannot be read.*'best_value'"),
+], ids=lambda value: getattr(value, "__name__", str(value))[:12])
+def test_a_damaged_state_is_told_and_nothing_trained(
+        killed, tmp_path, tiny_batches, monkeypatch, name, damage, said):
+    place, count = shutil.copytree(killed, tmp_path / "state"), Count()
+    if name == "note":
+        monkeypatch.setattr(run_state._Note, "deserialize",
+                            lambda self, _: setattr(self, "text", damage))
+    else:
+        damage(place / name)
+    with pytest.raises(ValueError, match=said) as error:
+        fit(bag(), tiny_batches, tiny_batches, RESUMED, state_dir=place,
+            callbacks=[count])
+    assert str(place) in str(error.value) and "\n" not in str(error.value)
+    assert count.steps == 0

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import local_workers
 import numpy as np
 import pytest
 import same_run
 
-import tfopt
 from tfopt.train.distribute import strategy
 
 STEPS = 24  # four epochs of six
@@ -72,91 +67,81 @@ def test_xla_takes_a_last_smaller_batch_as_any_other():
     np.testing.assert_allclose(weights[1], weights[0], atol=1e-5, rtol=0)
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
-    try:
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+# How far weights are from those of one process. Rounding makes of the last bit of a sum
+# a step of the grid, and the trained weight is on the grid.
+BY_TWO_PROCESSES = {"plain": 1e-5, "magnitude": 1e-5, "structured": 1e-5,
+                    "quantized": 1e-5}
 
 
-def start_worker(ports, index: int, *arguments) -> subprocess.Popen:
-    home = Path(tfopt.__file__).parents[1]
-    environment = {**os.environ, "TF_CONFIG": json.dumps({
-        "cluster": {"worker": [f"localhost:{port}" for port in ports]},
-        "task": {"type": "worker", "index": index}}),
-        "PYTHONPATH": f"{home}:{home / 'experiments'}", "CUDA_VISIBLE_DEVICES": "-1"}
-    return subprocess.Popen([sys.executable, same_run.__file__, *map(str, arguments)],
-                            env=environment, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.PIPE, text=True)
+@functools.cache
+def by_one_process(kind) -> np.ndarray:
+    if kind in same_run.RECIPES:
+        return same_run.run_recipe(kind, strategy.make("one_device"))
+    return on_one_device(kind)[0]
 
 
-def end_of(workers, timeout: float = 240.0) -> list[str]:
-    """What workers said on stderr, once they ended; none is left behind."""
-    try:
-        return [worker.communicate(timeout=timeout)[1] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-
-
-# Of pruning, the run with a worker that is killed tells as much.
-BY_TWO_PROCESSES = [kind for kind in same_run.KINDS if kind != "pruning"]
+def check_left(place: Path, kind: str) -> None:
+    """Checks what two workers left of a kind: the weights of one process."""
+    for index in range(2):
+        with np.load(place / f"{index}" / f"{kind}.npz") as found:
+            np.testing.assert_allclose(found["weights"], by_one_process(kind), rtol=0,
+                                       atol=BY_TWO_PROCESSES[kind])
+            assert (bool(found["chief"]), bool(found["helper"])) == (
+                index == 0, index == 1)
 
 
 @pytest.fixture(scope="module")
 def by_two_processes(tmp_path_factory):
     """What two workers left, who trained one kind after another."""
     place = tmp_path_factory.mktemp("two_processes")
-    ports = free_ports(2)
-    workers = [start_worker(ports, i, ",".join(BY_TWO_PROCESSES), place / str(i),
-                            place / "state") for i in range(2)]
-    said = end_of(workers)
-    assert [worker.returncode for worker in workers] == [0, 0], said[0][-3000:]
+    ports = local_workers.free_ports(2)
+    local_workers.end_of([local_workers.start(
+        ports, i, same_run.__file__, ",".join(BY_TWO_PROCESSES), place / str(i),
+        place / "state") for i in range(2)])
     return place
 
 
 @pytest.mark.parametrize("kind", BY_TWO_PROCESSES)
 def test_two_processes_train_to_the_same_weights(kind, by_two_processes):
-    expected, history, _ = on_one_device(kind)
+    check_left(by_two_processes, kind)
+    state, = (file.parent for file in
+              (by_two_processes / "state" / kind).rglob("checkpoint"))
+    left = sorted(p.name.split(".")[0].split("-")[0] for p in state.iterdir())
+    chosen = ["kept"] * (kind == "structured")
+    assert left == ["best", "checkpoint", "ckpt", "ckpt", *chosen]
+
+
+def test_two_processes_have_the_figures_of_one(by_two_processes):
+    _, history, _ = on_one_device("plain")
     for index in range(2):
-        with np.load(by_two_processes / f"{index}" / f"{kind}.npz") as found:
-            np.testing.assert_allclose(found["weights"], expected, atol=1e-5, rtol=0)
+        with np.load(by_two_processes / f"{index}" / "plain.npz") as found:
             np.testing.assert_allclose(
                 found["val_loss"], [e["val_loss"] for e in history], rtol=1e-4)
             np.testing.assert_allclose(
                 found["val_accuracy"], [e["val_accuracy"] for e in history], rtol=1e-6)
-            assert (bool(found["chief"]), bool(found["helper"])) == (
-                index == 0, index == 1)
-    assert sorted(p.name.split(".")[0].split("-")[0] for p in
-                  (by_two_processes / "state" / kind).iterdir()) == [
-                      "best", "checkpoint", "ckpt", "ckpt"]
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_worker_that_is_killed_and_started_again_goes_on(victim, tmp_path):
+@pytest.mark.parametrize("kind, victim", [("magnitude", 0), *(
+    pytest.param(kind, victim, marks=pytest.mark.slow)
+    for kind in BY_TWO_PROCESSES for victim in (0, 1)
+    if (kind, victim) != ("magnitude", 0))])
+def test_a_worker_that_is_killed_and_started_again_goes_on(kind, victim, tmp_path):
     """The other one waits for it; nothing is lost, and the weights are the same."""
-    ports = free_ports(2)
+    ports = local_workers.free_ports(2)
 
     def start(index, *kill_at):
-        return start_worker(ports, index, "pruning", tmp_path / f"{index}",
-                            tmp_path / "state", *kill_at)
+        return local_workers.start(
+            ports, index, same_run.__file__, kind, tmp_path / f"{index}",
+            tmp_path / "state", *kill_at)
 
     workers = [start(i, *["9"] * (i == victim)) for i in range(2)]
     try:
-        workers[victim].communicate(timeout=120)
+        workers[victim].communicate(timeout=300)
         assert workers[victim].returncode == -9
     finally:
         workers[victim].kill()
     workers[victim] = start(victim)
-    said = end_of(workers)
-    assert [worker.returncode for worker in workers] == [0, 0], said[0][-3000:]
+    said = local_workers.end_of(workers)
     assert "A worker is lost" in said[1 - victim]
     assert all("Resumed at step" in one for one in said)
-    expected, history, _ = on_one_device("pruning")
-    for index in range(2):
-        with np.load(tmp_path / f"{index}" / "pruning.npz") as found:
-            np.testing.assert_allclose(found["weights"], expected, atol=1e-5, rtol=0)
-            np.testing.assert_allclose(
-                found["val_loss"], [e["val_loss"] for e in history], rtol=1e-4)
+    check_left(tmp_path, kind)

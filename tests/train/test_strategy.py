@@ -61,6 +61,15 @@ def test_a_chief_writes_where_there_is_one():
     (tf_config(("evaluator", 0), worker=["a:1"]), "one of ('worker',)", "evaluator"),
     (tf_config(("worker", 1), worker=["a:1"]), "of which there are 1", "1}"),
     (tf_config(("worker", "x"), worker=["a:1"]), "of which there are 1", "'x'}"),
+    *((tf_config(("worker", index), worker=["a:1"]), "of which there are 1", "index")
+      for index in (None, True, 0.0, [], {}, float("inf"), -1, "1" * 5000, "\u00b2")),
+    *((tf_config((job, 0), worker=["a:1"]), "of a job of its cluster", "type")
+      for job in (None, 3, [], ["worker"], {})),
+    *((tf_config(worker=[address]), 'have "cluster"', "worker")
+      for address in ("a:0", "a:65536", "a:" + "1" * 5000, "a:\u00b2", ":1", "a b:1",
+                      "a:1\n", "[a:1", 3, None)),
+    ('{"cluster": {"worker": ["a:1"]}, "rpc_layer": 3}', '"rpc_layer"', "3}"),
+    ("[" * 100_000, "be JSON", "[["),
 ])
 def test_a_wrong_tf_config_is_refused_in_one_sentence(text, rule, received):
     with pytest.raises(ValueError) as error:
@@ -69,6 +78,19 @@ def test_a_wrong_tf_config_is_refused_in_one_sentence(text, rule, received):
     assert said.startswith("TF_CONFIG must ") and rule in said
     assert received in said.partition("Received: ")[2]
     assert "\n" not in said
+
+
+def test_a_task_may_be_counted_in_words():
+    found = cluster.read({"TF_CONFIG": tf_config(("worker", "1"),
+                                                 worker=["a:1", "[::1]:2"])})
+    assert (found.index, found.address) == (1, "[::1]:2")
+
+
+def test_a_name_that_cannot_be_looked_up_is_one_that_does_not_come():
+    found = cluster.read({"TF_CONFIG": tf_config(
+        worker=[f"localhost:{free_port()}", "a..b:1"])})
+    with pytest.raises(ValueError, match="Received: nothing at a..b:1$"):
+        cluster.meet(found, wait_s=0)
 
 
 def free_port() -> int:

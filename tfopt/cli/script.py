@@ -50,8 +50,18 @@ def write_figures(path: str, figures: dict) -> None:
 
 
 def reported_figures(path: str) -> dict | None:
-    """The figures that a killed run of this very command has written; else None."""
+    """The figures that a killed run of this very command has written; else None.
+
+    Raises:
+        ValueError: the file is there, and no report of figures.
+    """
     file = Path(path)
-    found = read_json(file, finite=False) if file.exists() else {}
-    same = found.get("environment", {}).get("command") == command()
-    return found["figures"] if same else None
+    if not file.exists():
+        return None
+    found = read_json(file, "--report must be new, or what this script wrote",
+                      finite=False)
+    here, figures = found.get("environment"), found.get("figures")
+    if not isinstance(here, dict) or not isinstance(figures, dict):
+        raise ValueError("--report must be new, or what this script wrote. Received: "
+                         f"{file} without environment or figures")
+    return figures if here.get("command") == command() else None

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from tfopt.backend import keras
 from tfopt.compress.context import Context
+from tfopt.types import check_types
 
 
 class Stage(enum.IntEnum):
@@ -85,6 +86,14 @@ class Pass:
     for_tensorflow: ClassVar[bool] = False
     same_on_replicas: ClassVar[bool] = True
     may_touch_nothing: ClassVar[bool] = False
+
+    def __post_init__(self):
+        """Checks the types of the fields; a subclass calls it before it checks more.
+
+        Raises:
+            ValueError: a field is of another type than its annotation says.
+        """
+        check_types(self)
 
     @classmethod
     def name(cls) -> str:

@@ -253,7 +253,7 @@ def _left(begun: float, done: int, total: int) -> str:
 def _in_turn(running: Sequence[latency.TimedArtifact], tokens: Sequence[int],
              rounds: int, record: Rounds, title: str) -> list[list]:
     """Times P files: seconds of each round, [P, sequences of all token counts, N]."""
-    done = record.read()[:rounds]
+    done = record.read((len(running), _SEQUENCES, len(tokens)))[:rounds]
     before, begun = len(done), time.monotonic()
     if done:
         logging.info("%s: goes on after round %d of %d", title, before, rounds)

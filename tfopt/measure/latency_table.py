@@ -25,6 +25,7 @@ import numpy as np
 
 from tfopt.files import parse_json, to_json
 from tfopt.model import EncoderConfig
+from tfopt.types import check_fields, check_types
 
 # A product's rows are computed by tiles of 16: one token more begins the next.
 TOKENS = (1, 8, 16, 17, 24, 32, 33, 48, 64, 65, 96, 128)
@@ -46,6 +47,18 @@ class Curve:
 
     sizes: tuple[int, ...]
     ms: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self):
+        """Checks the fields.
+
+        Raises:
+            ValueError: sizes do not ascend from 0, or do not have a row of times each.
+        """
+        check_types(self)
+        check_fields(self, {
+            "sizes": (_ascend(self.sizes) and self.sizes[0] == 0, "ascending from 0"),
+            "ms": (len(self.ms) == len(self.sizes)
+                   and all(map(_usable, self.ms)), "a row of times for each size")})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +101,36 @@ class LatencyTable:
         """Whether it was timed beside other work, as far as its spread tells."""
         return ((self.medians_spread or 0.0) > _WIDE
                 or (self.disturbance or 1.0) > _DISTURBED)
+
+    def __post_init__(self):
+        """Checks the fields with one another.
+
+        Raises:
+            ValueError: one has another type or length than it should.
+        """
+        check_types(self)
+        count = len(self.tokens)
+
+        def whole(curves):
+            return set(curves) == set(PLACES) and all(
+                isinstance(curve, Curve) and {*map(len, curve.ms)} == {count}
+                for curve in curves.values())
+
+        each = f"of a time for each of {count} token counts"
+        check_fields(self, {
+            "tokens": (_ascend(self.tokens) and self.tokens[0] > 0,
+                       "ascending from at least 1"),
+            **{name: (len(row) == count and _usable(row), each) for name, row in (
+                ("first_ms", self.first_ms), ("layer_ms", self.layer_ms))},
+            **{name: (whole(curves), f"{' and '.join(PLACES)}, {each}")
+               for name, curves in (("attention", self.attention), ("ffn", self.ffn))},
+            "interaction": (
+                _ascend([count for count, _ in self.interaction]) and all(
+                    points and list(points) == sorted(points)
+                    and all(map(_usable, points)) for _, points in self.interaction),
+                "ascending, of ascending points"),
+            "spread": (self.spread and min(self.spread) > 0 and _usable(self.spread),
+                       "times the median, above 0")})
 
     def predict(self, config: EncoderConfig, lengths: Sequence[int]) -> float:
         """Predicts the median time of requests.
@@ -166,18 +209,17 @@ class LatencyTable:
         try:
             for name in ("attention", "ffn"):
                 fields[name] = {place: Curve(
-                    sizes=tuple(fields[name][place]["sizes"]),
+                    sizes=_tuples(fields[name][place]["sizes"]),
                     ms=_tuples(fields[name][place]["ms"])) for place in PLACES}
-            for name in ("tokens", "first_ms", "layer_ms", "spread"):
-                fields[name] = tuple(fields[name])
             if "together" in fields:  # its name in the first edition
                 fields["interaction"] = fields.pop("together")
-            fields["interaction"] = tuple((int(count), _tuples(points))
-                                          for count, points in fields["interaction"])
+            for name in ("tokens", "first_ms", "layer_ms", "interaction", "spread"):
+                fields[name] = _tuples(fields[name])
             return cls(**fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError("A latency table must be what `to_json` wrote. "
-                             f"Received: {text[:60]!r}: {error!r}") from error
+                             f"Received: {text[:60]!r}: {str(error)[:200]}"
+                             ) from error
 
     def _mean_ms(self, curves, place, lengths) -> np.ndarray:
         if place not in PLACES:
@@ -235,5 +277,14 @@ def _between(x, points, values: np.ndarray) -> np.ndarray:
     return np.reshape(columns, [values.shape[1], len(x)]).T
 
 
-def _tuples(rows) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(map(float, row)) for row in rows)
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _ascend(numbers: Sequence[float]) -> bool:
+    return len(numbers) > 0 and list(numbers) == sorted(set(numbers))
+
+
+def _usable(numbers: Sequence[float]) -> bool:
+    """Whether there are numbers, and sums and products of them are numbers too."""
+    return len(numbers) > 0 and max(map(abs, numbers)) < 1e15

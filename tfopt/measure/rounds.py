@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from absl import logging
 
 from tfopt.files import read_json, to_json, write_whole
@@ -23,20 +24,20 @@ class Rounds:
         self._path = None if path is None else Path(path)
         self._of = of
 
-    def read(self) -> list[list]:
-        """The rounds that were saved for the same measurement."""
+    def read(self, shape: tuple[int, ...]) -> list[list]:
+        """The rounds that were saved for the same measurement, each of a shape."""
         if self._path is None or not self._path.is_file():
             return []
         try:
-            fields = read_json(self._path, finite=False)
-            same = fields["of"] == self._of
-            rounds = fields["rounds"] if same else []
-        except (ValueError, TypeError, KeyError):  # somebody else's file
-            same, rounds = False, []
+            fields = read_json(self._path)
+            seconds = np.array(fields["rounds"], np.float64)
+            same = fields["of"] == self._of and seconds.shape[1:] == shape
+        except (ValueError, TypeError, KeyError):  # of somebody else
+            same = False
         if not same:
             logging.warning("The rounds in %s are of another environment or plan, and "
                             "are not used", self._path)
-        return rounds
+        return seconds.tolist() if same else []
 
     def save(self, rounds: Sequence[list]) -> None:
         """Writes all that were done so far."""

@@ -97,7 +97,8 @@ def _short(value: Any) -> str:
 
 
 def _is_contents(value: Any) -> TypeGuard[Mapping[str, str]]:
-    return isinstance(value, Mapping) and set(value) == {"name", "sha256"}
+    return isinstance(value, Mapping) and set(value) == {"name", "sha256"} and all(
+        isinstance(text, str) for text in value.values())
 
 
 def _plain(value: Any) -> Any:

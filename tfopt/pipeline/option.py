@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfopt.types import check_fields
+from tfopt.types import check_fields, check_types
 
 
 def option(default: Any, about: str, *, flag: str | None = None,
@@ -47,6 +47,7 @@ class Options:
         Raises:
             ValueError: a value is out of its range; says the rule and the value.
         """
+        check_types(self)
         rules = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

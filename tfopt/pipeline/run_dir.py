@@ -26,6 +26,7 @@ from tfopt.pipeline import identity as identities
 from tfopt.types import PathLike
 
 RUN_FILE = "run.json"
+_RUN_RULE = "A run's file must be a JSON object"
 STATE = "state"
 _LOCK = ".lock"
 _STAGE_FILE = "made_for.txt"
@@ -97,7 +98,7 @@ def is_done(stage: Path, file: str, identity: Mapping[str, Any]) -> bool:
     """Whether a stage has left a file in its directory, made for this very identity."""
     note = stage / _STAGE_FILE
     return (stage / file).exists() and note.exists() and (
-        note.read_text(encoding="utf-8").strip() == identities.digest(identity))
+        note.read_bytes().strip() == identities.digest(identity).encode())
 
 
 def note_stage(stage: Path, identity: Mapping[str, Any]) -> None:
@@ -136,8 +137,7 @@ def _check_same(path: Path, identity: Mapping[str, Any]) -> None:
     file = path / RUN_FILE
     if not file.exists():
         return
-    said = identities.difference(
-        read_json(file, "A run's file must be a JSON object"), identity)
+    said = identities.difference(read_json(file, _RUN_RULE), identity)
     if said:
         raise ValueError(
             f"--out_dir holds another run: {said}; choose a new directory, or give "
@@ -153,8 +153,7 @@ def _beside(path: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
         time.sleep(0.1)
     said = "not claimed by the first"
     if file.exists():
-        differs = identities.difference(
-            read_json(file, "A run's file must be a JSON object"), identity)
+        differs = identities.difference(read_json(file, _RUN_RULE), identity)
         said = differs and f"of another command: {differs}"
     if said:
         raise ValueError(

@@ -69,12 +69,12 @@ def read(directory: PathLike, labels: Sequence[str] | None = None) -> TextSide:
     """
     directory = Path(directory)
     file = directory / FILE
-    try:
-        max_length = (int(read_json(file)["max_length"])
-                      if file.is_file() else None)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError("The length of texts must be in a JSON object, as "
-                         f"`max_length`. Received: {file}: {error}") from error
+    max_length = None
+    if file.is_file():
+        max_length = read_json(file).get("max_length")
+        if type(max_length) is not int or not 0 < max_length < 1 << 31:
+            raise ValueError("`max_length` must be a whole number from 1. Received: "
+                             f"{file}: max_length={str(max_length)[:80]}")
     return TextSide(
         tokenizer=data.tokenizer_from(directory) if tokenizers.is_in(directory)
         else None,

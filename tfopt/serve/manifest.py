@@ -78,13 +78,18 @@ def read(directory: Path) -> dict[str, Any]:
         if not isinstance(value, kind) or kind is int and not _is_number(value):
             raise ValueError(f"A bundle's `{name}` must be of type {kind.__name__}. "
                              f"Received: {path} with {name}={shown(value)}")
+    for name in found["files"]:
+        if not name or Path(name).name != name or "\0" in name:
+            raise ValueError("A bundle's `files` must be named without a directory. "
+                             f"Received: {path} with {shown(name)}")
     for name in {MODEL_FILE: None, **found["files"]}:
         _check_file(directory / name, found["files"].get(name))
     return found
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return (isinstance(value, int) and not isinstance(value, bool)
+            and 0 < value < 1 << 31)
 
 
 def _check_file(path: Path, expected: str | None) -> None:

@@ -24,7 +24,7 @@ from tfopt.files import read_json, to_json, write_whole
 from tfopt.machine import cpu
 from tfopt.sparse import storage
 from tfopt.sparse.matmul import matmul
-from tfopt.types import PathLike
+from tfopt.types import PathLike, check_types
 
 MARGIN = 1.1  # times as fast as dense, in the first trial and in the second
 _LEAST_ZEROS = 0.4  # below which nothing has been seen to pay
@@ -55,6 +55,14 @@ class Choice:
     speedup: float = 1.0
     tried: Mapping[str, float] = dataclasses.field(default_factory=dict)
     milliseconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        """Checks the types: a choice may come from a file.
+
+        Raises:
+            ValueError: a field is of another.
+        """
+        check_types(self)
 
 
 def choose(kernel: np.ndarray, *, block: int | None = None,

@@ -16,7 +16,7 @@ from typing import Any
 
 from tfopt.files import read_json, to_json, write_whole
 from tfopt.tasks.base import Task
-from tfopt.types import PathLike, shown
+from tfopt.types import PathLike, check_types, shown
 
 FILE = "task.json"
 _NO_TASKS = ("base", "registry")
@@ -73,8 +73,10 @@ def from_fields(fields: Mapping[str, Any]) -> Task:
             isinstance(label, str) for label in labels):
         raise ValueError(f"The task {name!r} has the fields {sorted(known)}, its "
                          f"labels a list of words. Received: {shown(dict(fields))}")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value
+    task = kind(**{key: tuple(value) if isinstance(value, list) else value
                    for key, value in values.items()})
+    check_types(task)
+    return task
 
 
 def save(task: Task, directory: PathLike) -> None:

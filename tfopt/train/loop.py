@@ -35,7 +35,7 @@ from tfopt.train.learning_rate import WarmupLinearDecay
 from tfopt.train.optimizer import AdamW, accelerated
 from tfopt.train.run_state import RunState
 from tfopt.train.steps_per_execution import MultiStepModel, StepsPerExecution
-from tfopt.types import BatchSource, PathLike, check_fields
+from tfopt.types import BatchSource, PathLike, check_fields, check_types
 
 # Of BERT-Base at batch 64 an H100 makes some 50 steps a second.
 _STEPS_PER_EXECUTION = 50
@@ -81,6 +81,7 @@ class Settings:
         Raises:
             ValueError: one is out of its range.
         """
+        check_types(self)
         check_fields(self, {
             "epochs": (self.epochs >= 1, "at least 1"),
             "learning_rate": (0 < self.learning_rate < math.inf,
@@ -174,7 +175,6 @@ def fit(
             MultiStepModel(working.input, working.outputs, name=model.name),
             settings.mixed_precision)
         _compile(working, train, settings, goal)
-    # Outside of the scope: workers cannot share the text that it notes.
     state = RunState(working, state_dir)
     workers.check_same(
         strategy, repr((settings, train.steps_per_epoch, train.batch_size, _about(

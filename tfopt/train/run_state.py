@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfopt import files
 from tfopt.backend import keras, tf
 from tfopt.files import parse_json, to_json
 from tfopt.train.callbacks import steps_done
@@ -21,6 +22,25 @@ from tfopt.train.distribute import workers
 from tfopt.types import PathLike
 
 _BEST_FILE = "best.npz"
+_LATEST_FILE = "checkpoint"  # TensorFlow's, which names the state
+
+
+class _Note(tf.train.experimental.PythonState):
+    """A text that a checkpoint has beside its numbers.
+
+    No variable: in a strategy's scope, where passes train, one would be shared by all
+    workers, and text cannot be.
+    """
+
+    text: str | bytes = ""
+
+    def serialize(self) -> str | bytes:
+        """Gives the text to a checkpoint that is written."""
+        return self.text
+
+    def deserialize(self, string_value: bytes) -> None:
+        """Takes it from one that is read."""
+        self.text = string_value
 
 
 class RunState:
@@ -50,12 +70,15 @@ class RunState:
         self._strategy = model.distribute_strategy
         if self._directory is not None:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._note = tf.Variable("", trainable=False, dtype=tf.string)
+            self._note = _Note()
             checkpoint = tf.train.Checkpoint(
                 model=model, optimizer=model.optimizer, note=self._note)
             checkpoint.save_counter  # noqa: B018  made here: all workers must make it
-            self._manager = tf.train.CheckpointManager(
-                checkpoint, str(self._directory), max_to_keep=1)
+            try:
+                self._manager = tf.train.CheckpointManager(
+                    checkpoint, str(self._directory), max_to_keep=1)
+            except (tf.errors.OpError, ValueError) as error:
+                raise self._unreadable(error) from error
 
     @property
     def step(self) -> int:
@@ -69,29 +92,38 @@ class RunState:
             Whether there was one.
 
         Raises:
-            ValueError: it is of another model, or workers see different ones.
+            ValueError: it is of another model, or damaged; or workers see different
+                ones.
         """
-        if self._manager is None:
+        if self._manager is None or self._directory is None:
             return False
         latest = self._manager.latest_checkpoint
         workers.check_same(
             self._strategy, str(latest and Path(latest).name),
             "All workers must see the same saved state: give a directory on a disk "
             "that they share.", str(latest))
-        if latest is None:
+        if not latest:
+            if (self._directory / _LATEST_FILE).exists():  # TensorFlow but warns of it
+                raise self._unreadable(f"{_LATEST_FILE} names no state")
             return False
         try:
             self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
         except (AssertionError, ValueError) as error:  # another structure, or shape
-            raise ValueError("The saved state must be of the same model. Received: "
-                             f"{latest}") from error
-        note = parse_json(self._note.numpy(), str(latest), finite=False)
-        # The first edition noted -inf where no epoch had counted.
-        self.best_value = note["best_value"] if note["best_epoch"] >= 0 else None
-        self.best_epoch = note["best_epoch"]
-        self.history = [{name: float(value) for name, value in epoch.items()}
-                        for epoch in note["history"]]
-        self.finished = note["finished"]
+            raise self._of_another(latest) from error
+        except Exception as error:  # of damaged files: OpError, IndexError, and more
+            raise self._unreadable(error) from error
+        try:
+            note = parse_json(self._note.text, "its note", finite=False)
+            self.best_epoch = int(note["best_epoch"])
+            # The first edition noted -inf where no epoch had counted.
+            self.best_value = note["best_value"] if self.best_epoch >= 0 else None
+            self.history = [{name: float(value) for name, value in epoch.items()}
+                            for epoch in note["history"]]
+            self.finished = note["finished"]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self._unreadable(error) from error
+        if self.best_epoch >= 0:  # found now, not after hours of training
+            self._read_best()
         return True
 
     def save(self) -> None:
@@ -99,12 +131,12 @@ class RunState:
         if self._manager is None:
             return
         # The note travels inside the checkpoint, so that both are of one moment.
-        self._note.assign(to_json({
+        self._note.text = to_json({
             "best_value": self.best_value, "best_epoch": self.best_epoch,
             # Of dev, a loss may be infinite while training goes on; JSON has no such.
             "history": [{name: value if math.isfinite(value) else str(value)
                          for name, value in epoch.items()} for epoch in self.history],
-            "finished": self.finished}))
+            "finished": self.finished})
         if workers.is_chief(self._strategy):
             self._manager.save(checkpoint_number=self.step)
             return
@@ -130,9 +162,26 @@ class RunState:
         if self.best_epoch < 0:
             return
         workers.wait(self._strategy)  # for the file of the first
-        weights = self._best_weights
-        if self._directory is not None:
-            with np.load(self._directory / _BEST_FILE) as arrays:
-                weights = [arrays[name] for name in arrays.files]
-        self._model.set_weights(weights)
+        self._model.set_weights(
+            self._best_weights if self._directory is None else self._read_best())
         workers.wait(self._strategy)  # before the first takes it away
+
+    def _read_best(self) -> list[np.ndarray]:
+        """The best weights, from their file."""
+        file = Path(self._directory or "") / _BEST_FILE
+        try:
+            weights = [*files.read_arrays(file).values()]
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+        if [w.shape for w in weights] != [tuple(w.shape) for w in self._model.weights]:
+            raise self._of_another(file)
+        return weights
+
+    def _unreadable(self, why: object) -> ValueError:
+        return ValueError(
+            "The saved state of a training cannot be read; remove it, and training "
+            f"starts anew. Received: {self._directory}: {' '.join(str(why).split())}")
+
+    def _of_another(self, place: PathLike) -> ValueError:
+        return ValueError("The saved state must be of the same model. Received: "
+                          f"{place}")

@@ -60,6 +60,7 @@ class HiddenWidth(Pass):
         Raises:
             ValueError: one is out of its range, or there is not one target.
         """
+        super().__post_init__()
         if (self.width is None) == (self.keep is None):
             raise ValueError("One of `width` and `keep` must be given. Received: "
                              f"width={self.width}, keep={self.keep}")

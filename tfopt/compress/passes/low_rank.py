@@ -15,7 +15,7 @@ from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.counting import count_parameters
 from tfopt.compress.layer_selection import choose_layers, skipped
 from tfopt.model import LowRankDense
-from tfopt.types import check_fields
+from tfopt.types import Expression
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class LowRank(Pass):
     rank: int | None = None
     energy: float | None = None
     fold: bool = False
-    only: tuple[str, ...] = ()
-    leave: tuple[str, ...] = ()
+    only: tuple[Expression, ...] = ()
+    leave: tuple[Expression, ...] = ()
 
     stage = Stage.SHAPE
 
@@ -47,7 +47,7 @@ class LowRank(Pass):
         Raises:
             ValueError: none or both of `rank` and `energy` are given, or out of range.
         """
-        check_fields(self, {})
+        super().__post_init__()
         if (self.rank is None) == (self.energy is None):
             raise ValueError("One of `rank` and `energy` must be given. Received: "
                              f"rank={self.rank!r}, energy={self.energy!r}")

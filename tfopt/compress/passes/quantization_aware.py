@@ -27,7 +27,7 @@ from tfopt.compress.qat.points import points_of
 from tfopt.export import schemes
 from tfopt.model import quantized_layers_of
 from tfopt.model.quantized_layers import QUANTIZED
-from tfopt.types import check_fields
+from tfopt.types import Expression, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,8 @@ class QuantizationAware(Pass):
     freeze_step: int | None = None
     begin_fraction: float = 0.0
     freeze_fraction: float = 1.0
-    only: tuple[str, ...] = ()
-    leave: tuple[str, ...] = ()
+    only: tuple[Expression, ...] = ()
+    leave: tuple[Expression, ...] = ()
 
     stage = Stage.NUMERICS
     needs = ("train",)
@@ -68,6 +68,7 @@ class QuantizationAware(Pass):
         Raises:
             ValueError: a field is out of its range.
         """
+        super().__post_init__()
         begin = self.begin_step or 0
         check_fields(self, {
             "scheme": (self.scheme in self.schemes(), f"one of {self.schemes()}"),

@@ -23,7 +23,7 @@ from tfopt.compress.counting import count_nonzeros
 from tfopt.compress.layer_selection import choose_layers, skipped
 from tfopt.sparse import BACKENDS, BLOCKS, Choice, choose
 from tfopt.sparse import SparseDense as Layer
-from tfopt.types import check_fields
+from tfopt.types import Expression, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,8 @@ class SparseDense(Pass):
     backend: str = "auto"
     block: int | None = None
     rows: tuple[int, ...] = (128,)
-    only: tuple[str, ...] = ()
-    leave: tuple[str, ...] = ()
+    only: tuple[Expression, ...] = ()
+    leave: tuple[Expression, ...] = ()
 
     stage = Stage.NUMERICS
     may_touch_nothing = True
@@ -56,6 +56,7 @@ class SparseDense(Pass):
         Raises:
             ValueError: one is out of its range.
         """
+        super().__post_init__()
         check_fields(self, {
             "backend": (self.backend in ("auto", *BACKENDS),
                         f"one of {('auto', *BACKENDS)}"),

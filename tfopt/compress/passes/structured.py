@@ -93,6 +93,7 @@ class Structured(Pass):
         Raises:
             ValueError: one is out of its range, or there is not one target.
         """
+        super().__post_init__()
         targets = {name: getattr(self, name) for name in self.overrides}
         if sum(value is not None for value in targets.values()) != 1:
             raise ValueError("One of `keep`, `target_speedup` and `target_latency_ms` "

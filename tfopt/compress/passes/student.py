@@ -60,6 +60,7 @@ class Student(Pass):
         Raises:
             ValueError: one is out of its range.
         """
+        super().__post_init__()
         check_fields(self, {
             "layers": (self.layers >= 1, "at least 1"),
             "which": (self.which in CHOICES, f"one of {CHOICES}"),

@@ -14,7 +14,7 @@ from tfopt.backend import keras
 from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.counting import count_nonzeros
 from tfopt.compress.layer_selection import choose_layers, kernel_name, skipped
-from tfopt.types import check_fields
+from tfopt.types import Expression
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class Truncate(Pass):
 
     threshold: float | None = None
     deviations: float | None = None
-    only: tuple[str, ...] = ()
-    leave: tuple[str, ...] = ()
+    only: tuple[Expression, ...] = ()
+    leave: tuple[Expression, ...] = ()
 
     stage = Stage.WEIGHTS
 
@@ -42,7 +42,7 @@ class Truncate(Pass):
         Raises:
             ValueError: none or both are given, or one is not above 0.
         """
-        check_fields(self, {})
+        super().__post_init__()
         given = [value for value in (self.threshold, self.deviations)
                  if value is not None]
         if len(given) != 1 or not given[0] > 0:

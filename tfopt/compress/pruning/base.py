@@ -20,9 +20,9 @@ from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.compress.counting import count_nonzeros
 from tfopt.compress.pruning import masked_layer, masks
 from tfopt.compress.pruning.callbacks import PruningStep
-from tfopt.compress.pruning.schedules import Schedule
+from tfopt.compress.pruning.schedules import KINDS, Schedule
 from tfopt.compress.pruning.scores import SCORES
-from tfopt.types import check_fields
+from tfopt.types import Expression, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,9 +66,9 @@ class Pruning(Pass):
     pattern: str = "unstructured"
     pooling: str = "avg"
     allocation: str = "uniform"
-    sparsities: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    only: tuple[str, ...] = ()
-    leave: tuple[str, ...] = ()
+    sparsities: Mapping[Expression, float] = dataclasses.field(default_factory=dict)
+    only: tuple[Expression, ...] = ()
+    leave: tuple[Expression, ...] = ()
 
     stage = Stage.WEIGHTS
     needs = ("train",)
@@ -80,11 +80,12 @@ class Pruning(Pass):
         Raises:
             ValueError: a field is out of its range, or two contradict each other.
         """
+        super().__post_init__()
         pattern = masks.Pattern(self.pattern)
         if pattern.kept_of and self.final_sparsity is None:
             object.__setattr__(self, "final_sparsity", pattern.sparsity)
         fixed = pattern.sparsity
-        rules = {
+        check_fields(self, {
             "final_sparsity": (
                 self.final_sparsity is not None and 0 < self.final_sparsity < 1
                 and fixed in (None, self.final_sparsity),
@@ -93,6 +94,7 @@ class Pruning(Pass):
             "begin_fraction": (0 <= self.begin_fraction <= 1, "in [0, 1]"),
             "end_fraction": (self.begin_fraction <= self.end_fraction <= 1,
                              f"from begin_fraction={self.begin_fraction} to 1"),
+            "schedule": (self.schedule in KINDS, f"one of {KINDS}"),
             "pooling": (self.pooling in masks.POOLINGS, f"one of {masks.POOLINGS}"),
             "allocation": (
                 self.allocation in masks.ALLOCATIONS
@@ -103,8 +105,7 @@ class Pruning(Pass):
                 all(0 <= value < 1 for value in self.sparsities.values())
                 and not (fixed and self.sparsities),
                 "fractions in [0, 1), and none with an N:M pattern"),
-        }
-        check_fields(self, rules)
+        })
         self._schedule(end_step=self.begin_step or 0)  # checks the other fields
         if self.end_step is not None:
             self._schedule()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from tfopt.backend import keras, tf, tfmot
-from tfopt.types import check_fields
+from tfopt.types import check_fields, check_types
 
 KINDS = ("polynomial", "exponential", "constant", "one_shot")
 
@@ -47,6 +47,7 @@ class Schedule:
         Raises:
             ValueError: a field is out of its range.
         """
+        check_types(self)
         rules = {
             "kind": (self.kind in KINDS, f"one of {KINDS}"),
             "final_sparsity": (0 < self.final_sparsity < 1, "a fraction in (0, 1)"),

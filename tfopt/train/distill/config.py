@@ -18,7 +18,7 @@ from typing import Any
 from tfopt.backend import keras, tf
 from tfopt.train import objective
 from tfopt.train.distill.student import DistillationLoss, StudentModel, Taps
-from tfopt.types import check_fields
+from tfopt.types import check_fields, check_types
 
 LAYERS = ("even", "nearest")
 RELATIONS = ("query", "key", "value")  # as `Taps.projections` has them
@@ -63,6 +63,7 @@ class Distillation:
         Raises:
             ValueError: one is out of its range, or the teacher has no weight.
         """
+        check_types(self)
         weights = {name: getattr(self, name) for name in (
             "soft_weight", "hidden_weight", "relations_weight", "hard_weight")}
         check_fields(self, {

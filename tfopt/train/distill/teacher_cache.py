@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from tfopt.backend import keras, tf
-from tfopt.files import write_whole
+from tfopt.files import read_arrays, write_whole
 from tfopt.types import BatchSource, PathLike
 
 
@@ -86,14 +85,13 @@ def _read(path: Path, keys: dict[str, str]) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        # From memory: of a cut file, NumPy would leave the file open.
-        with np.load(io.BytesIO(path.read_bytes())) as arrays:
-            other = [f"{name} hash" for name, key in keys.items()
-                     if str(arrays[name]) != key]
-            if not other:
-                return arrays["logits"]
+        arrays = read_arrays(path)
+        other = [f"{name} hash" for name, key in keys.items()
+                 if str(arrays[name]) != key]
+        if not other:
+            return arrays["logits"]
         why = f"another {' and another '.join(other)} is asked for"
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError) as error:
         why = f"it cannot be read: {error}"
     logging.info("The teacher's logits are computed anew, since %s: %s", why, path)
     return None

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import os
 import queue
+import re
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ from tfopt.files import parse_json
 _VARIABLE = "TF_CONFIG"
 # Each in what `make` calls the strategy.
 WORKERS, SERVERS = ("chief", "worker"), "ps"
+_ADDRESS = re.compile(r"(\[[\w:.%]+\]|[\w.-]+):(\d{1,5})", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,19 +88,22 @@ def read(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     everybody = [one for addresses in jobs.values() for one in addresses]
     if len(set(everybody)) < len(everybody):
         raise refuse("name each address once")
+    for name in ("rpc_layer", "environment"):  # which TensorFlow reads
+        if not isinstance(said.get(name, ""), str):
+            raise refuse(f'have a text as "{name}", or leave it out')
     task = said.get("task")
-    if not isinstance(task, dict) or task.get("type") not in jobs:
+    job = task.get("type") if isinstance(task, dict) else None
+    if not isinstance(job, str) or job not in jobs:
         raise refuse('have "task": {"type", "index"} of a job of its cluster, one of '
                      f"{tuple(jobs)}", f"task={task}")
-    try:
-        index = int(task["index"])
-    except (KeyError, TypeError, ValueError):
-        index = -1
-    if not 0 <= index < len(jobs[task["type"]]):
-        raise refuse(f"have a task of which there are {len(jobs[task['type']])}, "
-                     "counted from 0", f"task={task}")
-    return Cluster({job: tuple(addresses) for job, addresses in jobs.items()},
-                   task["type"], index)
+    index = task.get("index")
+    if isinstance(index, str) and re.fullmatch("[0-9]{1,9}", index):
+        index = int(index)
+    if type(index) is not int or not 0 <= index < len(jobs[job]):
+        raise refuse(f"have a task of which there are {len(jobs[job])}, counted from 0",
+                     f"task={task}")
+    return Cluster({job: tuple(addresses) for job, addresses in jobs.items()}, job,
+                   index)
 
 
 def meet(cluster: Cluster, wait_s: float) -> None:
@@ -157,14 +162,18 @@ def check_answers(address: str, wait_s: float, rule: str) -> None:
 
 
 def _split(address: str) -> tuple[str, int] | None:
-    host, colon, port = address.rpartition(":")
-    return (host.strip("[]"), int(port)) if host and colon and port.isdigit() else None
+    found = _ADDRESS.fullmatch(address)
+    if found is None or not 0 < int(found[2]) < 1 << 16:
+        return None
+    return found[1].strip("[]"), int(found[2])
 
 
 def _answers(address: str, deadline: float) -> bool:
     place = _split(address)
     while place is not None:
-        with contextlib.suppress(OSError), socket.create_connection(place, timeout=1):
+        # A name may be none that can be looked up: UnicodeError.
+        with contextlib.suppress(OSError, UnicodeError), \
+                socket.create_connection(place, timeout=1):
             return True
         if time.monotonic() > deadline:
             return False
