@@ -169,7 +169,7 @@ def test_examples_that_are_no_inputs_are_refused(example, rule):
 
 
 @pytest.mark.parametrize("examples", ["abcd", {"given": GOOD}, iter([{"given": GOOD}]),
-                                      7], ids=str)
+                                      7], ids=lambda given: type(given).__name__)
 def test_calibration_is_a_list(examples):
     given = keras.Model(x := keras.Input([8], name="given"), keras.layers.Dense(3)(x))
     with pytest.raises(ValueError, match="list of examples.*Received: "):
