@@ -55,12 +55,15 @@ def in_policy(model: keras.Model, policy: str, others: Container[str] = ()
     return rebuilt(model, config)
 
 
+def is_mixed(model: keras.Model) -> bool:
+    """Whether a layer computes in another dtype than that of its weights."""
+    return any(layer.compute_dtype not in (None, layer.variable_dtype)
+               for layer in model.layers)
+
+
 def in_float32(model: keras.Model) -> keras.Model:
     """A model that computes in float32: itself, or a copy."""
-    if all(layer.compute_dtype in (None, layer.variable_dtype)
-           for layer in model.layers):
-        return model
-    return in_policy(model, "float32")
+    return in_policy(model, "float32") if is_mixed(model) else model
 
 
 def _policy_name(value: Any) -> Any:

@@ -108,6 +108,27 @@ def test_patience_starts_at_the_first_valid_step(fake):
     assert epochs == 5
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_value_that_is_no_number_is_never_the_best(fake, bad):
+    """A NaN would stay so for good: nothing is above it."""
+    _, state = keep_best(fake, [bad, 0.4, bad, 0.6])
+    assert (state.best_epoch, state.best_value) == (3, 0.6)
+    _, state = keep_best(fake, [bad, bad])
+    assert state.best_epoch == -1
+
+
+def test_the_saved_history_keeps_what_json_has_not(tmp_path):
+    layers = [keras.Input([2]), keras.layers.Dense(1)]
+    trained = keras.Sequential(layers)
+    trained.compile("sgd", "mse")
+    state = run_state.RunState(trained, tmp_path)
+    state.history = [{"loss": 0.5, "val_loss": math.inf}]
+    state.save()
+    again = run_state.RunState(trained, tmp_path)
+    assert again.restore()
+    assert again.history == [{"loss": 0.5, "val_loss": math.inf}]
+
+
 def test_without_dev_nothing_is_kept(fake):
     state = run_state.RunState(fake)
     callback = KeepBest(state, patience=1)

@@ -167,8 +167,7 @@ def fit(
         # Trained is a model of the same layers, so that the caller's is left without
         # an optimizer, whose moments would triple the file it is saved to.
         working = keras.Model(model.input, model.outputs, name=model.name)
-        same = settings.mixed_precision == "float32" and (
-            functional.in_float32(model) is model)
+        same = settings.mixed_precision == "float32" and not functional.is_mixed(model)
         if not same:
             working = precision.retype(working, settings.mixed_precision)
         working = goal.prepare(

@@ -60,7 +60,9 @@ class Objective:
         Raises:
             ValueError: they have no targets and must, or more than one for an output.
         """
-        spec = train.dataset().element_spec
+        spec = getattr(train.dataset(), "element_spec", None)
+        if spec is None:  # of a source of somebody's own nothing is known
+            return
         targets = spec[1] if isinstance(spec, tuple) and len(spec) > 1 else None
         if isinstance(targets, tuple):  # beside the targets, a teacher's logits
             targets = targets[0]
