@@ -127,7 +127,7 @@ def main() -> None:
                    for path in tables]
         keras_model = model.build(config, seed=0)
         timer = StructureTimer(lengths, num_threads=FLAGS.num_threads,
-                               **(timing or {"rounds": 40}))
+                               **(timing or {"rounds": 120}))
         targets = {}
         for target in map(float, FLAGS.targets):
             targets[f"{target:g}x"] = found = reached(

@@ -99,6 +99,22 @@ def test_noise_ends_it_after_three_corrections_and_is_told(caplog):
     assert "No structure of the measured time that was asked for" in caplog.text
 
 
+def test_what_noise_says_never_leads_past_what_was_timed():
+    """A first trial that seems far too fast asks for no more than the whole."""
+    factors = [0.3, 1.0, 1.0, 1.0]
+    machine, trials = searched(lambda ms, number: factors[number - 1] * ms)
+    sizes = [size for size, in machine.timed]
+    assert sizes[0] == 400 < sizes[3] < sizes[2] < sizes[1] < 1000  # of 1000
+    assert trials[-1].intermediate_sizes == (400,)  # within the target, as it seemed
+
+
+def test_between_too_fast_and_too_slow_it_is_interpolated():
+    factors = [1.5, 0.4, 1.0, 1.0]
+    machine, _ = searched(lambda ms, number: factors[number - 1] * ms)
+    first, second, third, *_ = [size for size, in machine.timed]
+    assert second < third < first
+
+
 def test_where_all_are_too_slow_the_fastest_is_kept_and_told():
     _, trials = searched(lambda ms, number: 9.0 - 0.1 * number)
     assert trials[-1].measured == min(trial.measured for trial in trials)

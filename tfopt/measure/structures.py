@@ -29,14 +29,14 @@ class StructureTimer:
         scheme: of the export.
         length: tokens of the exported input; None leaves it open.
         num_threads: the most of a request.
-        rounds: turns of each file.
+        rounds: turns of each file: many short ones, so that a slow second hits both.
         texts: of a turn, spread evenly over the lengths.
         head: of the models.
     """
 
     def __init__(self, lengths: Sequence[int], *, scheme: str = "dynamic_wi8_afp32",
-                 length: int | None = None, num_threads: int = 2, rounds: int = 12,
-                 texts: int = 50, head: Head = Head()):
+                 length: int | None = None, num_threads: int = 2, rounds: int = 40,
+                 texts: int = 20, head: Head = Head()):
         self._lengths = sorted(lengths)
         self._scheme, self._length, self._head = scheme, length, head
         self._timing = {"num_threads": num_threads, "rounds": rounds, "texts": texts}

@@ -4,7 +4,8 @@ A latency table predicts times as well as the hour it was timed in: beside other
 is off by a third. Times depend on sizes alone, not on weights. So a structure is timed
 as soon as it is found, in turn with the whole model, before anything is cut or trained;
 where it misses the target, the target of the search is corrected by predicted /
-measured.
+measured, or, where noise makes nonsense of that, to between what was too fast and what
+was too slow.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from tfopt.backend import tf
@@ -107,7 +109,7 @@ class ClosedLoop:
                 break
             trial = self._time(kept.config(config), measure)
             found.append((trial, kept))
-            self.correction = trial.predicted / (trial.over * self._target)
+            self.correction = self._next_aim([one for one, _ in found]) / self._target
             if trial.is_near:
                 break
         best = min(found, key=lambda one: one[0].rank)
@@ -126,6 +128,20 @@ class ClosedLoop:
                 return None
             # What an earlier search learned of other structures may not hold here.
             return find(self._target)
+
+    def _next_aim(self, trials: Sequence[Trial]) -> float:
+        """What a structure is to cost by the table, from what was timed so far."""
+        last = trials[-1]
+        aim = last.predicted / last.over
+        # Of the whole it is known without a trial: it takes what it takes.
+        whole = last.measured_before * last.over / last.measured
+        points = [(trial.predicted, trial.over) for trial in trials]
+        slow = min([(self._before, whole), *(one for one in points if one[1] > 1)])
+        fast = max((one for one in points if one[1] <= 1), default=None)
+        if fast is None or fast[0] < aim < slow[0] or fast[0] >= slow[0]:
+            return aim
+        steepness = np.log(slow[1] / fast[1]) / np.log(slow[0] / fast[0])
+        return float(fast[0] * fast[1] ** (-1 / steepness))
 
     def _is_of(self, trial: Trial, kept: Kept, config: EncoderConfig) -> bool:
         sizes = kept.config(config)
