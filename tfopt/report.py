@@ -62,9 +62,7 @@ _METRICS = {metric.name: metric for metric in (
     Metric("parameters", "", "lower", _COUNT),
     Metric("nonzeros", "", "lower", _COUNT),
     Metric("bits", "bits", "lower", _COUNT),
-    Metric("alpha", "", "lower", (1.0, "{:.4f}")),
-    Metric("beta", "", "lower", (1.0, "{:.4f}")),
-    Metric("gamma", "", "lower", (1.0, "{:.4f}")),
+    *(Metric(name, "", "lower", (1.0, "{:.4f}")) for name in ("alpha", "beta", "gamma")),
 )}
 # What a person looks at first, behind the quality; the rest stands in a second table.
 _HEADLINE = ("latency_p50_ms", "latency_spread", "speedup", "throughput_per_s",
@@ -150,22 +148,18 @@ def environment(**more: object) -> dict[str, object]:
 
 def command() -> str:
     """The command line of this process."""
-    program, *given = sys.argv
-    # "tfopt compress" of the console is not a script's file.
+    program, *given = sys.argv  # "tfopt compress" of the console is no script's file
     called = program.split(" ") if program.startswith("tfopt ") else ["python", program]
     return shlex.join([*called, *given])
 
 
 def to_json(environment: Mapping, rows: Iterable[Row],
             by_class: ByClass | None = None) -> str:
-    """The report as JSON: {"environment": {...}, "rows": [...], "by_class": {...}}.
-
-    The last is left out where it is empty.
-    """
+    """The report as JSON: {"environment": {...}, "rows": [...]}, and "by_class" if any."""
     fields = {"environment": dict(environment),
               "rows": [dataclasses.asdict(row) for row in rows]}
-    return files.to_json(fields | ({"by_class": by_class} if by_class else {}), indent=1
-                      ) + "\n"
+    more = {"by_class": by_class} if by_class else {}
+    return files.to_json(fields | more, indent=1) + "\n"
 
 
 def from_json(text: str) -> tuple[dict, list[Row]]:
