@@ -62,7 +62,8 @@ _METRICS = {metric.name: metric for metric in (
     Metric("parameters", "", "lower", _COUNT),
     Metric("nonzeros", "", "lower", _COUNT),
     Metric("bits", "bits", "lower", _COUNT),
-    *(Metric(name, "", "lower", (1.0, "{:.4f}")) for name in ("alpha", "beta", "gamma")),
+    *(Metric(ratio, "", "lower", (1.0, "{:.4f}"))
+      for ratio in ("alpha", "beta", "gamma")),
 )}
 # What a person looks at first, behind the quality; the rest stands in a second table.
 _HEADLINE = ("latency_p50_ms", "latency_spread", "speedup", "throughput_per_s",
@@ -155,7 +156,7 @@ def command() -> str:
 
 def to_json(environment: Mapping, rows: Iterable[Row],
             by_class: ByClass | None = None) -> str:
-    """The report as JSON: {"environment": {...}, "rows": [...]}, and "by_class" if any."""
+    """The report as JSON: "environment", "rows", and "by_class" where there are any."""
     fields = {"environment": dict(environment),
               "rows": [dataclasses.asdict(row) for row in rows]}
     more = {"by_class": by_class} if by_class else {}
