@@ -287,7 +287,7 @@ LOADERS = {loader.name: loader for loader in (
         "task.json": mutations.of_json, "text.json": mutations.of_json}),
     Loader(name="recipe", make=_recipe, load=_read_recipe,
            files={"recipe.json": mutations.of_json}),
-    Loader(name="latency_table", make=_latency, load=_predicted, short=0,
+    Loader(name="latency_table", make=_latency, load=_predicted, short=100,
            files={"table.json": mutations.of_json}),
     Loader(name="TF_CONFIG", load=_cluster, files={"TF_CONFIG": mutations.of_json},
            make=_text("TF_CONFIG", json.dumps(
