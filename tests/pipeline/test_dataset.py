@@ -165,7 +165,7 @@ class TestBeforeAnyWork:
         tables = Tables(latency_tables=(str(tmp_path / "table.json"),))
         assert_refused(dataclasses.replace(
             job, tables=tables, measuring=pipeline.Measuring(num_threads=1)),
-            "table.json cannot be read; remove it")
+            "cannot be read; remove it, and it is timed anew. Received: .*table.json: ")
 
 
 def test_a_baseline_is_read_by_its_own_tokenizer_labels_and_length(

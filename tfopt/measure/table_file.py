@@ -146,8 +146,8 @@ def read(path: Path) -> LatencyTable:
     try:
         return LatencyTable.from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read; remove it, and it is timed "
-                         f"anew. {error}") from error
+        raise ValueError("A latency table cannot be read; remove it, and it is timed "
+                         f"anew. Received: {path}: {error}") from error
 
 
 def _read_as_is(path: PathLike | None, config: EncoderConfig,
