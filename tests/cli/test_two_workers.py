@@ -33,6 +33,7 @@ def start(index: int, ports: list[int], *flags) -> subprocess.Popen:
     return local_workers.start(ports, index, "-m", "tfopt.cli", "compress", *flags)
 
 
+@pytest.mark.slow
 def test_the_documented_command_runs(files, tmp_path):
     """Of a random model, with `magnitude_50`; the first worker leaves all there is."""
     out, ports = tmp_path / "out", local_workers.free_ports(2)

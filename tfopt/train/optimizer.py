@@ -151,6 +151,7 @@ def _summed(gradient, variable):
 
 
 def accelerated() -> bool:
-    """Whether TensorFlow has another device than CPUs."""
-    return any(device.device_type != "CPU"
+    """Whether TensorFlow has another device to compute on than CPUs."""
+    # TensorFlow for TPUs lists a TPU_SYSTEM where there is no TPU.
+    return any(device.device_type in ("GPU", "TPU")
                for device in tf.config.list_logical_devices())
