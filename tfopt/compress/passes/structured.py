@@ -187,7 +187,7 @@ class Structured(Pass):
         """What stays after a step; a resumed run finds what it chose."""
         record = (Path(context.state_dir) / "kept.json" if context.state_dir else None)
         if record and record.exists():
-            chosen = Choice.from_json(record.read_text(encoding="utf-8"))
+            chosen = Choice.read(record)
             loop.correction = chosen.correction
             return chosen
         scores = importance.of(model, self.score, context.train, self.examples,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from tfopt.compress.structure import closed_loop
 from tfopt.compress.structure.closed_loop import Trial
 from tfopt.compress.structure.importance import Importance
 from tfopt.compress.structure.slicing import Kept
-from tfopt.files import parse_json, to_json
+from tfopt.files import read_json, to_json
 from tfopt.model import EncoderConfig
 from tfopt.model.anatomy import Anatomy
 from tfopt.model.heads import head_of
 from tfopt.model.weight_shapes import num_parameters
+from tfopt.types import check_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +54,26 @@ class Choice:
         return to_json(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Choice:
-        """Reads what `to_json` wrote."""
-        fields = parse_json(text, "the record of a cut", finite=False)
-        kept = {name: tuple(map(tuple, units))
-                for name, units in fields["kept"].items()}
-        trials = [Trial(**trial | {name: tuple(trial[name]) for name in (
-            "num_heads", "intermediate_sizes")}) for trial in fields["trials"]]
-        return cls(Kept(**kept), tuple(map(tuple, fields["head_scores"])),
-                   tuple(trials), fields["correction"])
+    def read(cls, path: Path) -> Choice:
+        """Reads a file of what `to_json` wrote.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        rule = "The record of a cut cannot be read; remove it, and it is chosen anew"
+        fields = read_json(path, rule)
+        try:
+            kept = Kept(**{name: tuple(map(tuple, units))
+                           for name, units in fields["kept"].items()})
+            trials = [Trial(**trial | {name: tuple(trial[name]) for name in (
+                "num_heads", "intermediate_sizes")}) for trial in fields["trials"]]
+            found = cls(kept, tuple(map(tuple, fields["head_scores"])), tuple(trials),
+                        fields["correction"])
+            for record in (kept, *trials, found):
+                check_types(record)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{rule}. Received: {path}: {error!r}") from error
+        return found
 
 
 def facts(config: EncoderConfig, left: EncoderConfig, costs: Costs,
