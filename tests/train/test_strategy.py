@@ -51,8 +51,8 @@ def test_a_chief_writes_where_there_is_one():
 
 
 @pytest.mark.parametrize("text,rule,received", [
-    ("{cluster", "be JSON", "{cluster"),
-    ("[1]", 'have "cluster"', "[1]"),
+    ("{cluster", "be a JSON object", "{cluster"),
+    ("[1]", "be a JSON object", "[1]"),
     ('{"cluster": {}}', 'have "cluster"', '{"cluster": {}}'),
     ('{"cluster": {"worker": ["a"]}}', 'have "cluster"', '["a"]'),
     ('{"cluster": {"worker": "a:1"}}', 'have "cluster"', '"a:1"'),
@@ -62,14 +62,16 @@ def test_a_chief_writes_where_there_is_one():
     (tf_config(("worker", 1), worker=["a:1"]), "of which there are 1", "1}"),
     (tf_config(("worker", "x"), worker=["a:1"]), "of which there are 1", "'x'}"),
     *((tf_config(("worker", index), worker=["a:1"]), "of which there are 1", "index")
-      for index in (None, True, 0.0, [], {}, float("inf"), -1, "1" * 5000, "\u00b2")),
+      for index in (None, True, 0.0, [], {}, -1, "1" * 5000, "\u00b2")),
+    (tf_config(("worker", float("inf")), worker=["a:1"]), "be a JSON object",
+     "Infinity is no number"),
     *((tf_config((job, 0), worker=["a:1"]), "of a job of its cluster", "type")
       for job in (None, 3, [], ["worker"], {})),
     *((tf_config(worker=[address]), 'have "cluster"', "worker")
       for address in ("a:0", "a:65536", "a:" + "1" * 5000, "a:\u00b2", ":1", "a b:1",
                       "a:1\n", "[a:1", 3, None)),
     ('{"cluster": {"worker": ["a:1"]}, "rpc_layer": 3}', '"rpc_layer"', "3}"),
-    ("[" * 100_000, "be JSON", "[["),
+    ("[" * 100_000, "be a JSON object", "nested too deeply"),
 ])
 def test_a_wrong_tf_config_is_refused_in_one_sentence(text, rule, received):
     with pytest.raises(ValueError) as error:

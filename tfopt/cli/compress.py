@@ -73,4 +73,4 @@ def define_flags() -> None:
     for record in (Teacher, Targets, Tables, Measuring):
         shared.define(record)
     shared.define(Exports, only=("export_length",))
-    shared.define(RunOptions, required=("out_dir",))
+    shared.define(RunOptions)

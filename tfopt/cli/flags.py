@@ -9,8 +9,9 @@ import dataclasses
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from absl import flags
+from absl import flags, logging
 
+from tfopt.checkpoint_names import for_trial
 from tfopt.pipeline.option import choices_of
 from tfopt.pipeline.options import (
     Batching,
@@ -155,8 +156,12 @@ def fine_tuning(kind: type | None = None) -> Any:
         "tables": Tables}
     kind = kind or FineTuning
     known = {field.name for field in dataclasses.fields(kind)}
-    return read(kind, settings=settings(), **{
-        name: read(record) for name, record in records.items() if name in known})
+    given = {name: read(record) for name, record in records.items() if name in known}
+    tuning = read(kind, settings=settings(), **given)
+    model = for_trial(tuning.model) if tuning.measuring.smoke else tuning.model
+    if model != tuning.model:
+        logging.warning("%s is not installed: the trial takes %s", tuning.model, model)
+    return dataclasses.replace(tuning, model=model)
 
 
 def _options(kind: type) -> list[dataclasses.Field]:

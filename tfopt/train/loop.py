@@ -149,19 +149,17 @@ def fit(
             not divide a batch; or workers are asked to train in different ways.
     """
     settings = settings.on_this_machine()
-    goal = goal or objective.cross_entropy()
-    goal.check(model)
-    for source in (train, dev):
-        if source is not None:
-            goal.check_batches(source, model)
     strategy = model.distribute_strategy
     if isinstance(strategy, tf.distribute.ParameterServerStrategy):
         raise ValueError(
             "`fit` needs callbacks between steps, which Keras does not offer with "
             "parameter servers; use the strategy 'multi_worker'. Received: a model of "
             "the strategy 'parameter_server'")
+    goal = goal or objective.cross_entropy()
+    goal.check(model)
     for source in (train, dev):
         if source is not None:
+            goal.check_batches(source, model)
             sharding.check_divides(source.batch_size, strategy.num_replicas_in_sync)
     with strategy.scope():
         # Trained is a model of the same layers, so that the caller's is left without

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfopt.files import parse_json
+from tfopt.types import shown
 
 _VARIABLE = "TF_CONFIG"
 # Each in what `make` calls the strategy.
@@ -76,7 +77,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     def refuse(rule, received=text):
         return ValueError(f"{_VARIABLE} must {rule}. Received: {received}")
 
-    said = parse_json(text, text, f"{_VARIABLE} must be a JSON object")
+    said = parse_json(text, shown(text), f"{_VARIABLE} must be a JSON object")
     if said == {}:
         return None
     jobs = said.get("cluster")
