@@ -157,7 +157,7 @@ def fine_tuning(kind: type | None = None) -> Any:
     kind = kind or FineTuning
     known = {field.name for field in dataclasses.fields(kind)}
     given = {name: read(record) for name, record in records.items() if name in known}
-    tuning = read(kind, settings=settings(), **given)
+    tuning: Any = read(kind, settings=settings(), **given)
     model = for_trial(tuning.model) if tuning.measuring.smoke else tuning.model
     if model != tuning.model:
         logging.warning("%s is not installed: the trial takes %s", tuning.model, model)

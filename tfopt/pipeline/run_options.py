@@ -18,8 +18,8 @@ class RunOptions(Options):
     """Where a run leaves its results, by which recipe, from which model."""
 
     out_dir: PathLike = option(
-        "runs/compress", "Directory for all results. A run that was killed goes on with "
-        "the same command.")
+        "runs/compress", "Directory for all results. A run that was killed goes on "
+        "with the same command.")
     recipe: PathLike | compress.Recipe = option(
         "int8", "A recipe's file, or the name of one that comes along: "
         f"{', '.join(recipes.names())}.")
