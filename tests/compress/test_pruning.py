@@ -191,7 +191,7 @@ def test_embedding_and_conv_of_another_model():
     ({"pattern": "2:4", "allocation": "global"}, "allocation='global'"),
     ({"pattern": "2:4", "sparsities": {"query": 0.1}}, "sparsities={'query': 0.1}"),
     ({"allocation": "global", "sparsities": {"query": 0.1}}, "allocation='global'"),
-    ({"schedule": "cosine"}, "kind='cosine'"),
+    ({"schedule": "cosine"}, "schedule='cosine'"),
 ])
 def test_fields_that_contradict_each_other_are_refused(fields, received):
     with pytest.raises(ValueError) as error:

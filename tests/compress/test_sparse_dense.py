@@ -210,7 +210,7 @@ def test_a_saved_model_replaces_an_older_one_or_leaves_it(pruned, tmp_path,
     saved_model.write(pruned, place)
     (place / "old").touch()
     two = keras.Model(pruned.input, [pruned.output, pruned.output])
-    with pytest.raises(ValueError, match="functional, with one output. Received"):
+    with pytest.raises(ValueError, match="must have one output; .*Received"):
         saved_model.write(two, place)
     with monkeypatch.context() as broken:
         broken.setattr(saved_model.tf.saved_model, "save", lambda *_, **__: 1 / 0)
