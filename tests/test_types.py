@@ -15,7 +15,7 @@ from tfopt import compress, train
 from tfopt.compress import registry
 from tfopt.compress.pruning.schedules import Schedule
 from tfopt.pipeline import options
-from tfopt.types import Expression, PathLike, check_types
+from tfopt.types import Expression, PathLike, check_types, shown
 
 NAN = math.nan
 
@@ -73,7 +73,7 @@ def test_what_is_not_is_one_sentence(name, value, rule):
         check_types(Fields(**{name: value}))
     said = str(error.value)
     assert said.startswith(f"`{name}` must be ") and rule in said
-    assert said.endswith(f" Received: {name}={value!r}")
+    assert said.endswith(f" Received: {name}={shown(value)}")
 
 
 # Each is wrong for some fields, and right for others.
