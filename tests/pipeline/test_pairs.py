@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tfopt import model
-from tfopt.pipeline import dataset
+from tfopt.pipeline import checks
 
 
 @pytest.mark.parametrize("segments, column, fits", [
@@ -15,7 +15,7 @@ def test_a_model_of_one_segment_reads_no_pairs(segments, column, fits):
         hidden_size=8, num_layers=1, num_heads=2, intermediate_size=8, vocab_size=20,
         max_positions=16, type_vocab_size=segments))
     if fits:
-        dataset.check_pairs(bert, column)
+        checks.check_pairs(bert, column)
         return
     with pytest.raises(ValueError, match="Received: --text_pair_column=second"):
-        dataset.check_pairs(bert, column)
+        checks.check_pairs(bert, column)

@@ -47,9 +47,9 @@ def test_another_identity_is_refused_and_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("contents, said", [
-    (b"{", "must be JSON"), (b"\xff", "must be JSON"), (b"", "must be JSON"),
-    (b"[" * 100_000, "must be JSON"), (b"[1]", "an object. .*: list$"),
-    (b"null", "an object. .*: NoneType$"),
+    (b"{", "must be a JSON object"), (b"\xff", "must be a JSON object"), (b"", "must be a JSON object"),
+    (b"[" * 100_000, "must be a JSON object"), (b"[1]", "a JSON object. .*: list$"),
+    (b"null", "a JSON object. .*: NoneType$"),
     (b'{"train": 3}', "another run: train 3 there, a.tsv here"),
     (b'{"train": {"name": 3, "sha256": "x"}}', "train .* there, a.tsv here")])
 @pytest.mark.parametrize("helper", [False, True])
