@@ -47,7 +47,8 @@ def test_another_identity_is_refused_and_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("contents, said", [
-    (b"{", "must be a JSON object"), (b"\xff", "must be a JSON object"), (b"", "must be a JSON object"),
+    (b"{", "must be a JSON object"), (b"\xff", "must be a JSON object"),
+    (b"", "must be a JSON object"),
     (b"[" * 100_000, "must be a JSON object"), (b"[1]", "a JSON object. .*: list$"),
     (b"null", "a JSON object. .*: NoneType$"),
     (b'{"train": 3}', "another run: train 3 there, a.tsv here"),
