@@ -512,7 +512,7 @@ def test_numbers_of_threads_share_their_exports(take, tmp_path, monkeypatch, cap
 
 
 def test_progress_says_which_table_and_what_is_left(take, tmp_path, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     plan = {number: Sizes.empty(1) for number in range(20)}
     take(None, plan=plan, title="Latency table 1 of 2")
     for what in ("exported 10 of 20", "timed round 5 of 12"):
