@@ -52,11 +52,9 @@ def of_head(width: int, outputs: int | None) -> dict[str, list[Shape]]:
 
 def num_parameters(config: EncoderConfig, head: Head) -> int:
     """Weights of an encoder of plain layers and its head."""
-    shapes = of_encoder(config)
-    if head.pooler:
-        shapes[names.POOLER] = _dense(config.hidden_size, config.hidden_size)
-    if head.outputs:
-        shapes[names.CLASSIFIER] = _dense(config.hidden_size, head.outputs)
+    shapes = of_encoder(config) | of_head(config.hidden_size, head.outputs)
+    if not head.pooler:
+        del shapes[names.POOLER]
     return sum(math.prod(shape) for own in shapes.values() for shape in own)
 
 

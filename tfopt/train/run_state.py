@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfopt import files
 from tfopt.backend import keras, tf
-from tfopt.files import parse_json, to_json
+from tfopt.files import parse_json, read_arrays, to_json
 from tfopt.train.callbacks import steps_done
 from tfopt.train.distribute import workers
 from tfopt.types import PathLike
@@ -170,7 +169,7 @@ class RunState:
         """The best weights, from their file."""
         file = Path(self._directory or "") / _BEST_FILE
         try:
-            weights = [*files.read_arrays(file).values()]
+            weights = [*read_arrays(file).values()]
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
         if [w.shape for w in weights] != [tuple(w.shape) for w in self._model.weights]:
