@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -73,6 +75,15 @@ def test_a_failure_leaves_what_was_there(
         write_whole(path, contents)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == (
         {"a.txt": old} if old else {})
+
+
+def test_several_workers_write_the_same_file_at_once(tmp_path):
+    path = tmp_path / "a.txt"
+    contents = ["a" * 5000, "b" * 7000]
+    with futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(functools.partial(write_whole, path), contents * 100))
+    assert path.read_text() in contents
+    assert os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_a_partial_directory_is_gone_when_its_block_ends(tmp_path):
