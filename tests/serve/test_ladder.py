@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from tfopt.serve.ladder import Cascade, Ladder, LeftOut, Rung, sorted_out
+from tfopt.serve.ladder import Ladder
+from tfopt.serve.rungs import Cascade, LeftOut, Rung, sorted_out
 
 RUNGS = (Rung(name="1x", directory="1x", quality=0.9, p50_ms=2.0),
          Rung(name="3x", directory="3x", quality=0.88, p50_ms=0.7))
