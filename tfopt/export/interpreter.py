@@ -133,6 +133,26 @@ class Interpreter:
                              f"hold NaN. Received: {found[:4].tolist()}")
         return found
 
+    def warm(self, ids: Sequence[int]) -> None:
+        """Makes all copies at once, and has each compute an example.
+
+        A server's first requests would wait for them otherwise.
+
+        Args:
+            ids: as of `run`.
+
+        Raises:
+            ValueError: as `run`.
+        """
+        self.run(ids)
+        values = inputs.build([ids], [len(ids)], self.names, pad_id=self._pad_id,
+                              length=self.fixed_length or len(ids))
+        with self._lock:
+            new, self._more = self._more, 0
+        for copy in [self._first.again() for _ in range(new)]:
+            copy.run(values)
+            self._free.put(copy)
+
     def logits(self, ids: Sequence[Sequence[int]],
                first_lengths: Sequence[int]) -> np.ndarray:
         """Computes N examples one after the other, or none: logits <float32>[N, C]."""

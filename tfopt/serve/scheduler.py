@@ -1,0 +1,260 @@
+"""Requests -> answers by worker threads, each text by the best variant there is time
+for.
+
+On arrival a request that cannot be answered by its deadline is refused. When a worker
+takes a text, it takes the most accurate variant for which
+
+    waited + mean(variant, length) + queued * mean(fastest) < 0.35 * deadline
+
+and else the fastest, so that a queue that grows makes answers cheaper before it makes
+them late. In a cascade the fastest answers first, and the rule chooses who gets what it
+is not sure of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from tfopt.serve.estimates import bucket_of, guessed_tokens
+from tfopt.serve.models import Model, Variant, confidence
+from tfopt.serve.refusal import Refusal
+
+# Parts of the deadline: within the first the better variants are used, above the second
+# a request is refused.
+_BETTER, _REFUSED = 0.35, 0.8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What one text got.
+
+    Attributes:
+        variant: that answered.
+        outputs: <float32>[outputs].
+        fields: the task's answer.
+        tokens: ids that were read.
+        unknown: of them, those that the vocabulary cannot spell.
+        truncated: whether the text was cut.
+        queue_s: seconds until a worker took it.
+    """
+
+    variant: Variant
+    outputs: np.ndarray
+    fields: dict[str, Any]
+    tokens: int
+    unknown: int
+    truncated: bool
+    queue_s: float
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False)
+class Request:
+    """Texts that are to be answered together.
+
+    Attributes:
+        model: answers; held until all is done.
+        texts: N texts; empty where there are ids.
+        pairs: N second texts, or None.
+        ids: N texts as (ids, ids of the first segment), instead of `texts`.
+        variant: that must answer; None leaves it to the scheduler.
+        deadline_s: seconds from its arrival.
+        done: is called once, by whichever thread is the last.
+        arrived: when it did.
+        answers: N, each there once `done` was called, unless `error` is.
+        error: why there is no answer.
+    """
+
+    model: Model
+    done: Callable[[], None]
+    deadline_s: float
+    texts: Sequence[str] = ()
+    pairs: Sequence[str] | None = None
+    ids: Sequence[tuple[list[int], int]] = ()
+    variant: Variant | None = None
+    arrived: float = dataclasses.field(default_factory=time.perf_counter)
+    answers: list[Answer | None] = dataclasses.field(default_factory=list)
+    error: Exception | None = None
+    left: int = 0
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.texts) or len(self.ids)
+
+    def expected_s(self, now: float) -> list[float]:
+        """Seconds that each text takes, of the fastest variant that may answer it."""
+        variant = self.variant or self.model.variants[-1]
+        most = variant.bundle.max_length
+        if self.ids:
+            tokens = [len(ids) for ids, _ in self.ids]
+        else:
+            tokens = [guessed_tokens(len(text), most) for text in self.texts]
+            if self.pairs:
+                tokens = [min(most, count + guessed_tokens(len(pair), most))
+                          for count, pair in zip(tokens, self.pairs, strict=True)]
+        return [variant.times.value(bucket_of(count), now) for count in tokens]
+
+
+def best_in_time(variants: Sequence[Variant], room_s: float, bucket: int, now: float
+                 ) -> Variant:
+    """The first variant whose answer takes less than a time, else the last.
+
+    Args:
+        variants: from the most accurate to the fastest.
+        room_s: seconds; may be negative.
+        bucket: of the text's tokens.
+        now: as of `Estimates.value`.
+    """
+    return next((variant for variant in variants[:-1]
+                 if variant.times.value(bucket, now) < room_s), variants[-1])
+
+
+class Scheduler:
+    """A bounded queue, and the threads that work on it.
+
+    Args:
+        workers: threads.
+        most: texts that may wait.
+        inspect: is given each request that a worker has finished.
+    """
+
+    def __init__(self, workers: int, most: int):
+        self._most = most
+        self._queue: queue.SimpleQueue[tuple[Request, int, float] | None] = (
+            queue.SimpleQueue())
+        self._lock = threading.Lock()
+        self._waiting, self._behind_s, self._closed = 0, 0.0, False
+        self._threads = [threading.Thread(target=self._work, name=f"worker-{number}",
+                                          daemon=True) for number in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Texts that no worker has taken yet."""
+        return self._waiting
+
+    def submit(self, request: Request) -> None:
+        """Takes a request in; its `done` is called when all its texts are answered.
+
+        Raises:
+            Refusal: 503, it cannot be answered in time, the queue is full, or the
+                service ends; 413, it has more texts than the queue can hold.
+        """
+        count = len(request)
+        if count > self._most:
+            raise Refusal(413, f"A request may have {self._most} texts. Received: "
+                          f"{count} texts", "too_large")
+        expected = request.expected_s(request.arrived)
+        with self._lock:
+            self._admit(request, expected)
+            self._waiting += count
+            self._behind_s += sum(expected)
+            request.left = count
+            request.answers = [None] * count
+            for number, seconds in enumerate(expected):
+                self._queue.put((request, number, seconds))
+
+    def _admit(self, request: Request, expected: list[float]) -> None:
+        workers = len(self._threads)
+        again_s = max(1, math.ceil(self._behind_s / workers))
+        if self._closed:
+            raise Refusal(503, "The service ends. Received: a request after its end",
+                          "draining", again_s)
+        if self._waiting + len(expected) > self._most:
+            raise Refusal(503, f"At most {self._most} texts may wait. Received: "
+                          f"{len(expected)} more, where {self._waiting} wait",
+                          "queue_full", again_s)
+        needed = max((self._behind_s + sum(expected)) / workers,
+                     self._behind_s / workers + max(expected))
+        if needed > _REFUSED * request.deadline_s:
+            raise Refusal(
+                503, "A request must be one that can be answered by its deadline. "
+                f"Received: a deadline of {1e3 * request.deadline_s:.4g} ms, where "
+                f"{1e3 * needed:.4g} ms of work are to be done", "deadline", again_s)
+
+    def close(self) -> None:
+        """Answers what was taken in, and ends the threads; refuses what comes then."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                for _ in self._threads:
+                    self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            request, number, expected = item
+            with self._lock:
+                self._waiting -= 1
+                self._behind_s = self._behind_s - expected if self._waiting else 0.0
+            if request.error is None:
+                try:
+                    request.answers[number] = self._answer(request, number)
+                except Exception as error:  # the thread lives on, whatever happened
+                    if not isinstance(error, ValueError):
+                        logging.exception("A text cannot be answered")
+                    request.error = error
+            with self._lock:
+                request.left -= 1
+                last = not request.left
+            if last:
+                request.done()
+            del item, request  # a model that is unloaded is not held while idle
+
+    def _answer(self, request: Request, number: int) -> Answer:
+        now = time.perf_counter()
+        waited = now - request.arrived
+        if waited > request.deadline_s:
+            raise Refusal(503, "The deadline passed before there was an answer. "
+                          f"Received: {1e3 * request.deadline_s:.4g} ms", "late", 1)
+        model, given = request.model, request.variant
+        first = given or model.variants[0]
+        ids, first_length, truncated = _read(request, number, first)
+        bucket = bucket_of(len(ids))
+        room_s = _BETTER * request.deadline_s - waited - self._behind_s
+        if given:
+            chosen = given
+        elif model.threshold is not None:
+            chosen = model.variants[-1]
+        else:
+            chosen = best_in_time(model.variants, room_s, bucket, now)
+        while True:
+            if chosen.bundle.tokenizer is not first.bundle.tokenizer:
+                ids, first_length, truncated = _read(request, number, chosen)
+            outputs = chosen.bundle.run(ids, first_length)
+            ended = time.perf_counter()
+            chosen.times.add(bucket, ended - now, ended)
+            fields, = chosen.bundle.task.decode(outputs[np.newaxis])
+            if (given or model.threshold is None or chosen is not model.variants[-1]
+                    or (confidence(fields) or 0.0) >= model.threshold):
+                break
+            room_s, now = room_s - (ended - now), ended
+            better = best_in_time(model.variants, room_s, bucket, now)
+            if better is chosen:
+                break
+            chosen = better
+        unknown_id = chosen.bundle.tokenizer.unknown_id
+        return Answer(chosen, outputs, fields, len(ids),
+                      0 if unknown_id is None else ids.count(unknown_id), truncated,
+                      waited)
+
+
+def _read(request: Request, number: int, variant: Variant
+          ) -> tuple[list[int], int, bool]:
+    """(ids, ids of the first segment, whether it was cut) of a text."""
+    if request.ids:
+        ids, first_length = request.ids[number]
+        return ids, first_length, False
+    pairs = None if request.pairs is None else [request.pairs[number]]
+    encoded = variant.bundle.encode([request.texts[number]], pairs)
+    return encoded.ids[0], encoded.first_lengths[0], bool(encoded.truncated)
