@@ -12,8 +12,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from tfopt.serve.bundle import Bundle
 from tfopt.serve.estimates import Estimates, bucket_of
 from tfopt.serve.ladder import Ladder
@@ -133,11 +131,3 @@ def confidence(answer: dict) -> float | None:
     """The probability of what an answer says; None where a task has none."""
     return answer["score"] if "scores" in answer else None
 
-
-def entropy(answer: dict) -> float | None:
-    """Of an answer's probabilities, in nats; None where a task has none."""
-    if "scores" not in answer:
-        return None
-    chances = np.fromiter(answer["scores"].values(), np.float64)
-    chances = chances[chances > 0]
-    return float(-(chances * np.log(chances)).sum())

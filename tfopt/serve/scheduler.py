@@ -41,8 +41,7 @@ class Answer:
         variant: that answered.
         outputs: <float32>[outputs].
         fields: the task's answer.
-        tokens: ids that were read.
-        unknown: of them, those that the vocabulary cannot spell.
+        ids: that were read.
         truncated: whether the text was cut.
         queue_s: seconds until a worker took it.
     """
@@ -50,8 +49,7 @@ class Answer:
     variant: Variant
     outputs: np.ndarray
     fields: dict[str, Any]
-    tokens: int
-    unknown: int
+    ids: list[int]
     truncated: bool
     queue_s: float
 
@@ -123,7 +121,6 @@ class Scheduler:
     Args:
         workers: threads.
         most: texts that may wait.
-        inspect: is given each request that a worker has finished.
     """
 
     def __init__(self, workers: int, most: int):
@@ -212,49 +209,64 @@ class Scheduler:
             del item, request  # a model that is unloaded is not held while idle
 
     def _answer(self, request: Request, number: int) -> Answer:
-        now = time.perf_counter()
-        waited = now - request.arrived
+        taken = time.perf_counter()
+        waited = taken - request.arrived
         if waited > request.deadline_s:
-            raise Refusal(503, "The deadline passed before there was an answer. "
-                          f"Received: {1e3 * request.deadline_s:.4g} ms", "late", 1)
-        model, given = request.model, request.variant
-        first = given or model.variants[0]
-        ids, first_length, truncated = _read(request, number, first)
-        bucket = bucket_of(len(ids))
-        room_s = _BETTER * request.deadline_s - waited - self._behind_s
-        if given:
-            chosen = given
-        elif model.threshold is not None:
-            chosen = model.variants[-1]
-        else:
-            chosen = best_in_time(model.variants, room_s, bucket, now)
-        while True:
-            if chosen.bundle.tokenizer is not first.bundle.tokenizer:
-                ids, first_length, truncated = _read(request, number, chosen)
-            outputs = chosen.bundle.run(ids, first_length)
-            ended = time.perf_counter()
-            chosen.times.add(bucket, ended - now, ended)
-            fields, = chosen.bundle.task.decode(outputs[np.newaxis])
-            if (given or model.threshold is None or chosen is not model.variants[-1]
-                    or (confidence(fields) or 0.0) >= model.threshold):
-                break
-            room_s, now = room_s - (ended - now), ended
-            better = best_in_time(model.variants, room_s, bucket, now)
-            if better is chosen:
-                break
-            chosen = better
-        unknown_id = chosen.bundle.tokenizer.unknown_id
-        return Answer(chosen, outputs, fields, len(ids),
-                      0 if unknown_id is None else ids.count(unknown_id), truncated,
-                      waited)
+            raise Refusal(503, "An answer must be there by its deadline. Received: "
+                          f"{1e3 * request.deadline_s:.4g} ms, which have passed",
+                          "late", 1)
+        variants, threshold = request.model.variants, request.model.threshold
+        first = request.variant or variants[0]
+        text = _read(request, number, first)
+
+        def chosen() -> Variant:
+            now = time.perf_counter()
+            room_s = (_BETTER * request.deadline_s - (now - request.arrived)
+                      - self._behind_s)
+            return best_in_time(variants, room_s, bucket_of(len(text.ids)), now)
+
+        def by(variant: Variant) -> Answer:
+            return _answered(variant, text if _read_alike(variant, first) else
+                             _read(request, number, variant), waited)
+
+        if request.variant is not None:
+            return by(request.variant)
+        if threshold is None:
+            return by(chosen())
+        found = by(variants[-1])
+        if (confidence(found.fields) or 0.0) >= threshold:
+            return found
+        better = chosen()
+        return found if better is found.variant else by(better)
 
 
-def _read(request: Request, number: int, variant: Variant
-          ) -> tuple[list[int], int, bool]:
-    """(ids, ids of the first segment, whether it was cut) of a text."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Text:
+    """What is read of a text: ids, those of its first segment, whether it was cut."""
+
+    ids: list[int]
+    first_length: int
+    truncated: bool
+
+
+def _answered(variant: Variant, text: _Text, waited_s: float) -> Answer:
+    """A variant's answer, which it is timed by."""
+    begun = time.perf_counter()
+    outputs = variant.bundle.run(text.ids, text.first_length)
+    fields, = variant.bundle.task.decode(outputs[np.newaxis])
+    ended = time.perf_counter()
+    variant.times.add(bucket_of(len(text.ids)), ended - begun, ended)
+    return Answer(variant, outputs, fields, text.ids, text.truncated, waited_s)
+
+
+def _read_alike(one: Variant, other: Variant) -> bool:
+    return (one.bundle.tokenizer is other.bundle.tokenizer
+            and one.bundle.max_length == other.bundle.max_length)
+
+
+def _read(request: Request, number: int, variant: Variant) -> _Text:
     if request.ids:
-        ids, first_length = request.ids[number]
-        return ids, first_length, False
+        return _Text(*request.ids[number], False)
     pairs = None if request.pairs is None else [request.pairs[number]]
     encoded = variant.bundle.encode([request.texts[number]], pairs)
-    return encoded.ids[0], encoded.first_lengths[0], bool(encoded.truncated)
+    return _Text(encoded.ids[0], encoded.first_lengths[0], bool(encoded.truncated))
