@@ -5,7 +5,8 @@
     # [{"label": "track order", "score": 0.98, "scores": {...}}, ...]
 
 In it are `model.tflite`, the tokenizer's files, `labels.txt` where there are labels,
-and `bundle.json`, which says what they are for (`manifest`).
+`reference.json` where one was taken, and `bundle.json`, which says what they are for
+(`manifest`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tfopt.data.tokenizer import FILES, Encoded, Tokenizer, from_directory
 from tfopt.export.interpreter import CutOnce, Interpreter
 from tfopt.files import write_whole
 from tfopt.serve import manifest
+from tfopt.serve.reference import Reference
 from tfopt.tasks import Task
 from tfopt.types import PathLike
 
@@ -92,7 +94,8 @@ class Bundle:
     def write(cls, directory: PathLike, *, task: Task, tokenizer: Tokenizer,
               max_length: int, scheme: str, model: bytes | None = None,
               figures: Mapping[str, float] | None = None,
-              source: Mapping[str, Any] | None = None) -> None:
+              source: Mapping[str, Any] | None = None,
+              reference: Reference | None = None) -> None:
         """Makes a directory with a model into a bundle.
 
         `bundle.json` comes last: one of before tells that files are not its own.
@@ -106,6 +109,7 @@ class Bundle:
             model: contents of `model.tflite`; None takes the file that is there.
             figures: what was measured, name -> value.
             source: what the model was made of, JSON values.
+            reference: what its answers look like on dev.
 
         Raises:
             ValueError: there is no model.
@@ -122,6 +126,10 @@ class Bundle:
             write_whole(directory / corpus.LABELS_FILE, corpus.labels_text(task.labels))
         else:  # of a task that was here before
             (directory / corpus.LABELS_FILE).unlink(missing_ok=True)
+        if reference is not None:
+            reference.write(directory)
+        else:  # of a model that was here before
+            (directory / manifest.REFERENCE_FILE).unlink(missing_ok=True)
         manifest.write(directory, {
             "task": task.to_fields(), "max_length": max_length, "scheme": scheme,
             "source": dict(source or {})}, figures or {})
