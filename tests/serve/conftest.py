@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import time
 from pathlib import Path
 
 import pytest
-from starlette.testclient import TestClient
+from serving import LABELS, RUNGS, serving
 
 from tfopt import data, model, tasks
 from tfopt.export import tflite
 from tfopt.serve import Bundle
-from tfopt.serve.app import App
 from tfopt.serve.ladder import Ladder
 from tfopt.serve.rungs import Cascade, Rung
-from tfopt.serve.settings import Settings
-
-LABELS = ("bad", "fine", "good")
-RUNGS = {"whole": 2, "half": 1}  # name -> layers
-
 
 @pytest.fixture(scope="session")
 def tiny_ladder(tmp_path_factory, tiny_dir) -> Path:
@@ -55,29 +47,8 @@ def bundles(tiny_ladder) -> dict[str, Bundle]:
     return {name: Bundle.open(tiny_ladder / name, num_threads=1) for name in RUNGS}
 
 
-@contextlib.contextmanager
-def serving(directory, listeners=(), **settings):
-    """A service of a directory, and a client of it.
-
-    A deadline of a minute, unless told otherwise: a busy machine is to refuse nothing.
-    """
-    app = App(Settings(directory=str(directory), **{
-        "threads": 2, "deadline_ms": 60_000.0, **settings}), listeners)
-    with TestClient(app, raise_server_exceptions=False) as client:
-        client.service = app.service
-        yield client
-
-
 @pytest.fixture(scope="module")
 def client(tiny_ladder):
     """A client of the ladder's service."""
     with serving(tiny_ladder) as client:
         yield client
-
-
-def until(holds, seconds: float = 20.0) -> None:
-    """Waits until something holds, and fails where it does not in time."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "It did not come about in time."
-        time.sleep(0.01)

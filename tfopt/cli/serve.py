@@ -34,7 +34,11 @@ def settings() -> Settings:
         directory=FLAGS.dir, threads=FLAGS.threads, deadline_ms=FLAGS.deadline_ms,
         queue=FLAGS.queue, cascade=FLAGS.cascade, control=FLAGS.control,
         max_body_bytes=FLAGS.max_body_bytes, max_letters=FLAGS.max_letters,
-        body_s=FLAGS.body_seconds)
+        body_s=FLAGS.body_seconds,
+        watch_s=FLAGS.watch_seconds if FLAGS.watch else None,
+        shadow=FLAGS.shadow, shadow_fraction=FLAGS.shadow_fraction,
+        keep_uncertain=FLAGS.keep_uncertain, keep_most=FLAGS.keep_most,
+        request_log=FLAGS.request_log, log_texts=FLAGS.log_texts)
 
 
 def main() -> None:
@@ -99,3 +103,14 @@ def define_flags() -> None:
     flags.DEFINE_integer("max_body_bytes", 1 << 20, "Of a request.", lower_bound=1)
     flags.DEFINE_integer("max_letters", 50_000, "Of a text.", lower_bound=1)
     flags.DEFINE_float("body_seconds", 10.0, "In which a request's body must be there.")
+    flags.DEFINE_bool("watch", False, "Load what is put into the directory.")
+    flags.DEFINE_float("watch_seconds", 2.0, "Between looks.")
+    flags.DEFINE_string("shadow", None, "A bundle, of the float model say, that answers "
+                        "a sample of the texts too; /metrics says how often both agree.")
+    flags.DEFINE_float("shadow_fraction", 0.01, "Of the texts that the shadow gets.")
+    flags.DEFINE_string("keep_uncertain", None, "File (.jsonl) for the texts that the "
+                        "model was least sure of, to distil on.")
+    flags.DEFINE_integer("keep_most", 1000, "Texts in that file.", lower_bound=1)
+    flags.DEFINE_string("request_log", None, "File to which a line of JSON is added for "
+                        "each text, without the text.")
+    flags.DEFINE_bool("log_texts", False, "Texts are in the request log, too.")

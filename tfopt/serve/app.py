@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,7 +20,7 @@ from starlette.routing import get_route_path
 
 from tfopt.serve import bodies, refusal, routes
 from tfopt.serve.inference import Inference
-from tfopt.serve.service import Listener, Service
+from tfopt.serve.service import Service
 from tfopt.serve.settings import Settings
 
 
@@ -29,14 +29,13 @@ class App:
 
     Args:
         settings: of the service.
-        listeners: are told of models and answers, beside those of the settings.
 
     Attributes:
         service: starts with the application's lifespan, or before.
     """
 
-    def __init__(self, settings: Settings, listeners: Sequence[Listener] = ()):
-        self.service = Service(settings, tuple(listeners))
+    def __init__(self, settings: Settings):
+        self.service = Service(settings)
         self._inference = Inference(self.service)
         self._all = Starlette(
             routes=routes.routes(self.service, self._inference),

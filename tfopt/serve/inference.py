@@ -51,8 +51,9 @@ class Inference:
         except Exception as error:  # whatever happened, there is an answer
             refused = refusal.of(error)
             await bodies.answer(send, refused.status, refusal.body(refused),
-                                refusal.headers(refused))
-            service.refused(refused, time.perf_counter() - begun)
+                                more=refusal.headers(refused))
+            service.refused(asked_model(get_route_path(scope)), refused,
+                            time.perf_counter() - begun)
         finally:
             service.in_flight -= 1
 
@@ -64,7 +65,7 @@ class Inference:
         done = loop.create_future()
         request = call.request(model, lambda: self._wake(loop, done),
                                settings.deadline_ms, settings.max_letters)
-        service.scheduler.submit(request)
+        service.submit(request)
         await done
         if request.error is not None:
             raise request.error
@@ -77,11 +78,17 @@ class Inference:
         if path == PREDICT:
             name, call = plain.parse(fields)
             return models.get(name), call
-        asked, slash, version = path[len(_MODELS):-len(_INFER)].partition(_VERSIONS)
-        model = models.get(asked)
+        model = models.get(asked_model(path))
+        _, slash, version = path[len(_MODELS):-len(_INFER)].partition(_VERSIONS)
         if slash:
             check_version(model, version)
         return model, v2.parse(model, fields)
+
+
+def asked_model(path: str) -> str:
+    """The name in a path of `Inference`'s; "" where it has none."""
+    return "" if path == PREDICT else path[len(_MODELS):-len(_INFER)].partition(
+        _VERSIONS)[0]
 
 
 def check_version(model: Model, version: str) -> None:

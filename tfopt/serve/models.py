@@ -15,6 +15,7 @@ from pathlib import Path
 from tfopt.serve.bundle import Bundle
 from tfopt.serve.estimates import Estimates, bucket_of
 from tfopt.serve.ladder import Ladder
+from tfopt.serve.reference import Reference
 from tfopt.tasks import Task
 from tfopt.types import few
 
@@ -29,11 +30,13 @@ class Variant:
         name: of the rung.
         bundle: answers.
         times: how long an answer takes.
+        reference: what is usual for it, of dev; None where its bundle has none.
     """
 
     name: str
     bundle: Bundle
     times: Estimates
+    reference: Reference | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,7 +102,8 @@ def open_model(name: str, version: int, directory: Path, *, copies: int,
     if len(tasks) > 1:
         raise ValueError("All rungs of a ladder must be of one task. Received: "
                          f"{directory} with {few(tasks)}")
-    variants = tuple(Variant(name=rung.name, bundle=bundle, times=_timed(bundle))
+    variants = tuple(Variant(name=rung.name, bundle=bundle, times=_timed(bundle),
+                             reference=Reference.read(ladder.path(rung)))
                      for rung, bundle in zip(ladder.rungs, bundles, strict=True))
     answer, = variants[0].bundle.predict(["a"])
     return Model(name=name, version=version, variants=variants, threshold=threshold,

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from tfopt.serve import bodies, calls, inference, openapi, page, v2
 from tfopt.serve.inference import Inference
+from tfopt.serve.monitor import CONTENT_TYPE
 from tfopt.serve.refusal import Refusal
 from tfopt.serve.repository import describe
 from tfopt.serve.service import Service
@@ -46,7 +47,7 @@ def routes(service: Service, infer: Inference) -> list[Route]:
         route("/v2/repository/index", _index, "GET", "POST"),
         route(f"{repository}/load", _load, "POST"),
         route(f"{repository}/unload", _unload, "POST"),
-        route("/openapi.json", _openapi), route("/docs", _docs), route("/", _page)]
+        route("/metrics", _metrics), route("/openapi.json", _openapi), route("/docs", _docs), route("/", _page)]
 
 
 async def _server(_: Service, __: Request) -> Response:
@@ -61,8 +62,7 @@ async def _live(_: Service, __: Request) -> Response:
 
 
 async def _ready(service: Service, _: Request) -> Response:
-    ready = service.ready and bool(service.repository.models())
-    return JSONResponse({"ready": ready}, 200 if ready else 503)
+    return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
 
 
 async def _metadata(service: Service, request: Request) -> Response:
@@ -121,6 +121,10 @@ async def _object(service: Service, request: Request) -> dict[str, Any]:
     body = await bodies.read(request.receive, service.settings.max_body_bytes,
                              service.settings.body_s)
     return calls.read_object(body) if body.strip() else {}
+
+
+async def _metrics(service: Service, _: Request) -> Response:
+    return Response(await _in_thread(service.metrics), media_type=CONTENT_TYPE)
 
 
 async def _openapi(service: Service, _: Request) -> Response:
