@@ -14,6 +14,7 @@ from tfopt.serve import Bundle
 from tfopt.serve.ladder import Ladder
 from tfopt.serve.rungs import Cascade, Rung
 
+
 @pytest.fixture(scope="session")
 def tiny_ladder(tmp_path_factory, tiny_dir) -> Path:
     """A ladder of two rungs; the cascade's threshold is 0.6."""

@@ -115,7 +115,8 @@ def test_a_cascade_needs_a_threshold(folder):
     file.write_text(json.dumps(fields))
     with pytest.raises(ValueError, match="a threshold for it. Received: .*tiny$"):
         open_model("tiny", 1, folder / "tiny", copies=1, cascade=True)
-    assert open_model("one", 1, folder / "one", copies=1, cascade=True).threshold is None
+    alone = open_model("one", 1, folder / "one", copies=1, cascade=True)
+    assert alone.threshold is None
 
 
 def test_a_text_that_is_cut_is_told(threads, model):

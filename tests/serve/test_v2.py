@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, and /predict: what is read and given, what is refused."""
+"""The Open Inference Protocol, and /predict: what is read, given and refused."""
 
 from __future__ import annotations
 

@@ -105,12 +105,13 @@ def define_flags() -> None:
     flags.DEFINE_float("body_seconds", 10.0, "In which a request's body must be there.")
     flags.DEFINE_bool("watch", False, "Load what is put into the directory.")
     flags.DEFINE_float("watch_seconds", 2.0, "Between looks.")
-    flags.DEFINE_string("shadow", None, "A bundle, of the float model say, that answers "
-                        "a sample of the texts too; /metrics says how often both agree.")
+    flags.DEFINE_string("shadow", None, "A bundle, of the float model say, that "
+                        "answers a sample of the texts too; /metrics says how often "
+                        "both agree.")
     flags.DEFINE_float("shadow_fraction", 0.01, "Of the texts that the shadow gets.")
     flags.DEFINE_string("keep_uncertain", None, "File (.jsonl) for the texts that the "
                         "model was least sure of, to distil on.")
     flags.DEFINE_integer("keep_most", 1000, "Texts in that file.", lower_bound=1)
-    flags.DEFINE_string("request_log", None, "File to which a line of JSON is added for "
-                        "each text, without the text.")
+    flags.DEFINE_string("request_log", None, "File to which a line of JSON is added "
+                        "for each text, without the text.")
     flags.DEFINE_bool("log_texts", False, "Texts are in the request log, too.")

@@ -56,7 +56,8 @@ class Bundle:
 
     @classmethod
     def open(cls, directory: PathLike, num_threads: int | None = None,
-             copies: int | None = None, beside: Sequence[Bundle] = ()) -> Bundle:
+             copies: int | None = None, beside: Sequence[Bundle] = (),
+             private: bool = False) -> Bundle:
         """Opens a directory that `write` has completed, or one of the first edition.
 
         Args:
@@ -67,6 +68,7 @@ class Bundle:
                 There is one until several threads ask.
             beside: open bundles; the tokenizer of one is taken, which saves 16 MB,
                 where its files are the same.
+            private: as of `Interpreter`.
 
         Returns:
             The bundle.
@@ -84,7 +86,8 @@ class Bundle:
             return cls(
                 Interpreter(directory / manifest.MODEL_FILE, num_threads=num_threads,
                             copies=copies, pad_id=tokenizer.pad_id,
-                            known=manifest.MODEL_FILE in fields["files"]),
+                            known=manifest.MODEL_FILE in fields["files"],
+                            private=private),
                 task=task, tokenizer=tokenizer, max_length=fields["max_length"],
                 fields=fields)
         except ValueError as error:

@@ -102,7 +102,7 @@ class _Wake:
     """Wakes the event loop for finished requests: once for all that are there."""
 
     def __init__(self):
-        self._done: collections.deque = collections.deque()
+        self._done = collections.deque[asyncio.Future]()
         self._woken = False
 
     def __call__(self, loop: asyncio.AbstractEventLoop, done: asyncio.Future) -> None:

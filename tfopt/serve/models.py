@@ -97,7 +97,7 @@ def open_model(name: str, version: int, directory: Path, *, copies: int,
     bundles: list[Bundle] = []
     for rung in ladder.rungs:
         bundles.append(Bundle.open(ladder.path(rung), num_threads=1, copies=copies,
-                                   beside=bundles))
+                                   beside=bundles, private=True))
     tasks = {repr(bundle.task): bundle.task for bundle in bundles}
     if len(tasks) > 1:
         raise ValueError("All rungs of a ladder must be of one task. Received: "

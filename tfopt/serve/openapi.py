@@ -65,11 +65,11 @@ def description(settings: Settings) -> dict[str, Any]:
     Args:
         settings: whose limits it names.
     """
-    import tfopt
+    from tfopt import __version__
 
     return {
         "openapi": "3.1.0",
-        "info": {"title": "tfopt", "version": tfopt.__version__, "description": (
+        "info": {"title": "tfopt", "version": __version__, "description": (
             "Answers texts by compressed encoders. The Open Inference Protocol, "
             f"version 2, and a plain form. A body may have {settings.max_body_bytes:,} "
             f"bytes, a text {settings.max_letters:,} letters, a request "

@@ -46,6 +46,6 @@ def render(request: Request, seconds: float) -> str:
     """The body of the answer."""
     return to_json({
         "answers": [{**answer.fields, "variant": answer.variant.name}
-                    for answer in request.answers],
+                    for answer in request.given()],
         "model": request.model.name, "milliseconds": round(1e3 * seconds, 3)},
         ensure_ascii=False)

@@ -98,7 +98,7 @@ class Recorder:
             if not taken:
                 return
             for _, request, seconds in taken:
-                answers = _given(request)
+                answers = request.given()
                 self._monitor.request(
                     request.model.name, answers[0].variant.name, 200, seconds,
                     max(answer.queue_s for answer in answers))
@@ -124,16 +124,12 @@ class Recorder:
                 logging.exception("What was answered cannot be recorded")
 
 
-def _given(request: Request) -> list[Answer]:
-    return [answer for answer in request.answers if answer is not None]
-
-
 def _records(taken: Iterable[tuple[float, Request, float]]) -> Iterable[Record]:
     """A record of each text; those of a variant are observed together."""
     groups: dict[Variant, list[tuple[float, Request, float, int, Answer]]] = (
         collections.defaultdict(list))
     for when, request, seconds in taken:
-        for number, answer in enumerate(_given(request)):
+        for number, answer in enumerate(request.given()):
             groups[answer.variant].append((when, request, seconds, number, answer))
     for variant, group in groups.items():
         answers = [answer for *_, answer in group]

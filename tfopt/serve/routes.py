@@ -47,13 +47,14 @@ def routes(service: Service, infer: Inference) -> list[Route]:
         route("/v2/repository/index", _index, "GET", "POST"),
         route(f"{repository}/load", _load, "POST"),
         route(f"{repository}/unload", _unload, "POST"),
-        route("/metrics", _metrics), route("/openapi.json", _openapi), route("/docs", _docs), route("/", _page)]
+        route("/metrics", _metrics), route("/openapi.json", _openapi),
+        route("/docs", _docs), route("/", _page)]
 
 
 async def _server(_: Service, __: Request) -> Response:
-    import tfopt
+    from tfopt import __version__
 
-    return JSONResponse({"name": "tfopt", "version": tfopt.__version__,
+    return JSONResponse({"name": "tfopt", "version": __version__,
                          "extensions": _EXTENSIONS})
 
 

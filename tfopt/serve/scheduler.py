@@ -1,5 +1,4 @@
-"""Requests -> answers by worker threads, each text by the best variant there is time
-for.
+"""Requests -> answers: worker threads, each text by the best variant in time.
 
 On arrival a request that cannot be answered by its deadline is refused. When a worker
 takes a text, it takes the most accurate variant for which
@@ -86,6 +85,10 @@ class Request:
     def __len__(self) -> int:
         """N."""
         return len(self.texts) or len(self.ids)
+
+    def given(self) -> list[Answer]:
+        """The answers of a request that is done, and has no error."""
+        return [answer for answer in self.answers if answer is not None]
 
     def expected_s(self, now: float) -> list[float]:
         """Seconds that each text takes, of the fastest variant that may answer it."""

@@ -104,8 +104,8 @@ class Service:
 
     def _parts(self) -> _Running:
         if self._running is None:
-            raise Refusal(503, "The service must have begun. Received: a request before "
-                          "its start, or after its end", "draining", 1)
+            raise Refusal(503, "The service must have begun. Received: a request "
+                          "before its start, or after its end", "draining", 1)
         return self._running
 
 

@@ -41,7 +41,9 @@ class Shadow:
                              f"{directory}, of {self._bundle.task.name()}")
         self._fraction, self._monitor = fraction, monitor
         self._random = random.Random(0)
-        self._queue: queue.Queue[Record | None] = queue.Queue(_WAITING)
+        # (text, pair, the label it got)
+        self._queue: queue.Queue[tuple[str, str | None, str | None] | None] = (
+            queue.Queue(_WAITING))
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
@@ -51,7 +53,7 @@ class Shadow:
             if (record.text is not None and self._random.random() < self._fraction
                     and record.model.task.labels == self._bundle.task.labels
                     and not self._queue.full()):
-                self._queue.put(record)
+                self._queue.put((record.text, record.pair, record.seen.label))
 
     def close(self) -> None:
         """Ends, when what was drawn is answered."""
@@ -59,11 +61,11 @@ class Shadow:
         self._thread.join()
 
     def _run(self) -> None:
-        while (record := self._queue.get()) is not None:
-            pairs = None if record.pair is None else [record.pair]
+        while (drawn := self._queue.get()) is not None:
+            text, pair, label = drawn
             try:
-                found, = self._bundle.predict([record.text], pairs)
+                found, = self._bundle.predict([text], None if pair is None else [pair])
             except ValueError as error:
                 logging.warning("The shadow gives no answer: %s", error)
                 continue
-            self._monitor.shadow(found["label"] == record.seen.label)
+            self._monitor.shadow(found["label"] == label)

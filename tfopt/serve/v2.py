@@ -40,7 +40,8 @@ def metadata(model: Model) -> dict[str, Any]:
     """What a model reads and gives, as the protocol describes it."""
     count = model.task.outputs
     return {
-        "name": model.name, "versions": [str(model.version)], "platform": "tfopt_litert",
+        "name": model.name, "versions": [str(model.version)],
+        "platform": "tfopt_litert",
         "inputs": [{"name": name, "datatype": kind,
                     "shape": [-1] if kind == "BYTES" else [-1, -1]}
                    for name, kind in _TYPES.items()],
@@ -88,10 +89,10 @@ def parse(model: Model, fields: dict[str, Any]) -> Call:
                       "binary_data_output")
     wanted = _wanted(model, fields.get("outputs"))
     tensors = _tensors(fields.get("inputs"))
-    texts, pairs, ids = (), None, ()
-    if TEXT in tensors:
+    ids: list[tuple[list[int], int]] = []
+    texts, pairs = tensors.get(TEXT, []), tensors.get(PAIR)
+    if texts:
         _only(tensors, (TEXT, PAIR))
-        texts, pairs = tensors[TEXT], tensors.get(PAIR)
         calls.same_number(texts, pairs)
     elif _IDS in tensors:
         _only(tensors, INPUT_NAMES)
@@ -109,10 +110,10 @@ def _wanted(model: Model, outputs: Any) -> list[str]:
     known = outputs_of(model)
     if outputs is None or outputs == []:
         return list(known)
-    names = ([output.get("name") for output in outputs if isinstance(output, dict)]
-             if isinstance(outputs, list) else [])
-    if not isinstance(outputs, list) or len(names) < len(outputs) or not all(
-            isinstance(name, str) and name in known for name in names):
+    names = [output["name"] for output in outputs if isinstance(output, dict)
+             and isinstance(output.get("name"), str) and output["name"] in known
+             ] if isinstance(outputs, list) else []
+    if not names or len(names) < len(outputs):
         raise Refusal(400, "`outputs` must be a list of objects, whose names are of "
                       f"{', '.join(known)}. Received: outputs={shown(outputs)}")
     return list(dict.fromkeys(names))
@@ -214,7 +215,7 @@ def _render(wanted: Sequence[str], id_: str | None, request: Request, seconds: f
         kind, wide = kinds[name]
         outputs.append({"name": name, "datatype": kind,
                         "shape": [count, model.task.outputs] if wide else [count],
-                        "data": _DATA[name](request.answers, model.task.labels)})
+                        "data": _DATA[name](request.given(), model.task.labels)})
     return to_json({
         "model_name": model.name, "model_version": str(model.version),
         **({} if id_ is None else {"id": id_}), "outputs": outputs,
