@@ -54,6 +54,7 @@ def main() -> None:
     app = App(settings())
     with _bound(FLAGS.host, FLAGS.port) as bound:
         app.service.start()
+        bound.listen(_BACKLOG)  # from the line below on, nobody is turned away
         host, port = bound.getsockname()[:2]
         logging.info("Serving %s on http://%s:%d", FLAGS.dir, host, port)
         # uvicorn raises the signal that ended it once more, behind its own handlers.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import re
 import time
 from typing import Any
 
@@ -21,7 +22,7 @@ from tfopt.serve.refusal import Refusal
 from tfopt.serve.service import Service
 
 PREDICT = "/predict"
-_MODELS, _INFER, _VERSIONS = "/v2/models/", "/infer", "/versions/"
+_INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 
 class Inference:
@@ -37,7 +38,7 @@ class Inference:
     @staticmethod
     def takes(path: str) -> bool:
         """Whether a path is one of its own."""
-        return path == PREDICT or path.startswith(_MODELS) and path.endswith(_INFER)
+        return path == PREDICT or _INFER.fullmatch(path) is not None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers a request."""
@@ -52,7 +53,7 @@ class Inference:
             refused = refusal.of(error)
             await bodies.answer(send, refused.status, refusal.body(refused),
                                 more=refusal.headers(refused))
-            service.refused(asked_model(get_route_path(scope)), refused,
+            service.refused(_asked_model(get_route_path(scope)), refused,
                             time.perf_counter() - begun)
         finally:
             service.in_flight -= 1
@@ -74,21 +75,20 @@ class Inference:
         service.answered(request, time.perf_counter() - begun)
 
     def _call(self, path: str, fields: dict[str, Any]) -> tuple[Model, Call]:
-        models = self._service.repository
-        if path == PREDICT:
+        models, asked = self._service.repository, _INFER.fullmatch(path)
+        if asked is None:
             name, call = plain.parse(fields)
             return models.get(name), call
-        model = models.get(asked_model(path))
-        _, slash, version = path[len(_MODELS):-len(_INFER)].partition(_VERSIONS)
-        if slash:
-            check_version(model, version)
+        model = models.get(asked[1])
+        if asked[2] is not None:
+            check_version(model, asked[2])
         return model, v2.parse(model, fields)
 
 
-def asked_model(path: str) -> str:
-    """The name in a path of `Inference`'s; "" where it has none."""
-    return "" if path == PREDICT else path[len(_MODELS):-len(_INFER)].partition(
-        _VERSIONS)[0]
+def _asked_model(path: str) -> str:
+    """The model's name in a path; "" where it has none."""
+    asked = _INFER.fullmatch(path)
+    return "" if asked is None else asked[1]
 
 
 def check_version(model: Model, version: str) -> None:
