@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -13,10 +11,10 @@ import sys
 import threading
 import time
 import urllib.error
-import urllib.request
 
 import pytest
 from scripts import call
+from serving import process
 
 MODULES = ("tensorflow", "tf_keras", "keras", "ai_edge_quantizer", "safetensors")
 
@@ -30,45 +28,6 @@ def environment(tmp_path_factory):
             f"raise ModuleNotFoundError('no {name} here', name='{name}')")
     places = [str(place), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
-
-
-class Server:
-    """A process that serves; at the end of a with block it is killed if it lives."""
-
-    def __init__(self, environment, *arguments):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tfopt.cli", "serve", *map(str, arguments),
-             "--port=0"], stderr=subprocess.PIPE, text=True, env=environment)
-        self.said = ""
-        while not (found := re.search(r"on (http://\S+)", self.said)):
-            line = self.process.stderr.readline()
-            assert line, self.said
-            self.said += line
-        self.address = found[1]
-        # What is not read would fill the pipe, and hold the process.
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self):
-        for line in self.process.stderr:
-            self.said += line
-
-    def __enter__(self):
-        """Returns itself."""
-        return self
-
-    def __exit__(self, *_):
-        """Ends the process."""
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        self.process.stderr.close()
-
-    def ask(self, path="/predict", **body):
-        request = urllib.request.Request(self.address + path,
-                                         json.dumps(body).encode() if body else None)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read())
 
 
 def refused(environment, *arguments):
@@ -86,8 +45,8 @@ def test_it_serves_without_tensorflow_and_sigterm_loses_nothing_admitted(
     expected = bundles["whole"].predict(["a film"])
     codes, lock = [], threading.Lock()
     log = tmp_path / "log.jsonl"
-    with Server(environment, tiny_ladder, "--deadline_ms=60000",
-                f"--request_log={log}") as server:
+    with process(tiny_ladder, "--deadline_ms=60000", f"--request_log={log}",
+                 environment=environment) as server:
         assert server.ask("/v2/health/ready") == {"ready": True}
 
         def send():
@@ -122,11 +81,10 @@ def test_it_serves_without_tensorflow_and_sigterm_loses_nothing_admitted(
     assert len(log.read_text().splitlines()) == 50 * answered
 
 
-def test_one_connection_is_asked_again_and_again(tiny_ladder, environment):
-    with Server(environment, "--dir", tiny_ladder) as server:
-        host, port = server.address.removeprefix("http://").split(":")
+def test_one_connection_is_asked_again_and_again(tiny_ladder):
+    with process("--dir", tiny_ladder) as server:
         body = b'{"texts": ["a"]}'
-        with socket.create_connection((host, int(port)), timeout=60) as connection:
+        with socket.create_connection(server.place, timeout=60) as connection:
             for _ in range(3):
                 connection.sendall(
                     b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: "
