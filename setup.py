@@ -63,6 +63,7 @@ setup(
     extras_require={
         "plot": PLOT,
         "serve": HTTP,
+        "ray": [*HTTP, "ray[serve]>=2.60,<3"],
         "dev": [*PLOT, *HTTP, "httpx2>=2,<3", "pytest>=8,<10", "pytest-xdist>=3,<4",
                 "ruff>=0.8,<1", "mypy>=2.4,<3"],
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0,<2"],

@@ -1,15 +1,9 @@
-"""What tests of the server share: a service in this process, or in one of its own."""
+"""What tests of the server share: a service within this process, and waiting."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import re
-import subprocess
-import sys
-import threading
 import time
-import urllib.request
 
 from starlette.testclient import TestClient
 
@@ -39,45 +33,3 @@ def until(holds, seconds: float = 20.0) -> None:
     while not holds():
         assert time.monotonic() < end, "It did not come about in time."
         time.sleep(0.01)
-
-
-class process:
-    """`tfopt serve` in a process, killed at the end of a with block if it lives."""
-
-    def __init__(self, *arguments, environment=None):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tfopt.cli", "serve", *map(str, arguments),
-             "--port=0"], stderr=subprocess.PIPE, text=True, env=environment)
-        self.said = ""
-        while not (found := re.search(r"on (http://\S+)", self.said)):
-            line = self.process.stderr.readline()
-            assert line, self.said
-            self.said += line
-        self.address = found[1]
-        host, port = self.address.removeprefix("http://").split(":")
-        self.place = host, int(port)
-        # What is not read would fill the pipe, and hold the process.
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self):
-        for line in self.process.stderr:
-            self.said += line
-
-    def __enter__(self):
-        """Returns itself."""
-        return self
-
-    def __exit__(self, *_):
-        """Ends the process."""
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        self.process.stderr.close()
-
-    def ask(self, path="/predict", **body):
-        """The object that is answered to one, or to GET where there is none."""
-        request = urllib.request.Request(self.address + path,
-                                         json.dumps(body).encode() if body else None)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -14,20 +13,14 @@ import urllib.error
 
 import pytest
 from scripts import call
-from serving import process
-
-MODULES = ("tensorflow", "tf_keras", "keras", "ai_edge_quantizer", "safetensors")
+from server_process import ServerProcess, without
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     """An environment in which no TensorFlow can be imported."""
-    place = tmp_path_factory.mktemp("empty")
-    for name in MODULES:
-        (place / f"{name}.py").write_text(
-            f"raise ModuleNotFoundError('no {name} here', name='{name}')")
-    places = [str(place), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
+    return without(("tensorflow", "tf_keras", "keras", "ai_edge_quantizer",
+                    "safetensors"), tmp_path_factory.mktemp("empty"))
 
 
 def refused(environment, *arguments):
@@ -45,8 +38,8 @@ def test_it_serves_without_tensorflow_and_sigterm_loses_nothing_admitted(
     expected = bundles["whole"].predict(["a film"])
     codes, lock = [], threading.Lock()
     log = tmp_path / "log.jsonl"
-    with process(tiny_ladder, "--deadline_ms=60000", f"--request_log={log}",
-                 environment=environment) as server:
+    with ServerProcess(tiny_ladder, "--deadline_ms=60000", f"--request_log={log}",
+                       environment=environment) as server:
         assert server.ask("/v2/health/ready") == {"ready": True}
 
         def send():
@@ -82,7 +75,7 @@ def test_it_serves_without_tensorflow_and_sigterm_loses_nothing_admitted(
 
 
 def test_one_connection_is_asked_again_and_again(tiny_ladder):
-    with process("--dir", tiny_ladder) as server:
+    with ServerProcess("--dir", tiny_ladder) as server:
         body = b'{"texts": ["a"]}'
         with socket.create_connection(server.place, timeout=60) as connection:
             for _ in range(3):

@@ -205,6 +205,17 @@ def test_a_directory_needs_a_bundle_that_opens(tmp_path, folder):
         Repository(folder, copies=1)
 
 
+def test_a_single_model_may_be_given_a_name(folder, tiny_ladder):
+    with serving(tiny_ladder, name="intents") as client:
+        assert index(client) == {"intents": ("READY", "1", "")}
+        assert client.post(LOAD.format("intents")).json()["version"] == "2"
+        assert texts(client, "intents", "a").status_code == 200
+    for directory, name in ((folder, "intents"), (tiny_ladder, "a/b"),
+                            (tiny_ladder, "..")):
+        with pytest.raises(ValueError, match=f"Received: {name} for {directory}"):
+            Repository(directory, copies=1, name=name)
+
+
 def test_one_broken_bundle_of_several_does_not_keep_the_others_out(folder):
     half_written(folder / "one")
     with serving(folder) as client:

@@ -31,8 +31,9 @@ def settings() -> Settings:
         ValueError: a value is out of its range.
     """
     return Settings(
-        directory=FLAGS.dir, threads=FLAGS.threads, deadline_ms=FLAGS.deadline_ms,
-        queue=FLAGS.queue, cascade=FLAGS.cascade, control=FLAGS.control,
+        directory=FLAGS.dir, name=FLAGS.name, threads=FLAGS.threads,
+        deadline_ms=FLAGS.deadline_ms, queue=FLAGS.queue, cascade=FLAGS.cascade,
+        control=FLAGS.control,
         max_body_bytes=FLAGS.max_body_bytes, max_letters=FLAGS.max_letters,
         body_s=FLAGS.body_seconds,
         watch_s=FLAGS.watch_seconds if FLAGS.watch else None,
@@ -89,6 +90,8 @@ def define_flags() -> None:
     """Defines the flags of this command."""
     flags.DEFINE_string("dir", None, "A bundle, a ladder, or a folder of them.",
                         required=True)
+    flags.DEFINE_string("name", None, "Of the model, where --dir is a bundle or a "
+                        "ladder. Left out: the directory's.")
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
     flags.DEFINE_integer("port", 8000, "Port to listen on; 0 for any that is free.",
                          lower_bound=0, upper_bound=65535)

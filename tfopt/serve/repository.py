@@ -46,6 +46,7 @@ class Repository:
         directory: a bundle, a ladder, or a folder of them.
         copies: of each variant, for as many threads.
         cascade: whether models that can are cascades.
+        name: of the model, where the directory is one; None for the directory's.
         changed: is told each variant that comes into service or goes: model, variant,
             whether it is in service.
 
@@ -54,6 +55,7 @@ class Repository:
     """
 
     def __init__(self, directory: Path, *, copies: int, cascade: bool = False,
+                 name: str | None = None,
                  changed: Callable[[Model, bool], None] = lambda model, there: None):
         self._root, self._copies, self._cascade = directory, copies, cascade
         self._changed = changed
@@ -65,6 +67,10 @@ class Repository:
             raise ValueError("A directory must be served: a bundle, a ladder, or a "
                              f"folder of them. Received: {directory}")
         self._single = _is_loadable(directory)
+        if name is not None and (not self._single or not _is_name(name)):
+            raise ValueError("A name is given to a single bundle or ladder, in one "
+                             f"word without a slash. Received: {name} for {directory}")
+        self._name = name or directory.resolve().name
         names = list(self.places())
         if not names:
             raise ValueError("A directory must be served: a bundle, a ladder, or a "
@@ -82,7 +88,7 @@ class Repository:
     def places(self) -> dict[str, Path]:
         """Name -> directory of what can be loaded, in service or not."""
         if self._single:
-            return {self._root.resolve().name: self._root}
+            return {self._name: self._root}
         root = self._root.resolve()
         try:
             found = sorted(self._root.iterdir())
@@ -164,8 +170,7 @@ class Repository:
                       self._reasons.get(name, "")) for name in sorted(names)]
 
     def _place(self, name: str) -> Path:
-        if (not name or Path(name).name != name or name.startswith(".")
-                or "\0" in name):
+        if not _is_name(name):
             raise Refusal(400, "A model's name must be that of a directory in the one "
                           f"that is served. Received: {shown(name, 60)}")
         place = self.places().get(name)
@@ -173,6 +178,11 @@ class Repository:
             raise Refusal(404, "A model must be a bundle or a ladder in the directory "
                           f"that is served. Received: {shown(name, 60)}", "unknown")
         return place
+
+
+def _is_name(name: str) -> bool:
+    return (bool(name) and Path(name).name == name and name[0] != "."
+            and "\0" not in name)
 
 
 def _is_loadable(directory: Path) -> bool:

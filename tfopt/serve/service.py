@@ -126,7 +126,8 @@ class _Running:
         try:
             self.repository = Repository(
                 Path(settings.directory), copies=settings.workers,
-                cascade=settings.cascade, changed=self.recorder.changed)
+                cascade=settings.cascade, name=settings.name,
+                changed=self.recorder.changed)
         except ValueError:
             self.recorder.close()
             raise

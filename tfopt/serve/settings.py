@@ -14,6 +14,7 @@ class Settings:
 
     Attributes:
         directory: a bundle, a ladder, or a folder of them.
+        name: of the model, where the directory is one; None for the directory's.
         threads: workers, each with an interpreter of every variant; None for as many
             as there are cores.
         deadline_ms: of a request that names none.
@@ -34,6 +35,7 @@ class Settings:
     """
 
     directory: str
+    name: str | None = None
     threads: int | None = None
     deadline_ms: float = 1000.0
     queue: int = 1024
