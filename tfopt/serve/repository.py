@@ -7,6 +7,8 @@ it: Python's own count of references is what counts them.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import threading
 from collections.abc import Callable
@@ -133,17 +135,17 @@ class Repository:
             version = self._versions.get(name, 0) + 1
             try:
                 model = open_model(name, version, place, copies=self._copies,
-                                   cascade=self._cascade)
+                                   cascade=self._cascade, beside=self.models())
             except (ValueError, OSError) as error:
                 self._reasons[name] = str(error)
                 raise Refusal(400, str(error), "damaged") from error
             self._reasons.pop(name, None)
             self._versions[name] = version
-            before, self._models = (self._models.get(name),
-                                    {**self._models, name: model})
-            if before is not None:
-                self._changed(before, False)
+            if name in self._models:
+                self._changed(self._models[name], False)
+            self._models = {**self._models, name: model}
             self._changed(model, True)
+            _give_back_memory()
             logging.info("In service: %s, version %d, %s", name, version,
                          ", ".join(variant.name for variant in model.variants))
             return model
@@ -161,6 +163,8 @@ class Repository:
             self._reasons[name] = "unloaded"
             self._changed(model, False)
             logging.info("Out of service: %s", name)
+            del model
+            _give_back_memory()
 
     def index(self) -> list[State]:
         """The state of all that is in service, or could be."""
@@ -190,6 +194,16 @@ def _is_loadable(directory: Path) -> bool:
         return any((directory / name).is_file() for name in _MARKS)
     except OSError:
         return False
+
+
+def _give_back_memory() -> None:
+    """Has the C library give back what it keeps of models that are gone.
+
+    Of threads' arenas it would keep all: a reload more took 65 MB more for four rungs
+    of MiniLM.
+    """
+    with contextlib.suppress(AttributeError):  # another library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def describe(state: State) -> dict[str, Any]:
