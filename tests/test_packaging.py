@@ -40,8 +40,8 @@ def test_the_light_installation_is_the_whole_package_without_tensorflow(given):
     assert names(needs) == {"ai-edge-litert", "flatbuffers", "tokenizers", "numpy",
                             "absl-py"}
     assert light["extras_require"]["serve"] == whole["extras_require"]["serve"]
-    assert names(light["extras_require"]["serve"]) == {"starlette", "uvicorn",
-                                                       "prometheus-client"}
+    assert names(light["extras_require"]["serve"]) == {
+        "starlette", "uvicorn", "httptools", "prometheus-client"}
     assert light["package_data"]["tfopt.serve"] == ["page.html"] == [
         path.name for path in (ROOT / "tfopt" / "serve").iterdir()
         if path.suffix == ".html"]

@@ -5,7 +5,7 @@ r"""Serves a bundle, a ladder, or a folder of them over HTTP; needs no TensorFlo
 
 Speaks the Open Inference Protocol, version 2, beside. At / is a page to try, at /docs
 what the paths take. SIGTERM ends the service once all that it took in is answered.
-Needs the extra `serve` (starlette, uvicorn, prometheus-client).
+Needs the extra `serve` (starlette, uvicorn, httptools, prometheus-client).
 """
 
 from __future__ import annotations
