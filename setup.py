@@ -39,6 +39,7 @@ setup(
     ],
     packages=find_packages(include=["tfopt", "tfopt.*"]),
     package_data={"tfopt": ["py.typed", "recipes/*.json"],
+                  "tfopt.serve": ["dashboard.json", "alerts.yml"],
                   "tfopt.data": ["support_intents/*", "random_vocabulary/*"]},
     entry_points={"console_scripts": ["tfopt=tfopt.cli.main:main"]},
     python_requires=">=3.10",

@@ -24,7 +24,8 @@ setup(
     license="Apache-2.0",
     packages=find_packages(where="..", include=["tfopt", "tfopt.*"]),
     package_dir={"tfopt": "../tfopt"},
-    package_data={"tfopt": ["py.typed", "recipes/*.json"]},
+    package_data={"tfopt": ["py.typed", "recipes/*.json"],
+                  "tfopt.serve": ["dashboard.json", "alerts.yml"]},
     entry_points={"console_scripts": ["tfopt=tfopt.cli.main:main"]},
     python_requires=">=3.10",
     install_requires=[line for line in (ROOT / "requirements-serve.txt").read_text(
