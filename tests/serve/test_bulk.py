@@ -81,7 +81,8 @@ def test_errors_stand_in_their_places_and_pairs_are_read(place, tmp_path, small)
     done = bulk.answer(place, texts, tmp_path / "out.jsonl", processes=1)
     assert (done.count, done.failed) == (4, 2)
     assert "must not be empty" in done.first_error
-    found = [json.loads(line) for line in (tmp_path / "out.jsonl").open()]
+    found = [json.loads(line)
+             for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [list(line)[:3] for line in found] == [
         ["text", "pair", "label"], ["text", "pair", "error"],
         ["text", "pair", "label"], ["text", "pair", "error"]]

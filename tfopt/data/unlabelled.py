@@ -91,11 +91,11 @@ def _in_first_row(contents: str, columns: Columns) -> Columns:
     except ValueError:  # which the reader says with its line
         return columns
 
-    def there(name: str | None, own: str) -> str | None:
-        return own if name and name not in row and own in row else name
+    def there(name: str, own: str) -> str:
+        return own if name not in row and own in row else name
 
     return dataclasses.replace(columns, text=there(columns.text, _KEPT[0]),
-                               pair=there(columns.pair, _KEPT[1]))
+                               pair=columns.pair and there(columns.pair, _KEPT[1]))
 
 
 def join(parts: Sequence[Encoded]) -> Encoded:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
+import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 from absl import logging
@@ -53,6 +56,9 @@ class Interpreter:
         known: whether it is known where the file comes from, such as by the hash in a
             bundle. Another is opened in a process of its own first (`export.trial`),
             which takes half a second; each is verified (`export.verify`).
+        private: whether a copy of the file is opened, on the disk and without a name:
+            the file is mapped into memory, so that whoever writes into it, or cuts it,
+            would change the model or end the process.
 
     Attributes:
         names: the model's inputs, of `types.INPUT_NAMES`.
@@ -66,7 +72,8 @@ class Interpreter:
 
     def __init__(self, path: PathLike, *, num_threads: int | None = None,
                  copies: int | None = None, encoder: TextEncoder | None = None,
-                 max_length: int = 128, pad_id: int | None = None, known: bool = False):
+                 max_length: int = 128, pad_id: int | None = None, known: bool = False,
+                 private: bool = False):
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"A .tflite file is needed. Received: {path}")
@@ -80,6 +87,14 @@ class Interpreter:
             trial.run(path, state)
         if num_threads is None:
             num_threads = fewest_threads(path, cores, known=True)
+        if private:
+            file = _copied(path)
+            weakref.finalize(self, file.close)  # there as long as copies are made
+            if state_of(path) != state:
+                raise ValueError("The file must stay the one that was opened. Received:"
+                                 f" {path}, written since")
+            path = Path(f"/proc/self/fd/{file.fileno()}")
+            state = state_of(path)
         first = LiteRT(path, num_threads, state)
         self.names, self.outputs = first.names, first.outputs
         self.fixed_length = first.fixed_length
@@ -132,6 +147,26 @@ class Interpreter:
             raise ValueError("A model must give finite numbers; this one's weights may "
                              f"hold NaN. Received: {found[:4].tolist()}")
         return found
+
+    def warm(self, ids: Sequence[int]) -> None:
+        """Makes all copies at once, and has each compute an example.
+
+        A server's first requests would wait for them otherwise.
+
+        Args:
+            ids: as of `run`.
+
+        Raises:
+            ValueError: as `run`.
+        """
+        self.run(ids)
+        values = inputs.build([ids], [len(ids)], self.names, pad_id=self._pad_id,
+                              length=self.fixed_length or len(ids))
+        with self._lock:
+            new, self._more = self._more, 0
+        for copy in [self._first.again() for _ in range(new)]:
+            copy.run(values)
+            self._free.put(copy)
 
     def logits(self, ids: Sequence[Sequence[int]],
                first_lengths: Sequence[int]) -> np.ndarray:
@@ -197,6 +232,19 @@ class CutOnce:
             self._said = True
             logging.warning("Texts are cut to %d tokens; the rest of them has no part "
                             "in the answer", max_length)
+
+
+def _copied(path: Path) -> IO[bytes]:
+    """A file without a name, of the same contents.
+
+    Raises:
+        OSError: the disk for temporary files is full.
+    """
+    copy = tempfile.TemporaryFile()
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, copy)
+    copy.flush()
+    return copy
 
 
 def thread_counts(most: int) -> list[int]:

@@ -7,6 +7,7 @@ of texts, Wang et al. 2018, "IDK cascades"). NumPy alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -98,6 +99,6 @@ def choose(task: Task, fast: np.ndarray, best: np.ndarray, targets: Sequence,
                                      known[folds != fold], max_drop)
                         for fold in range(_FOLDS)])
     given, handed_on = answers(fast, best, by_fold[folds])
-    return Cascade(threshold=round(threshold, 6),
+    return Cascade(threshold=math.floor(1e6 * threshold) / 1e6,
                    quality=task.value(task.quality(given, targets)),
                    share_handed_on=float(handed_on.mean()), max_drop=max_drop)
