@@ -47,7 +47,7 @@ setup(
     packages=find_packages(include=["tfopt", "tfopt.*"]),
     package_data={"tfopt": ["py.typed", "recipes/*.json"],
                   "tfopt.data": ["support_intents/*", "random_vocabulary/*"],
-                  "tfopt.serve": ["page.html"]},
+                  "tfopt.serve": ["page.html", "dashboard.json", "alerts.yml"]},
     entry_points={"console_scripts": ["tfopt=tfopt.cli.main:main"]},
     python_requires=">=3.10",
     # Bounds are what was tested; docs/notes/pins_and_hazards.md says why.

@@ -34,7 +34,7 @@ setup(
     packages=find_packages(where="..", include=["tfopt", "tfopt.*"]),
     package_dir={"tfopt": "../tfopt"},
     package_data={"tfopt": ["py.typed", "recipes/*.json"],
-                  "tfopt.serve": ["page.html"]},
+                  "tfopt.serve": ["page.html", "dashboard.json", "alerts.yml"]},
     entry_points={"console_scripts": ["tfopt=tfopt.cli.main:main"]},
     python_requires=">=3.10",
     install_requires=requirements("serve"),

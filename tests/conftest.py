@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import json
 import resource
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tfopt import data, model
 from tfopt.backend import keras, tf
+from tfopt.export import converter
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -62,6 +64,50 @@ def pytest_collection_finish():
 def pytest_runtest_setup():
     """Gives every test, and what it sets up, the same random weights in every run."""
     keras.utils.set_random_seed(0)
+
+
+class Conversions:
+    """The same model is converted in the same way once, whichever tests ask for it.
+
+    Attributes:
+        kept: whether a file that was made before will do.
+    """
+
+    def __init__(self):
+        self.kept, self._convert, self._files = True, converter.to_bytes, {}
+
+    def to_bytes(self, model: keras.Model, **options) -> bytes:
+        """As `tfopt.export.converter.to_bytes`."""
+        if not self.kept:
+            return self._convert(model, **options)
+        try:
+            parts = [model.to_json(), repr(sorted(options.items()))]
+        except Exception:  # a layer without a configuration, or a wrapped one
+            return self._convert(model, **options)
+        whole = hashlib.sha256("".join(parts).encode())
+        for weight in model.get_weights():
+            whole.update(np.ascontiguousarray(weight).tobytes())
+        key = whole.digest()
+        if key not in self._files:
+            self._files[key] = self._convert(model, **options)
+        return self._files[key]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def conversions():
+    """What has been converted."""
+    made = Conversions()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converter, "to_bytes", made.to_bytes)
+        yield made
+
+
+@pytest.fixture
+def converted_anew(conversions):
+    """Every conversion of a test that is about conversion itself takes place."""
+    conversions.kept = False
+    yield
+    conversions.kept = True
 
 
 @pytest.fixture(scope="session")

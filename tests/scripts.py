@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 from absl import flags
 from absl import logging as absl_logging
@@ -23,6 +24,8 @@ METRICS = {
     "latency_t32_ms", "latency_t64_ms", "throughput_per_s", "file_bytes", "gzip_bytes",
     "parameters", "nonzeros", "bits", "peak_rss_bytes", "speedup", "alpha", "beta",
     "gamma", "num_threads"}
+TIMED = {metric for metric in METRICS if metric.startswith("latency_")} | {
+    "throughput_per_s", "peak_rss_bytes", "num_threads"}
 # A single round has no spread; several have.
 SEVERAL_ROUNDS = METRICS | {"latency_spread"}
 STEPS_PER_EPOCH, EPOCHS = 6, 40  # of the run that is killed
@@ -35,8 +38,13 @@ def path_of(script: str) -> Path:
     return next(path for path in found if path.exists())
 
 
-def call(script: str, *arguments, status: int | None = None, stdin: str | None = None
-         ) -> SimpleNamespace:
+def constant_times(artifacts, *_, **__) -> dict[str, dict[str, float]]:
+    """In place of `pipeline.timing.times`, which starts processes with TensorFlow."""
+    return {name: dict.fromkeys(TIMED, 1.0) for name in artifacts}
+
+
+def call(script: str, *arguments, status: int | None = None, stdin: str | None = None,
+         timed: bool = True) -> SimpleNamespace:
     """Runs a command's or script's main in this process, with flags of its own.
 
     Args:
@@ -44,6 +52,7 @@ def call(script: str, *arguments, status: int | None = None, stdin: str | None =
         *arguments: flags.
         status: the exit status that is expected; None for any.
         stdin: what standard input holds.
+        timed: whether artifacts are timed; else all take the same time.
 
     Returns:
         status, stdout, stderr with what was logged.
@@ -64,7 +73,9 @@ def call(script: str, *arguments, status: int | None = None, stdin: str | None =
     own = set(flags.FLAGS) - before
     log.addHandler(handler)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), (
+                contextlib.nullcontext() if timed
+                else mock.patch("tfopt.pipeline.timing.times", constant_times)):
             arguments = flags.FLAGS(sys.argv)  # which sets the verbosity
             absl_logging.set_verbosity(absl_logging.INFO)
             ended = ending.guard(module.main)(arguments)
@@ -95,10 +106,9 @@ def process(script: str, *arguments, status: int = 0, **options
     return done
 
 
-def run(script: str, *arguments, status: int = 0, stdin: str | None = None
-        ) -> SimpleNamespace:
+def run(script: str, *arguments, status: int | None = 0, **options) -> SimpleNamespace:
     """As `call`, and checks the exit status."""
-    return call(script, *arguments, status=status, stdin=stdin)
+    return call(script, *arguments, status=status, **options)
 
 
 def figures(path: Path) -> dict[tuple[str, str, str], float]:

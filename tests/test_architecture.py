@@ -19,7 +19,7 @@ MODULES = {path.relative_to(HOUSE).as_posix(): path
            for path in sorted(HOUSE.rglob("*.py"))}
 GROUND = {"backend", "types", "checks", "files", "functional", "machine", "switches",
           "xla", "inputs", "checkpoint_names"}
-MAX_LINES = 300
+MAX_LINES, MAX_FUNCTION_LINES = 300, 60
 
 # Part of the house -> the other parts it may import. A part is a module or package
 # right under tfopt/; compress/ is two: its core, and each pass; export's
@@ -306,6 +306,19 @@ def test_no_module_is_too_long():
         return None if count <= MAX_LINES else (
             f"{module} has {count} lines, more than {MAX_LINES}: split it, a concept "
             "a module.")
+
+    hold(rule, MODULES)
+
+
+def test_no_function_is_too_long():
+    def rule(module):
+        tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+        long = [node.name for node in ast.walk(tree) if isinstance(
+            node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            and node.end_lineno - node.lineno >= MAX_FUNCTION_LINES]
+        return None if not long else (
+            f"{module}: {', '.join(long)} has more than {MAX_FUNCTION_LINES} lines, "
+            "its docstring counted: split it.")
 
     hold(rule, MODULES)
 

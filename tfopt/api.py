@@ -15,7 +15,7 @@ from tfopt.compress.recipe import Recipe, run
 from tfopt.export import tflite
 from tfopt.export.calibrate import Example
 from tfopt.model import quantized_layers_of
-from tfopt.train.loop import Settings
+from tfopt.train.settings import Settings
 from tfopt.types import BatchSource
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -90,28 +91,32 @@ def resumed(files, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def four_layers(finetuned, tmp_path_factory):
-    """A baseline of four layers, and a latency table for models of its width."""
-    place = tmp_path_factory.mktemp("four_layers")
-    trained = model.load(finetuned.out)
-    config = model.config_of(trained).replace(
-        num_heads=(4,) * 4, intermediate_sizes=(80,) * 4)
-    shutil.copytree(finetuned.out, place / "baseline")
-    model.save(model.build(config, model.head_of(trained), seed=0), place / "baseline")
-
+def baseline_of(finetuned, tmp_path_factory):
+    """Layers -> flags of a baseline of so many, with a latency table of its width."""
     def curves(most, ms):
         return dict.fromkeys(("inner", "last"), Curve(
             sizes=(0, most), ms=((0.0, 0.0), (ms, 10 * ms))))
 
-    table = LatencyTable(
-        environment={"num_threads": 1, "scheme": "dynamic_wi8_afp32", "hidden_size": 32,
-                     "head_size": 8, "activation": "gelu"},
-        tokens=(1, 64), first_ms=(0.1, 1.0), layer_ms=(0.0, 0.0),
-        attention=curves(4, 1.0), ffn=curves(80, 2.0), spread=(1.0,),
-        interaction=((0, ((0.0, 0.0),)),))
-    (place / "table.json").write_text(table.to_json())
-    return [f"--baseline_dir={place / 'baseline'}", "--latency_tables_as_is",
-            f"--latency_tables={place / 'table.json'}", "--num_threads=1"]
+    @functools.cache
+    def flags(layers: int) -> list[str]:
+        place = tmp_path_factory.mktemp(f"layers_{layers}")
+        trained = model.load(finetuned.out)
+        config = model.config_of(trained).replace(
+            num_heads=(4,) * layers, intermediate_sizes=(80,) * layers)
+        shutil.copytree(finetuned.out, place / "baseline")
+        model.save(model.build(config, model.head_of(trained), seed=0),
+                   place / "baseline")
+        table = LatencyTable(
+            environment={"num_threads": 1, "scheme": "dynamic_wi8_afp32",
+                         "hidden_size": 32, "head_size": 8, "activation": "gelu"},
+            tokens=(1, 64), first_ms=(0.1, 1.0), layer_ms=(0.0, 0.0),
+            attention=curves(4, 1.0), ffn=curves(80, 2.0), spread=(1.0,),
+            interaction=((0, ((0.0, 0.0),)),))
+        (place / "table.json").write_text(table.to_json())
+        return [f"--baseline_dir={place / 'baseline'}", "--latency_tables_as_is",
+                f"--latency_tables={place / 'table.json'}", "--num_threads=1"]
+
+    return flags
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,7 @@ def test_a_finished_run_is_not_trained_again(pruned):
     weights = pruned.out / "keras" / "model.keras"
     before = weights.stat().st_mtime_ns
     taken = figures(pruned.out / "report.json")
-    done = run("compress", f"--flagfile={pruned.flagfile}")
+    done = run("compress", f"--flagfile={pruned.flagfile}", timed=False)
     assert "val_accuracy" not in done.stdout  # what Keras says of an epoch
     assert weights.stat().st_mtime_ns == before
     again = figures(pruned.out / "report.json")
@@ -169,7 +169,7 @@ def budget_flags(resumed, files, tmp_path) -> list[str]:
 
 def test_a_budget_that_is_met_ends_well(budget_flags, tmp_path):
     """The fixture's model is right on all of dev, in int8 as well."""
-    done = run("compress", *budget_flags)
+    done = run("compress", *budget_flags, timed=False)
     assert "--max_accuracy_drop=0 was met" in done.stdout
     assert (tmp_path / "out" / "model.tflite").exists()
     said = (tmp_path / "out" / "report.md").read_text()
@@ -187,7 +187,7 @@ def test_a_budget_that_is_not_met_ends_with_status_2(budget_flags, tmp_path,
         return judge
 
     monkeypatch.setattr(judging, "judge_on", judge_on)
-    done = run("compress", *budget_flags, status=2)
+    done = run("compress", *budget_flags, status=2, timed=False)
     assert "--max_accuracy_drop=0 was not met" in done.stderr
     assert (tmp_path / "out" / "model.tflite").exists()
     assert "the budget of 0 points was not met; the best file has accuracy" in (
@@ -201,7 +201,7 @@ def test_a_smaller_structure_is_timed_beside_the_whole(resumed, files, tmp_path)
         "exports": ["dynamic_wi8_afp32"]}))
     out = tmp_path / "out"
     run("compress", *files.flags, f"--recipe={recipe}", "--smoke", f"--out_dir={out}",
-        f"--baseline_dir={resumed.out / 'baseline'}")
+        f"--baseline_dir={resumed.out / 'baseline'}", timed=False)
     rows = json.loads((out / "report.json").read_text())["rows"]
     parameters = {row["artifact"]: row["value"] for row in rows
                   if row["metric"] == "parameters"}
@@ -249,12 +249,12 @@ def test_a_target_of_speed_is_timed_before_it_is_cut(finetuned, files, tmp_path,
         fields["note"]("The table's own spread.") or heads_alone(config)))
     flags = [*files.flags, f"--recipe={recipe}", "--smoke", f"--out_dir={out}",
              "--num_threads=1", f"--baseline_dir={finetuned.out}"]
-    run("compress", *flags, status=None)
+    run("compress", *flags, status=None, timed=False)
     (whole, small), = seen
     assert whole.num_layers == 3 and sum(small.num_heads) < sum(whole.num_heads)
     facts = json.loads((out / "keras" / "structure.json").read_text())
     assert facts["trials"][0]["measured"] == 1.5
-    run("compress", *flags, "--retime", status=None)  # from what is on disk
+    run("compress", *flags, "--retime", status=None, timed=False)  # from disk
     said = (out / "report.md").read_text()
     assert "- The table's own spread." in said
     assert "timed before it was cut: 1.5 ms with random weights, 3 of the" in said

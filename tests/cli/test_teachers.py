@@ -21,7 +21,7 @@ def test_a_pass_distils_from_the_baseline_with_texts_of_no_label(
     done = run("compress", *files.flags, "--smoke", "--recipe=magnitude_50",
                f"--baseline_dir={finetuned.out}", f"--out_dir={out}",
                "--distil_soft_weight=1", "--cache_teacher_logits", "--augment=2",
-               f"--unlabelled_file={more}")
+               f"--unlabelled_file={more}", timed=False)
     # 48 labelled ones, 2 of the file, 2 copies of 48.
     assert "The teacher reads 146 examples, once" in done.stderr
     said = (out / "report.md").read_text()

@@ -404,6 +404,7 @@ def test_one_text_is_no_list_of_letters(texts, pairs, files):
         interpreter.predict(texts, pairs)
 
 
+@pytest.mark.usefixtures("converted_anew")
 def test_a_file_that_gives_nan_says_so(bert, tmp_path, monkeypatch):
     broken = keras.models.clone_model(bert)
     broken.set_weights([weight * np.nan if weight.shape == (16, 3) else weight

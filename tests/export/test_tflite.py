@@ -235,6 +235,7 @@ def test_kernels_and_tables_are_those_of_keras(scheme, quantized, small_bert):
     assert checked == 2 * 6 + 2 + 3
 
 
+@pytest.mark.usefixtures("converted_anew")
 def test_without_keeping_apart_the_converter_folds(small_bert, monkeypatch):
     """Gamma and beta of a LayerNorm would go into the kernels behind it."""
     monkeypatch.setattr(inference_layers.KeepApart, "call", lambda self, inputs: inputs)
@@ -432,6 +433,7 @@ def test_quantize_refuses_a_scheme_without_rules(scheme, small_graph):
         tflite.quantize(small_graph(), scheme)
 
 
+@pytest.mark.usefixtures("converted_anew")
 def test_the_order_of_conversions_changes_no_names(small_bert, examples):
     """Ranges and `leave` go by them; Keras counts fresh layers of a process."""
     first, second = (tflite.float_graph(small_bert) for _ in range(2))
@@ -441,6 +443,7 @@ def test_the_order_of_conversions_changes_no_names(small_bert, examples):
             == tflite.operations(second, "integer_wi8_ai8", calibration=examples))
 
 
+@pytest.mark.usefixtures("converted_anew")
 def test_the_model_is_left_as_it_was(bert, converted):
     before = bert.get_config(), bert.get_weights()
     tflite.convert(bert, "float32", length=4)

@@ -21,6 +21,7 @@ COMMANDS = {
     "compress": "fine-tune, compress by a recipe, export, measure and report",
     "finetune": "fine-tune alone",
     "measure": "measure any .tflite or Keras directory on any labelled file",
+    "monitor": "draw the request log of a service; needs no TensorFlow",
     "predict": "answer texts, a JSON object a line; needs no TensorFlow",
     "serve": "answer texts over HTTP; needs no TensorFlow",
 }

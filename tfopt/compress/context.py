@@ -21,6 +21,7 @@ from tfopt.train import loop
 from tfopt.train.distill.config import Distillation
 from tfopt.train.distill.teacher_cache import with_cached_logits
 from tfopt.train.objective import Objective
+from tfopt.train.settings import Settings
 from tfopt.types import BatchSource, PathLike
 
 
@@ -50,7 +51,7 @@ class Context:
     task: Task = Classification()
     train: BatchSource | None = None
     dev: BatchSource | None = None
-    settings: loop.Settings = loop.Settings()
+    settings: Settings = Settings()
     state_dir: PathLike | None = None
     log_dir: PathLike | None = None
     teacher: keras.Model | None = None

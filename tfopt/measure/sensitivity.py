@@ -154,16 +154,12 @@ def within(
     best = tried({})
     if best.met:
         return best
-    ranked = sorted(losses(graph, scheme, examples, judge, method=method),
-                    key=lambda loss: (-task.drop(reference, loss.value),
-                                      loss.logits_sqnr_db))
+    ranked = sorted(losses(graph, scheme, examples, judge, method=method), key=lambda
+                    loss: (-task.drop(reference, loss.value), loss.logits_sqnr_db))
     count = 1
     while ranked:
         worst = ranked[:count]
-        found = tried({loss.name: (
-            f"alone it loses {task.drop(reference, loss.value):.2f} "
-            f"{task.drop_unit}, and the logits have "
-            f"{loss.logits_sqnr_db:.1f} dB") for loss in worst})
+        found = tried({loss.name: _harm(loss, task, reference) for loss in worst})
         logging.info("%s with %d operations in float: %s %.4f of %.4f", scheme,
                      len(worst), task.monitor[0], found.value, reference)
         if found.met or task.better(found.value, best.value):
@@ -172,6 +168,11 @@ def within(
             break
         count *= 2
     return best
+
+
+def _harm(loss: Loss, task: Task, reference: float) -> str:
+    return (f"alone it loses {task.drop(reference, loss.value):.2f} {task.drop_unit}, "
+            f"and the logits have {loss.logits_sqnr_db:.1f} dB")
 
 
 def _sqnr_db(expected, found, name: str) -> float:

@@ -58,23 +58,18 @@ def load(
         tokens: token counts of the table, ascending; longer texts it cannot predict.
         rounds: turns of each of some 40 files; one more warms up. By the default a
             MiniLM takes four minutes on two cores.
-        as_is: takes the table in `path`, which must be there, whatever machine and
-            version of the runtime it is of: that of a machine that serves, where
-            another one trains.
-        note: is given sentences for a reader: on the table's own spread, and on a file
-            that is of another environment.
+        as_is: takes the table in `path`, which must be there, of whatever machine and
+            runtime: that of a machine that serves, where another one trains.
+        note: is given sentences for a reader, on spread and on a file that is replaced.
         head: of the model.
         retime: times the table anew, where there is one.
         exports: directory of the exported files, which tables of the same model and
             other numbers of threads share; None for none.
         title: what the progress is of.
 
-    Returns:
-        The table.
-
     Raises:
-        ValueError: an argument breaks its rule, or the file is no table; taken as it
-            is, the file is not there, or of other models, requests or exports.
+        ValueError: an argument breaks its rule, or the file is no table; as it is, it
+            is not there, or of other models, requests or exports.
     """
     _check(scheme, tokens, num_threads=num_threads, rounds=rounds)
     wanted = block_benchmark.environment(config, num_threads, scheme, tokens, head)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import struct
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +24,7 @@ _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5
 _HEADER = struct.Struct("<4s5H3I2H")  # of a member: its last are sizes of what follows
 # Beyond the weights that a file has: random states, counters.
 _ROOM_BYTES = 1 << 20
+_COPY_BYTES = 1 << 22  # at a time
 
 
 def load(file: Path, custom_objects: Mapping[str, Any] | None = None) -> keras.Model:
@@ -46,12 +49,16 @@ def load(file: Path, custom_objects: Mapping[str, Any] | None = None) -> keras.M
                 raise ValueError("it must be of Keras 2 (tf_keras), saved where "
                                  "TF_USE_LEGACY_KERAS=1 is set before TensorFlow is "
                                  f"imported; it is of Keras {version[:20]}")
-            saved_config.check(_json(parts, _CONFIG), custom_objects)
+            config = _json(parts, _CONFIG)
+            saved_config.check(config, custom_objects)
             with open(file, "rb") as whole:
-                size = _weight_bytes(_Member(whole, parts.getinfo(_WEIGHTS)))
-        with _allocating_at_most(size + _ROOM_BYTES):
-            return keras.models.load_model(file, custom_objects=custom_objects,
-                                           compile=False)
+                weights = _Member(whole, parts.getinfo(_WEIGHTS))
+                size = _weight_bytes(weights)
+                with _allocating_at_most(size + _ROOM_BYTES):
+                    loaded = keras.saving.deserialize_keras_object(
+                        config | {"compile_config": None}, custom_objects)
+                _load_weights(loaded, weights)
+        return loaded
     except Exception as error:  # zip, HDF5 and Keras each raise their own
         raise ValueError("The saved model cannot be read. Received: "
                          f"{file}: {error}") from error
@@ -144,6 +151,19 @@ def _weight_bytes(file: _Member) -> int:
     if total > size:
         raise ValueError(f"its weights must be in it: {total} bytes in {size}")
     return total
+
+
+def _load_weights(loaded: keras.Model, file: _Member) -> None:
+    """Loads them from a copy: within a zip each place is found by reading all before.
+
+    That is what `keras.models.load_model` does, in 17 seconds for 90 MB.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory, "model.weights.h5")
+        with copy.open("wb") as target:
+            file.seek(0)
+            shutil.copyfileobj(file, target, _COPY_BYTES)
+        loaded.load_weights(copy)
 
 
 @contextlib.contextmanager

@@ -85,8 +85,7 @@ class Dataset:
             ValueError: a file is missing or wrong; names file and line.
         """
         # First: workers must be there before TensorFlow computes anything.
-        placed = devices.placement()
-        batch_size, seed = placed.batch_size(batching.batch_size), settings.seed
+        placed, seed = devices.placement(), settings.seed
         task, corpora, notes = _corpora(files, data, labels, seed, smoke)
         tokenizer = tokenizer or readers.tokenizer_from(model.directory(files.model))
         checks.check_teacher(teacher.teacher, task, tokenizer,
@@ -99,11 +98,10 @@ class Dataset:
             {name: split.encoded for name, split in splits.items()}
             | ({"the unlabelled set": more} if more else {}), data.tokens)
         choose, learn = splits.pop("holdout", splits["dev"]), splits.pop("train")
-        pad = {"batch_size": batch_size,
+        fixed = batching.pad_to_max_length or placed.name == "tpu"  # of fixed shapes
+        pad = {"batch_size": placed.batch_size(batching.batch_size),
                "pad_multiple": batching.multiple(settings),
-               # A TPU knows fixed shapes alone, and XLA is to compile few.
-               "pad_to": data.tokens if batching.pad_to_max_length
-               or placed.name == "tpu" else None}
+               "pad_to": data.tokens if fixed else None}
 
         def learning(split: Split) -> readers.Batches:
             return readers.Batches(

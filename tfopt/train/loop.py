@@ -8,9 +8,7 @@ the first loss that is no number.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -32,80 +30,14 @@ from tfopt.train.callbacks import (
 )
 from tfopt.train.distribute import sharding, workers
 from tfopt.train.learning_rate import WarmupLinearDecay
-from tfopt.train.optimizer import AdamW, accelerated
+from tfopt.train.optimizer import AdamW
 from tfopt.train.run_state import RunState
+from tfopt.train.settings import Settings
 from tfopt.train.steps_per_execution import MultiStepModel, StepsPerExecution
-from tfopt.types import BatchSource, PathLike, check_fields, check_types
+from tfopt.types import BatchSource, PathLike
 
-# Of BERT-Base at batch 64 an H100 makes some 50 steps a second.
-_STEPS_PER_EXECUTION = 50
 # Biases and the gamma and beta of LayerNorm do not decay.
 _UNDECAYED = [r"(bias|gamma|beta):\d+$"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to train.
-
-    Attributes:
-        epochs: passes over the train set, >= 1.
-        learning_rate: the peak.
-        weight_decay: fraction per step, times the rate; not on biases and LayerNorm.
-        warmup: fraction of all steps in which the rate rises, [0, 1).
-        clip_norm: largest global norm of the gradient; None does not clip.
-        patience: epochs without a better one on dev before stopping; None never.
-        seed: of dropout.
-        jit_compile: whether XLA compiles the step, anew for each length of batches;
-            None does so on accelerators.
-        mixed_precision: "float32" or "mixed_bfloat16"; "auto" for the latter where the
-            hardware has it.
-        steps_per_execution: steps of one call of the training function, at most; what
-            callbacks do at certain steps is never late, logs and saves come after a
-            call. None for 50 on accelerators, 1 elsewhere.
-    """
-
-    epochs: int = 3
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    clip_norm: float | None = 1.0
-    patience: int | None = None
-    seed: int = 0
-    jit_compile: bool | None = None
-    mixed_precision: str = "auto"
-    steps_per_execution: int | None = None
-
-    def __post_init__(self):
-        """Checks the values.
-
-        Raises:
-            ValueError: one is out of its range.
-        """
-        check_types(self)
-        check_fields(self, {
-            "epochs": (self.epochs >= 1, "at least 1"),
-            "learning_rate": (0 < self.learning_rate < math.inf,
-                              "a finite number above 0"),
-            "weight_decay": (0 <= self.weight_decay < math.inf,
-                             "a finite number from 0"),
-            "warmup": (0 <= self.warmup < 1, "a fraction in [0, 1)"),
-            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0"),
-            "patience": (self.patience is None or self.patience >= 1, "at least 1"),
-            "mixed_precision": (self.mixed_precision in ("auto", *precision.NAMES),
-                                f"one of {('auto', *precision.NAMES)}"),
-            "steps_per_execution": (self.steps_per_execution is None
-                                    or self.steps_per_execution >= 1, "at least 1"),
-        })
-
-    def on_this_machine(self) -> Settings:
-        """The settings with nothing left open."""
-        here = accelerated()
-        return dataclasses.replace(
-            self, jit_compile=here if self.jit_compile is None else self.jit_compile,
-            mixed_precision=precision.best() if self.mixed_precision == "auto"
-            else self.mixed_precision,
-            steps_per_execution=self.steps_per_execution or (
-                _STEPS_PER_EXECUTION if here else 1))
 
 
 def fit(
@@ -122,11 +54,9 @@ def fit(
 ) -> list[dict[str, float]]:
     """Trains a model in place.
 
-    Under a `tf.distribute` strategy, build the model in the strategy's scope; training
-    follows it there.
-
     Args:
-        model: functional, from the inputs of `train` to outputs <float>[B, C].
+        model: functional, from the inputs of `train` to outputs <float>[B, C]; built in
+            a strategy's scope, it is trained under that.
         train: what to learn from.
         dev: chooses the best epoch; without it the last one stays.
         settings: how to train.
@@ -149,63 +79,89 @@ def fit(
             not divide a batch; or workers are asked to train in different ways.
     """
     settings = settings.on_this_machine()
+    goal = goal or objective.cross_entropy()
+    _check(model, (train, dev), goal)
+    retyped = settings.mixed_precision != "float32" or functional.is_mixed(model)
+    working = _working(model, train, settings, goal, retyped)
+    state = _begun(working, train, settings, callbacks, state_dir)
+    if not state.finished:
+        hooks = _hooks(state, model.distribute_strategy, train, dev, settings, goal,
+                       callbacks, log_dir, first_valid_step)
+        with lean_step(working, bool(settings.jit_compile), goal.reads_layers):
+            _run(working, state, train, dev, settings, hooks)
+        state.finished = True
+        state.save()
+    state.load_best()
+    if retyped:
+        model.set_weights(working.get_weights())
+    return state.history
+
+
+def _check(model, sources, goal) -> None:
     strategy = model.distribute_strategy
     if isinstance(strategy, tf.distribute.ParameterServerStrategy):
         raise ValueError(
             "`fit` needs callbacks between steps, which Keras does not offer with "
             "parameter servers; use the strategy 'multi_worker'. Received: a model of "
             "the strategy 'parameter_server'")
-    goal = goal or objective.cross_entropy()
     goal.check(model)
-    for source in (train, dev):
+    for source in sources:
         if source is not None:
             goal.check_batches(source, model)
             sharding.check_divides(source.batch_size, strategy.num_replicas_in_sync)
-    with strategy.scope():
-        # Trained is a model of the same layers, so that the caller's is left without
-        # an optimizer, whose moments would triple the file it is saved to.
+
+
+def _working(model, train, settings, goal, retyped: bool) -> keras.Model:
+    """What is trained: of the same layers, unless they are to compute in other types.
+
+    So the caller's model is left without an optimizer, whose moments would triple the
+    file it is saved to.
+    """
+    with model.distribute_strategy.scope():
         working = keras.Model(model.input, model.outputs, name=model.name)
-        same = settings.mixed_precision == "float32" and not functional.is_mixed(model)
-        if not same:
+        if retyped:
             working = precision.retype(working, settings.mixed_precision)
         working = goal.prepare(
             MultiStepModel(working.input, working.outputs, name=model.name),
             settings.mixed_precision)
         _compile(working, train, settings, goal)
+    return working
+
+
+def _begun(working, train, settings, callbacks, state_dir) -> RunState:
+    """The run's state, of its beginning or of where it was killed."""
     state = RunState(working, state_dir)
     workers.check_same(
-        strategy, repr((settings, train.steps_per_epoch, train.batch_size, _about(
-            working, callbacks))),
+        working.distribute_strategy, repr((
+            settings, train.steps_per_epoch, train.batch_size, _about(
+                working, callbacks))),
         "All workers must train the same way: the same flags, recipe and data.",
         f"{settings}, {train.steps_per_epoch} steps of {train.batch_size} examples")
     if state.restore():
         logging.info("Resumed at step %d from %s", state.step, state_dir)
     else:
         seed_dropout(working, settings.seed)
-    if not state.finished:
-        hooks = [StopOnNonFinite(), *callbacks]
-        agree: dict[str, Any] = {} if workers.count(strategy) == 1 else {
-            "agree": functools.partial(workers.chiefs_word, strategy)}
-        if dev is not None and strategy.num_replicas_in_sync > 1:
-            hooks.insert(0, PaddedLossCorrection(dev))
-        if log_dir is not None and workers.is_chief(strategy):
-            hooks.append(TrainingLog(Path(log_dir), train.batch_size))
-        if not sys.stdout.isatty():
-            hooks.append(ProgressLine(train.batch_size))
-        hooks += [KeepBest(state, settings.patience, first_valid_step,
-                           goal.monitor),
-                  SaveRunState(state, **agree)]
-        steps = settings.steps_per_execution or 1
-        if steps > 1:
-            hooks.append(StepsPerExecution(steps, hooks))
-        with lean_step(working, bool(settings.jit_compile), goal.reads_layers):
-            _run(working, state, train, dev, settings, hooks)
-        state.finished = True
-        state.save()
-    state.load_best()
-    if not same:
-        model.set_weights(working.get_weights())
-    return state.history
+    return state
+
+
+def _hooks(state, strategy, train, dev, settings, goal, callbacks, log_dir,
+           first_valid_step) -> list[keras.callbacks.Callback]:
+    """The caller's callbacks, and those of every training."""
+    hooks = [StopOnNonFinite(), *callbacks]
+    agree: dict[str, Any] = {} if workers.count(strategy) == 1 else {
+        "agree": functools.partial(workers.chiefs_word, strategy)}
+    if dev is not None and strategy.num_replicas_in_sync > 1:
+        hooks.insert(0, PaddedLossCorrection(dev))
+    if log_dir is not None and workers.is_chief(strategy):
+        hooks.append(TrainingLog(Path(log_dir), train.batch_size))
+    if not sys.stdout.isatty():
+        hooks.append(ProgressLine(train.batch_size))
+    hooks += [KeepBest(state, settings.patience, first_valid_step, goal.monitor),
+              SaveRunState(state, **agree)]
+    steps = settings.steps_per_execution or 1
+    if steps > 1:
+        hooks.append(StepsPerExecution(steps, hooks))
+    return hooks
 
 
 @contextlib.contextmanager
