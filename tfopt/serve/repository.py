@@ -24,6 +24,7 @@ from tfopt.types import few, shown
 
 # Either makes a directory one that can be loaded.
 _MARKS = (ladder.LADDER_FILE, manifest.MANIFEST_FILE, manifest.MODEL_FILE)
+_State = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +50,11 @@ class Repository:
         copies: of each variant, for as many threads.
         cascade: whether models that can are cascades.
         name: of the model, where the directory is one; None for the directory's.
-        changed: is told each variant that comes into service or goes: model, variant,
-            whether it is in service.
+        changed: is told each model that comes into service or goes, and whether it is
+            in service now.
+
+    Attributes:
+        tried: name -> state of its files when they were last to be opened.
 
     Raises:
         ValueError: the directory holds no bundle, or none that opens.
@@ -64,6 +68,7 @@ class Repository:
         self._lock = threading.Lock()  # one is opened at a time
         self._models: dict[str, Model] = {}
         self._versions: dict[str, int] = {}
+        self.tried: dict[str, _State] = {}
         self._reasons: dict[str, str] = {}
         if not directory.is_dir():
             raise ValueError("A directory must be served: a bundle, a ladder, or a "
@@ -133,6 +138,7 @@ class Repository:
         with self._lock:
             place = self._place(name)
             version = self._versions.get(name, 0) + 1
+            self.tried[name] = state_of(place)
             try:
                 model = open_model(name, version, place, copies=self._copies,
                                    cascade=self._cascade, beside=self.models())
@@ -182,6 +188,20 @@ class Repository:
             raise Refusal(404, "A model must be a bundle or a ladder in the directory "
                           f"that is served. Received: {shown(name, 60)}", "unknown")
         return place
+
+
+def state_of(place: Path) -> _State:
+    """By which a change of a bundle's or a ladder's files is known."""
+    found = []
+    for path in [*(place / name for name in _MARKS),
+                 *place.glob(f"*/{manifest.MANIFEST_FILE}")]:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        found.append((path.relative_to(place).as_posix(), status.st_ino,
+                      status.st_size, status.st_mtime_ns))
+    return tuple(sorted(found))
 
 
 def _is_name(name: str) -> bool:
