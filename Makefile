@@ -34,7 +34,7 @@ $(VENV)/.docs: $(READY)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
-$(READY): setup.py requirements-serve.txt requirements-checkpoint.txt
+$(READY): setup.py requirements-serve.txt requirements-http.txt requirements-checkpoint.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
 	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes \

@@ -10,9 +10,16 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$',
                     (HERE / "tfopt" / "__init__.py").read_text(encoding="utf-8"),
                     re.MULTILINE).group(1)
-# What serving needs alone, as light/setup.py has it.
-SERVE = [line for line in (HERE / "requirements-serve.txt").read_text(
-    encoding="utf-8").splitlines() if not line.startswith("#")]
+
+
+def requirements(name):
+    """The lines of a list of requirements, which light/setup.py reads, too."""
+    return [line for line in (HERE / f"requirements-{name}.txt").read_text(
+        encoding="utf-8").splitlines() if not line.startswith("#")]
+
+
+# What answering needs alone, and what answering over HTTP needs beside.
+SERVE, HTTP = requirements("serve"), requirements("http")
 PLOT = ["matplotlib>=3.8,<4"]
 
 setup(
@@ -39,7 +46,8 @@ setup(
     ],
     packages=find_packages(include=["tfopt", "tfopt.*"]),
     package_data={"tfopt": ["py.typed", "recipes/*.json"],
-                  "tfopt.data": ["support_intents/*", "random_vocabulary/*"]},
+                  "tfopt.data": ["support_intents/*", "random_vocabulary/*"],
+                  "tfopt.serve": ["page.html", "dashboard.json", "alerts.yml"]},
     entry_points={"console_scripts": ["tfopt=tfopt.cli.main:main"]},
     python_requires=">=3.10",
     # Bounds are what was tested; docs/notes/pins_and_hazards.md says why.
@@ -54,8 +62,10 @@ setup(
     ],
     extras_require={
         "plot": PLOT,
-        "dev": [*PLOT, "pytest>=8,<10", "pytest-xdist>=3,<4", "ruff>=0.8,<1",
-                "mypy>=2.4,<3"],
+        "serve": HTTP,
+        "ray": [*HTTP, "ray[serve]>=2.60,<3"],
+        "dev": [*PLOT, *HTTP, "httpx2>=2,<3", "pytest>=8,<10", "pytest-xdist>=3,<4",
+                "ruff>=0.8,<1", "mypy>=2.4,<3"],
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0,<2"],
     },
 )

@@ -117,10 +117,24 @@ def test_times_must_be_above_0(points):
         drawing.predictions(points)
 
 
+def test_lines_are_drawn_one_of_them_strong(drawn):
+    size(drawing.lines({"ladder": [(0.5, 0.9), (3, 0.8)], "1x": [(0.5, 0.9), (3, 0.1)]},
+                       x="load", y="right", strong="ladder"))
+    axes, = drawn[0].axes
+    ladder, other = axes.lines
+    assert ladder.get_xydata().tolist() == [[0.5, 0.9], [3, 0.8]]
+    assert (ladder.get_label(), other.get_label()) == ("ladder", "1x")
+    assert ladder.get_linewidth() > other.get_linewidth()
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("load", "right")
+    with pytest.raises(ValueError, match="must be points. Received: series={}"):
+        drawing.lines({}, x="load", y="right")
+
+
 def test_no_picture_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert drawing.structure(DETAILS) is None
     assert drawing.predictions(POINTS) is None
+    assert drawing.lines({"a": [(0, 1)]}, x="x", y="y") is None
 
 
 def test_drawing_imports_no_tensorflow():

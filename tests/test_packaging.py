@@ -39,6 +39,20 @@ def test_the_light_installation_is_the_whole_package_without_tensorflow(given):
     assert set(needs) < set(whole["install_requires"])
     assert names(needs) == {"ai-edge-litert", "flatbuffers", "tokenizers", "numpy",
                             "absl-py"}
+    assert light["extras_require"]["serve"] == whole["extras_require"]["serve"]
+    assert names(light["extras_require"]["serve"]) == {
+        "starlette", "uvicorn", "httptools", "prometheus-client"}
     assert {"tensorflow", "tf-keras", "tensorflow-model-optimization"} <= names(
         whole["install_requires"])
     assert whole["version"] == tfopt.__version__
+
+
+def test_files_of_the_package_that_are_no_python_are_installed(given):
+    for fields in given.values():
+        found = {file for package, patterns in fields["package_data"].items()
+                 for pattern in patterns
+                 for file in (ROOT / package.replace(".", "/")).glob(pattern)}
+        there = {*(ROOT / "tfopt" / "serve").iterdir()} - {
+            *(ROOT / "tfopt" / "serve").glob("*.py"),
+            ROOT / "tfopt" / "serve" / "__pycache__"}
+        assert there <= found

@@ -1,8 +1,8 @@
 """Structures and predictions -> pictures: PNG bytes.
 
-What a search among heads and neurons has kept (`compress.structure.search`), and how
-well a table predicted times (`measure.latency_table`). Imports no TensorFlow;
-matplotlib is the extra `plot`, without which there is no picture.
+What a search among heads and neurons has kept (`compress.structure.search`), how well a
+table predicted times (`measure.latency_table`), and lines of any figures. Imports no
+TensorFlow; matplotlib is the extra `plot`, without which there is no picture.
 """
 
 from __future__ import annotations
@@ -91,6 +91,38 @@ def predictions(points: Sequence[tuple[str, float, float]]) -> bytes | None:
     axes.set(xlabel="predicted, ms", ylabel="measured, ms", xlim=ends, ylim=ends,
              aspect="equal", title=f"{right:.0%} of {len(points)} within {_BAND:.0%}")
     figure.legend(loc="outside right upper", fontsize=8)
+    return _png(figure)
+
+
+def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str,
+          strong: str = "") -> bytes | None:
+    """Draws lines against one another.
+
+    Args:
+        series: name -> (x, y) of each of its points.
+        x: what that axis shows.
+        y: the same of the other.
+        strong: name of the line that is to be seen first.
+
+    Returns:
+        A PNG; None where matplotlib (the extra `plot`) is not installed.
+
+    Raises:
+        ValueError: there are no points.
+    """
+    if not any(series.values()):
+        raise ValueError(f"There must be points. Received: series={dict(series)}")
+    if (figure := _figure(7.5, 4.5)) is None:
+        return None
+    axes = figure.subplots()
+    for name, points in series.items():
+        first = name == strong
+        axes.plot(*zip(*points, strict=True), "o-", label=name,
+                  color=_KEPT if first else None, linewidth=3 if first else 1.2,
+                  zorder=3 if first else 2)
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    axes.legend()
     return _png(figure)
 
 

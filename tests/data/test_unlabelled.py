@@ -32,6 +32,17 @@ def test_pairs_are_read(write):
     assert (found.texts, found.pairs) == (["how?"], ["why?"])
 
 
+def test_what_a_service_kept_is_read_whatever_train_calls_its_columns(write):
+    kept = ('{"text": "how?", "pair": "why?", "confidence": 0.4, "label": "a"}\n'
+            '{"text": "who?", "pair": "me", "confidence": 0.5}\n')
+    columns = data.Columns(text="sentence", pair="text_pair")
+    found = data.read_texts(write("a.jsonl", kept), columns)
+    assert (found.texts, found.pairs) == (["how?", "who?"], ["why?", "me"])
+    own = data.read_texts(write("b.jsonl", '{"text": "no", "sentence": "yes"}'),
+                          data.Columns(text="sentence"))
+    assert (own.texts, own.pairs) == (["yes"], None)
+
+
 @pytest.mark.parametrize("name, contents, columns, message", [
     ("a.doc", "hello", None, "must end in .txt, .tsv, .csv, .jsonl. Received: .*doc"),
     ("a.txt", "", None, "at least one. Received: .*a.txt"),

@@ -174,8 +174,8 @@ def test_a_baseline_is_read_by_its_own_tokenizer_labels_and_length(
     baseline = tuned(tmp_path / "baseline", tiny_dir, do_lower_case=False,
                      strip_accents=False)
     found = []
-    monkeypatch.setattr(tfopt.pipeline.job._Road, "go",
-                        lambda road, context: found.append(road.dataset))
+    monkeypatch.setattr(tfopt.pipeline.job.Road, "go",
+                        lambda road, out, tpu: found.append(road.dataset))
     for name in (tiny_dir, "minilm"):  # the latter is the default, of other words
         dataclasses.replace(job, model=name, baseline=baseline, data=Data()).run()
         shutil.rmtree(tmp_path / "new")

@@ -70,11 +70,11 @@ def claims(monkeypatch) -> list[Path]:
     """Jobs claim their directory, leave something there, and do nothing else."""
     claimed: list[Path] = []
 
-    def go(road, context):
-        (road.out / "state").mkdir(exist_ok=True)
-        claimed.append(road.out)
+    def go(road, out, tpu):
+        (out / "state").mkdir(exist_ok=True)
+        claimed.append(out)
 
-    monkeypatch.setattr(jobs._Road, "go", go)
+    monkeypatch.setattr(jobs.Road, "go", go)
     return claimed
 
 

@@ -2,6 +2,7 @@ r"""The whole road: fine-tune, compress by a recipe, export, measure, report.
 
     tfopt compress --model_dir=DIR --train_file=F --dev_file=F --recipe=int8 \
         --out_dir=DIR
+    tfopt compress ... --recipe=structured_distilled_quantized --ladder=1,2,3,5
     python experiments/compress.py --model_dir=DIR ...   # the same
 
 Cost: the fine-tuning (unless --baseline_dir names one), the recipe's own training, and
@@ -9,7 +10,8 @@ a minute or two of timing. Result: a bundle, model.tflite with its tokenizer and
 which `tfopt predict --bundle=DIR` answers by; report.{json,md,png}; structure.png where
 heads and neurons are cut; where kernels are stored without their zeros,
 exports/saved_model, which TensorFlow runs without tfopt. Without --train_file it runs
-on the embedded support intents.
+on the embedded support intents. With --ladder it makes a bundle for each speedup from
+one baseline, and ladder.json; `tfopt serve` answers by the one that its load allows.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from tfopt.pipeline.options import Exports, Measuring, Tables, Targets, Teacher
 from tfopt.pipeline.run_options import RunOptions
 
 if TYPE_CHECKING:
-    from tfopt.pipeline.job import Result
+    from tfopt.pipeline.result import Result
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
@@ -58,7 +60,14 @@ def show(result: Result) -> None:
     }.items():
         if (out / name).exists():
             print(f"{out / name}: {what}")
-    print(f'tfopt predict --bundle={out} --text="..." answers by it')
+    if result.ladder is None:
+        print(f'tfopt predict --bundle={out} --text="..." answers by it')
+    else:
+        for rung in result.ladder.rungs:
+            print(f"{result.ladder.path(rung)}: the rung {rung.name}, a bundle; "
+                  f"{result.ladder.monitor} {rung.quality:.4f}, p50 "
+                  f"{rung.p50_ms:.3g} ms")
+        print(f"tfopt serve {out} answers by the rung that its load allows")
     for sentence in result.reached:
         print(sentence)
     for sentence in result.missed:

@@ -47,12 +47,13 @@ def main() -> None:
         if run_dir.is_helper():
             return
         runner = runners.open_artifact(path, pad_id=dataset.tokenizer.pad_id)
-        rows, by_class = measuring.quality(report.BASELINE, runner, dataset.task,
-                                           dataset.report)
+        found = measuring.Measured()
+        found.judge(report.BASELINE, runner, dataset.task, dataset.report)
         here = report.environment(command=report.command(), notes=dataset.notes)
-        write_whole(path / "report.json", report.to_json(here, rows, by_class))
+        write_whole(path / "report.json", report.to_json(here, found.rows,
+                                                         found.by_class))
         run_dir.finish(path)
-    print(report.table(rows))
+    print(report.table(found.rows))
     print(f"Model: {path}")
 
 

@@ -21,7 +21,9 @@ COMMANDS = {
     "compress": "fine-tune, compress by a recipe, export, measure and report",
     "finetune": "fine-tune alone",
     "measure": "measure any .tflite or Keras directory on any labelled file",
+    "monitor": "draw the request log of a service; needs no TensorFlow",
     "predict": "answer texts, a JSON object a line; needs no TensorFlow",
+    "serve": "answer texts over HTTP; needs no TensorFlow",
 }
 
 
@@ -73,6 +75,9 @@ def run(name: str) -> None:
     except ImportError as error:  # TensorFlow is missing, or holds Keras 3
         print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
         sys.exit(1)
+    first = getattr(command, "FIRST", None)  # a flag that may be given by value alone
+    if first and len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        sys.argv[1] = f"--{first}={sys.argv[1]}"
     # absl shows it as what the flags of --help are of.
     sys.modules["__main__"].__doc__ = command.__doc__
     command.define_flags()

@@ -2,12 +2,14 @@ r"""Answers texts: of a classification label and probabilities, a JSON object a 
 
     tfopt predict --bundle=runs/mine --text="where is it?"
     tfopt predict --bundle=runs/mine --input_file=texts.tsv
+    tfopt predict --bundle=runs/mine --input_file=texts.tsv --output_file=answers.jsonl
     tfopt predict --artifact=DIR/model.tflite < texts.txt
     python experiments/predict.py --bundle=runs/mine ...   # the same
 
-Cost: milliseconds a text; a `.tflite` needs no TensorFlow. A text that cannot be
-answered, such as an empty line, gets an object with "error" in its place; the exit
-status is 1 then, once all others are answered.
+Cost: milliseconds a text; a `.tflite` needs no TensorFlow. With --output_file many
+texts are answered by a process a core, in their order, and a killed run goes on. A text
+that cannot be answered, such as an empty line, gets an object with "error" in its
+place; the exit status is 1 then, once all others are answered.
 """
 
 from __future__ import annotations
@@ -26,15 +28,13 @@ from tfopt.cli import artifacts
 from tfopt.cli import flags as shared
 from tfopt.data.readers import READERS
 from tfopt.data.tokenizer import Tokenizer
-from tfopt.files import to_json
 from tfopt.measure import runners
 from tfopt.pipeline.options import DEFAULT_LENGTH, Data
-from tfopt.serve import manifest
+from tfopt.serve import answer_lines, bulk, manifest
 from tfopt.types import shown
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
-_DIGITS = 4  # of a probability
 
 
 @dataclasses.dataclass
@@ -62,8 +62,7 @@ class Answering:
         Raises:
             ValueError: the text is empty, or no valid Unicode, or the model refuses it.
         """
-        if not text.strip():
-            raise ValueError(f"A text must not be empty. Received: {text!r}")
+        bulk.check(text)
         answer, = self.task.decode(self._outputs(text, pair)[np.newaxis])
         return answer
 
@@ -169,40 +168,44 @@ def main() -> None:
     """Answers each text as it comes.
 
     Raises:
-        ValueError: as `opened` and `texts`; or, at the end, some texts got no answer.
+        ValueError: as `opened`, `texts` and `bulk.answer`; or, at the end, some texts
+            got no answer.
     """
+    if FLAGS.output_file:
+        _in_bulk()
+        return
     model = opened()
     count, failed, first = 0, 0, ""
     for text, pair in texts():
         count += 1
-        asked = {"text": text} if pair is None else {"text": text, "pair": pair}
         try:
-            answer = _rounded(model.answer(text, pair))
+            answer = model.answer(text, pair)
         except ValueError as error:
             answer = {"error": str(error)}
             failed, first = failed + 1, first or str(error)
-        if "scores" in answer:
-            answer["scores"] = dict(list(answer["scores"].items())[:FLAGS.top_k])
-        print(_json(asked | answer), flush=True)
+        print(answer_lines.line_of(
+            answer_lines.fields_of(text, pair, answer, FLAGS.top_k),
+            sys.stdout.encoding or "utf-8"), flush=True)
+    _check_failed(failed, count, first)
+
+
+def _in_bulk() -> None:
+    """Answers all texts into a file, by a process a core."""
+    if not FLAGS.bundle or FLAGS.artifact:
+        raise ValueError("--output_file needs --bundle. Received: --output_file="
+                         f"{FLAGS.output_file}, --bundle={FLAGS.bundle}, "
+                         f"--artifact={FLAGS.artifact}")
+    done = bulk.answer(FLAGS.bundle, list(texts()), FLAGS.output_file,
+                       top_k=FLAGS.top_k, processes=FLAGS.processes,
+                       max_length=FLAGS.max_length)
+    print(f"{FLAGS.output_file}: {done.count:,} answers")
+    _check_failed(done.failed, done.count, done.first_error)
+
+
+def _check_failed(failed: int, count: int, first: str) -> None:
     if failed:
         raise ValueError(f"{failed} of {count} texts have no answer. The first: "
                          f"{first}")
-
-
-def _json(fields: dict[str, Any]) -> str:
-    """One line, its letters as they are where standard output can show them."""
-    line = to_json(fields, ensure_ascii=False)
-    try:
-        line.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return to_json(fields)
-    return line
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _rounded(part) for name, part in value.items()}
-    return round(value, _DIGITS) if isinstance(value, float) else value
 
 
 def define_flags() -> None:
@@ -214,6 +217,11 @@ def define_flags() -> None:
     flags.DEFINE_string("input_file", None, "Texts: .tsv, .csv or .jsonl with the "
                         "column of texts, else a text a line. Left out, with no "
                         "--text: standard input.")
+    flags.DEFINE_string("output_file", None, "File for the answers, in place of "
+                        "standard output: many texts are answered by a process a core, "
+                        "and a run that was killed goes on with the same command.")
+    flags.DEFINE_integer("processes", None, "Processes, with --output_file. Left out: "
+                         "one a core.", lower_bound=1)
     shared.define(Data, only=("text_column", "text_pair_column"))
     flags.DEFINE_integer("max_length", None, "Tokens to which texts are cut. Left out: "
                          f"as in training, or {DEFAULT_LENGTH}.", lower_bound=4)

@@ -13,7 +13,11 @@ from pathlib import Path
 from tfopt.data.corpus import Columns
 from tfopt.data.readers import READERS, decode
 from tfopt.data.tokenizer_json import Encoded
+from tfopt.files import parse_json
 from tfopt.types import PathLike, check_fields, shown
+
+# Keys of what a service keeps (`tfopt serve --keep_uncertain`).
+_KEPT = ("text", "pair")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,9 @@ def read_texts(path: PathLike, columns: Columns = Columns()) -> Texts:  # noqa: 
 
     Args:
         path: ends in .txt (one text a line), .tsv, .csv or .jsonl.
-        columns: where the texts are; its label is not asked for.
+        columns: where the texts are; its label is not asked for. A .jsonl without them
+            may have the keys `text` and `pair`, as `tfopt serve --keep_uncertain`
+            writes them whatever the train file calls its columns.
 
     Returns:
         The texts; blank lines are passed over.
@@ -60,9 +66,11 @@ def read_texts(path: PathLike, columns: Columns = Columns()) -> Texts:  # noqa: 
     if path.suffix.lower() not in readers:
         raise ValueError("A file of unlabelled texts must end in "
                          f"{', '.join(readers)}. Received: {path}")
+    contents, rows = decode(path), []
+    if path.suffix.lower() == ".jsonl":
+        columns = _in_first_row(contents, columns)
     wanted = [name for name in (columns.text, columns.pair) if name]
-    rows = []
-    for line, row in readers[path.suffix.lower()](path, decode(path), wanted):
+    for line, row in readers[path.suffix.lower()](path, contents, wanted):
         for name in wanted:
             if not row[name].strip():
                 raise ValueError(f"{path}:{line}: a text must not be empty. Received: "
@@ -73,6 +81,21 @@ def read_texts(path: PathLike, columns: Columns = Columns()) -> Texts:  # noqa: 
                          f"{path}")
     return Texts(texts=[row[columns.text] for row in rows],
                  pairs=[row[columns.pair] for row in rows] if columns.pair else None)
+
+
+def _in_first_row(contents: str, columns: Columns) -> Columns:
+    """The columns, or a service's own keys in the place of those that are not there."""
+    first = next((line for line in contents.split("\n") if line.strip()), "")
+    try:
+        row = parse_json(first, "", finite=False)
+    except ValueError:  # which the reader says with its line
+        return columns
+
+    def there(name: str, own: str) -> str:
+        return own if name not in row and own in row else name
+
+    return dataclasses.replace(columns, text=there(columns.text, _KEPT[0]),
+                               pair=columns.pair and there(columns.pair, _KEPT[1]))
 
 
 def join(parts: Sequence[Encoded]) -> Encoded:

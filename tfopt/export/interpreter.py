@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +22,7 @@ from absl import logging
 
 from tfopt import inputs
 from tfopt.export import trial, verify
-from tfopt.export.litert import LiteRT, state_of
+from tfopt.export.litert import LiteRT, state_of, unnamed_copy
 from tfopt.types import PathLike, check_lists
 
 # How numbers of threads are tried: requests of so many tokens, in turns of several.
@@ -53,6 +54,9 @@ class Interpreter:
         known: whether it is known where the file comes from, such as by the hash in a
             bundle. Another is opened in a process of its own first (`export.trial`),
             which takes half a second; each is verified (`export.verify`).
+        private: whether a copy of the file is opened, on the disk and without a name:
+            the file is mapped into memory, so that whoever writes into it, or cuts it,
+            would change the model or end the process.
 
     Attributes:
         names: the model's inputs, of `types.INPUT_NAMES`.
@@ -66,7 +70,8 @@ class Interpreter:
 
     def __init__(self, path: PathLike, *, num_threads: int | None = None,
                  copies: int | None = None, encoder: TextEncoder | None = None,
-                 max_length: int = 128, pad_id: int | None = None, known: bool = False):
+                 max_length: int = 128, pad_id: int | None = None, known: bool = False,
+                 private: bool = False):
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"A .tflite file is needed. Received: {path}")
@@ -80,6 +85,14 @@ class Interpreter:
             trial.run(path, state)
         if num_threads is None:
             num_threads = fewest_threads(path, cores, known=True)
+        if private:
+            file = unnamed_copy(path)
+            weakref.finalize(self, file.close)  # there as long as copies are made
+            if state_of(path) != state:
+                raise ValueError("The file must stay the one that was opened. Received:"
+                                 f" {path}, written since")
+            path = Path(f"/proc/self/fd/{file.fileno()}")
+            state = state_of(path)
         first = LiteRT(path, num_threads, state)
         self.names, self.outputs = first.names, first.outputs
         self.fixed_length = first.fixed_length
@@ -133,13 +146,38 @@ class Interpreter:
                              f"hold NaN. Received: {found[:4].tolist()}")
         return found
 
+    def warm(self, ids: Sequence[int]) -> None:
+        """Makes all copies at once, and has each compute an example.
+
+        A server's first requests would wait for them otherwise.
+
+        Args:
+            ids: as of `run`.
+
+        Raises:
+            ValueError: as `run`.
+        """
+        self.run(ids)
+        values = inputs.build([ids], [len(ids)], self.names, pad_id=self._pad_id,
+                              length=self.fixed_length or len(ids))
+        with self._lock:
+            new, self._more = self._more, 0
+        for copy in [self._first.again() for _ in range(new)]:
+            copy.run(values)
+            self._free.put(copy)
+
     def logits(self, ids: Sequence[Sequence[int]],
                first_lengths: Sequence[int]) -> np.ndarray:
-        """Computes N examples one after the other, or none: logits <float32>[N, C]."""
+        """Computes N examples, or none: logits <float32>[N, C], in their order.
+
+        Those of a length are computed one after the other, since a change costs time.
+        """
         if not len(ids):
             return np.zeros([0, self.outputs], np.float32)
-        return np.stack([self.run(*example)
-                         for example in zip(ids, first_lengths, strict=True)])
+        found: list = [None] * len(ids)
+        for row in sorted(range(len(ids)), key=lambda row: len(ids[row])):
+            found[row] = self.run(ids[row], first_lengths[row])
+        return np.stack(found)
 
     def predict(self, texts: Sequence[str],
                 pairs: Sequence[str] | None = None) -> np.ndarray:

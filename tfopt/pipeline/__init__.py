@@ -18,7 +18,7 @@ _HOMES = {
     "FineTuning": "fine_tuning",
     "Job": "job",
     "Measuring": "options",
-    "Result": "job",
+    "Result": "result",
     "Split": "splits",
     "Tables": "options",
     "Targets": "options",

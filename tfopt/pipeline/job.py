@@ -11,12 +11,11 @@ The same job goes on where it was stopped. Its directory is a bundle (`tfopt.ser
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
 from typing import Any
 
-from tfopt import compress, data, model, report
+from tfopt import compress, data, model
 from tfopt.backend import keras
 from tfopt.data import tokenizer as tokenizers
 from tfopt.measure.structures import StructureTimer
@@ -40,45 +39,9 @@ from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.fine_tuning import FineTuning, of_checkpoint
 from tfopt.pipeline.option import Options
 from tfopt.pipeline.options import Tables, Targets
+from tfopt.pipeline.result import Result
 from tfopt.pipeline.run_options import RunOptions
-from tfopt.serve.bundle import Bundle
 from tfopt.sparse import embedding
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a job has left.
-
-    Attributes:
-        out_dir: its directory, a bundle.
-        rows: all figures of the report.
-        notes: what a reader of them must know.
-        missed: a sentence for each target that was missed.
-        reached: a sentence for each that was met, and on the speed gained.
-        scheme: the export that `model.tflite` is of.
-    """
-
-    out_dir: Path
-    rows: list[report.Row]
-    notes: list[str]
-    missed: list[str]
-    reached: list[str]
-    scheme: str
-
-    @property
-    def met(self) -> bool:
-        """Whether every target was met, or there was none."""
-        return not self.missed
-
-    @property
-    def report(self) -> str:
-        """The report, as Markdown."""
-        return (self.out_dir / publishing.REPORT).read_text(encoding="utf-8")
-
-    @functools.cached_property
-    def bundle(self) -> Bundle:
-        """The model with its tokenizer and labels, opened when it is asked for."""
-        return Bundle.open(self.out_dir)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,6 +52,8 @@ class Job(RunOptions, FineTuning):
         out_dir: directory for all results.
         recipe: the name of one that comes along, a file, or a `Recipe`.
         baseline: a fine-tuned model, as `finetune` leaves it; None fine-tunes first.
+        ladder: speedups, to make a bundle for each (`pipeline.laddering`).
+        cascade_max_drop: of the monitor, in its own unit, for a ladder's cascade.
         targets: of speed and of the task's metric.
         tables: latency tables of the search for a structure.
         data, settings, batching, devices, teacher, exports, measuring: as of
@@ -109,7 +74,21 @@ class Job(RunOptions, FineTuning):
             ValueError: a file, an option or the recipe is wrong, or the directory holds
                 another run.
         """
+        if self.ladder:
+            from tfopt.pipeline import laddering  # which runs jobs of its own
+
+            return laddering.run(self)
         tpu = embedding.connect() if self.measuring.sparse_core else None
+        road = self.prepared()
+        with run_dir.claim(self.out_dir, road.identity) as out:
+            return road.go(out, tpu)
+
+    def prepared(self) -> Road:
+        """Reads all that is named, and finds what is wrong before any work.
+
+        Raises:
+            ValueError: a file, an option or the recipe is wrong.
+        """
         job, side = self._by_baseline()
         recipe = job._recipe()
         dataset = job.dataset(side.tokenizer, side.task.labels if side.task else None)
@@ -127,10 +106,9 @@ class Job(RunOptions, FineTuning):
             compress.check_layers(recipe, start)
             if as_is:  # nothing is timed
                 context.get("costs")(model.config_of(start))
-        identity = job.identity() | {"recipe": json.loads(recipe.to_json())}
-        with run_dir.claim(self.out_dir, identity) as out:
-            return _Road(job, recipe, dataset, identity, out, tpu, table_notes,
-                         teacher).go(context)
+        return Road(job, recipe, dataset,
+                    job.identity() | {"recipe": json.loads(recipe.to_json())},
+                    context, table_notes, teacher)
 
     def identity(self) -> dict[str, Any]:
         """What the run is made of, but for its recipe.
@@ -217,26 +195,35 @@ def _fields(record: Options) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Road:
-    """A job on its way, in a directory that it has claimed."""
+class Road:
+    """A job whose files are read: what is left is work.
+
+    Attributes:
+        job: it, reading texts as its baseline does.
+        recipe: with the job's targets.
+        dataset: as the baseline reads it.
+        identity: of the run.
+        context: what the passes may use.
+        table_notes: gets notes of latency tables.
+        teacher: that is named, if one is.
+    """
 
     job: Job
     recipe: compress.Recipe
     dataset: Dataset
     identity: dict[str, Any]
-    out: Path
-    tpu: Any
+    context: compress.Context
     table_notes: list[str]
     teacher: keras.Model | None
 
-    def go(self, context: compress.Context) -> Result | None:
-        """Goes from stage to stage."""
-        job, recipe, dataset, out = self.job, self.recipe, self.dataset, self.out
-        baseline = self._baseline()
+    def go(self, out: Path, tpu: Any) -> Result | None:
+        """Goes from stage to stage, in a directory that is claimed."""
+        job, recipe, dataset = self.job, self.recipe, self.dataset
+        baseline = self.baseline(out, self.identity)
         before = model.load(baseline)
         job.check_length(before)
         check_vocabulary(before, dataset.tokenizer)
-        context = job.with_teacher(context, dataset, recipe.distillation,
+        context = job.with_teacher(self.context, dataset, recipe.distillation,
                                    out / run_dir.STATE, self.teacher or before)
         notes = stages.compress_model(job, recipe, dataset, context, before, out,
                                       self.identity, self.table_notes)
@@ -248,10 +235,11 @@ class _Road:
                                          job.targets.max_accuracy_drop)
         served, of_served = stages.serve(recipe, compressed, out)
         whole = stages.unpruned(job, recipe, dataset, before, compressed, out)
-        rows, by_class = measuring.measure(job, dataset, own, baseline, before, served,
-                                           whole, files)
-        if self.tpu:
-            rows += measuring.on_sparse_core(self.tpu, job, dataset, baseline)
+        measured = measuring.measure(job, dataset, own, baseline, before, served, whole,
+                                     files)
+        rows = measured.rows
+        if tpu:
+            rows += measuring.on_sparse_core(tpu, job, dataset, baseline)
         sentence, aim_met = costs.verdict(recipe, rows, list(whole), recipe.exports[-1],
                                           job.tables)
         missed, reached = ([], sentence) if aim_met else (sentence, [])
@@ -264,18 +252,22 @@ class _Road:
                 missed = [f"{budget} not met; {where}", *missed]
         notes = [*own.notes, *publishing.on_the_epoch(job, dataset, out), *notes,
                  *said, *of_served, *sentence, *timing.on_the_spread(rows)]
-        publishing.publish(out, recipe, own, rows, by_class, notes, files,
-                           self.identity, job.measuring.num_threads)
+        publishing.publish(out, recipe, own, measured, notes, files, self.identity,
+                           job.measuring.num_threads)
         run_dir.finish(out)
         return Result(out_dir=out, rows=rows, notes=notes, missed=missed,
                       reached=reached, scheme=recipe.exports[-1])
 
-    def _baseline(self) -> Path:
-        """Directory of the baseline that is named, or that is fine-tuned now."""
+    def baseline(self, out: Path, identity: dict[str, Any]) -> Path:
+        """Directory of the baseline that is named, or that is fine-tuned now.
+
+        Args:
+            out: directory of the run.
+            identity: of the run.
+        """
         if self.job.baseline is not None:
             return model.directory(self.job.baseline)
-        directory = self.out / "baseline"
-        self.job.fill(directory, self.dataset, self.identity, {
-            "state_dir": self.out / run_dir.STATE / "baseline",
-            "log_dir": self.out / "logs"})
+        directory = out / "baseline"
+        self.job.fill(directory, self.dataset, identity, {
+            "state_dir": out / run_dir.STATE / "baseline", "log_dir": out / "logs"})
         return directory

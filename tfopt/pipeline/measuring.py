@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,44 @@ from tfopt.pipeline.splits import Split
 from tfopt.sparse import embedding
 
 
-def quality(name: str, runner: runners.Runner, task: tasks.Task,
-            splits: Mapping[str, Split]) -> tuple[list[report.Row], report.ByClass]:
-    """How right an artifact is on each split: rows, and figures of each class."""
-    rows, classes = [], {}
-    for split, part in splits.items():
-        outputs = runner.logits(part.encoded.ids, part.encoded.first_lengths)
-        rows += report.rows(name, task.quality(outputs, part.targets), split,
-                            task.metrics)
-        classes[split] = task.by_class(outputs, part.targets)
-    return rows, {name: classes} if any(classes.values()) else {}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was found of artifacts.
+
+    Attributes:
+        rows: of the report.
+        by_class: figures of each class.
+        outputs: artifact -> split -> what it gives, <float>[N, outputs].
+    """
+
+    rows: list[report.Row] = dataclasses.field(default_factory=list)
+    by_class: dict[str, Any] = dataclasses.field(default_factory=dict)
+    outputs: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+
+    def judge(self, name: str, runner: runners.Runner, task: tasks.Task,
+              splits: Mapping[str, Split]) -> None:
+        """Adds how right an artifact is on each split.
+
+        Args:
+            name: of the artifact.
+            runner: of it.
+            task: what outputs mean.
+            splits: name -> examples, as the artifact reads them.
+        """
+        outputs, classes = {}, {}
+        for split, part in splits.items():
+            outputs[split] = runner.logits(part.encoded.ids, part.encoded.first_lengths)
+            self.rows.extend(report.rows(
+                name, task.quality(outputs[split], part.targets), split, task.metrics))
+            classes[split] = task.by_class(outputs[split], part.targets)
+        self.outputs[name] = outputs
+        if any(classes.values()):
+            self.by_class[name] = classes
 
 
 def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
             before: keras.Model, served: dict[str, Path], whole: dict[str, Path],
-            files: dict[str, Path]) -> tuple[list[report.Row], report.ByClass]:
+            files: dict[str, Path]) -> Measured:
     """Measures accuracy, size and time.
 
     Args:
@@ -48,19 +72,16 @@ def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
         files: name of an export -> its file.
 
     Returns:
-        The rows of the report, and figures of each class.
+        The rows of the report, figures of each class, and what the artifacts give.
     """
     artifacts = {report.BASELINE: baseline, **served, **whole, **files}
     num_threads = tuning.measuring.num_threads
-    rows: list[report.Row] = []
-    by_class: dict[str, Any] = {}
+    found = Measured()
     for name, path in artifacts.items():
         reader = own if name in served | files else dataset
         runner = runners.open_artifact(path, num_threads, reader.tokenizer.pad_id,
                                        known=True)
-        found, classes = quality(name, runner, dataset.task, reader.report)
-        rows += found
-        by_class |= classes
+        found.judge(name, runner, dataset.task, reader.report)
 
     counts = {report.BASELINE: cost.of_model(before)} | {
         name: stages.count(model.load(path)) for name, path in served.items()} | {
@@ -68,8 +89,8 @@ def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
     for name, counted in counts.items():
         path = artifacts[name]
         file = path / model.KERAS_FILE if path.is_dir() else path
-        rows += report.rows(name, cost.of_file(file) | counted | cost.ratios(
-            counted, counts[report.BASELINE]))
+        found.rows.extend(report.rows(name, cost.of_file(file) | counted | cost.ratios(
+            counted, counts[report.BASELINE])))
 
     logging.info("Timing %d artifacts in turn", len(artifacts))
     taken = timing.times(artifacts, own.report["dev"].encoded, num_threads=num_threads,
@@ -79,8 +100,8 @@ def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
     for name, figures in taken.items():
         speedup = (taken[report.BASELINE]["latency_p50_ms"]
                    / figures["latency_p50_ms"])
-        rows += report.rows(name, figures | {"speedup": speedup})
-    return rows, by_class
+        found.rows.extend(report.rows(name, figures | {"speedup": speedup}))
+    return found
 
 
 def on_sparse_core(tpu: Any, tuning: FineTuning, dataset: Dataset, baseline: Path

@@ -11,7 +11,10 @@ from tfopt.compress import facts
 from tfopt.files import write_whole
 from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.fine_tuning import FineTuning
+from tfopt.pipeline.measuring import Measured
 from tfopt.serve.bundle import Bundle
+from tfopt.serve.observation import observe
+from tfopt.serve.reference import Reference
 
 REPORT = "report.md"
 
@@ -31,22 +34,21 @@ def on_the_epoch(tuning: FineTuning, dataset: Dataset, out: Path) -> list[str]:
 
 
 def publish(out: Path, recipe: compress.Recipe, dataset: Dataset,
-            rows: list[report.Row], by_class: report.ByClass, notes: Sequence[str],
-            files: Mapping[str, Path], identity: Mapping[str, Any], num_threads: int
-            ) -> None:
+            measured: Measured, notes: Sequence[str], files: Mapping[str, Path],
+            identity: Mapping[str, Any], num_threads: int) -> None:
     """Writes all of it; the bundle's own file comes last.
 
     Args:
         out: directory of the run.
         recipe: as it was run.
         dataset: as the exports read it.
-        rows: figures.
-        by_class: figures of each class.
+        measured: figures, and what the exports give on dev.
         notes: sentences on them.
         files: name of an export -> its file.
         identity: of the run.
         num_threads: the most of a request.
     """
+    rows, by_class = measured.rows, measured.by_class
     write_whole(out / "recipe.json", recipe.to_json())
     here = report.environment(num_threads=num_threads, command=report.command())
     write_whole(out / "report.json", report.to_json(here, rows, by_class))
@@ -62,4 +64,6 @@ def publish(out: Path, recipe: compress.Recipe, dataset: Dataset,
         max_length=dataset.max_length, scheme=scheme, model=files[scheme].read_bytes(),
         figures={row.metric: row.value for row in rows
                  if row.artifact == scheme and row.split in ("", "dev")},
-        source=dict(identity))
+        source=dict(identity), reference=Reference.of(observe(
+            dataset.task, measured.outputs[scheme]["dev"],
+            dataset.report["dev"].encoded.ids, dataset.tokenizer.unknown_id)))

@@ -5,7 +5,8 @@
     # [{"label": "track order", "score": 0.98, "scores": {...}}, ...]
 
 In it are `model.tflite`, the tokenizer's files, `labels.txt` where there are labels,
-and `bundle.json`, which says what they are for (`manifest`).
+`reference.json` where one was taken, and `bundle.json`, which says what they are for
+(`manifest`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import numpy as np
 
 from tfopt import tasks
 from tfopt.data import corpus
-from tfopt.data.tokenizer import Encoded, Tokenizer, from_directory
+from tfopt.data.tokenizer import FILES, Encoded, Tokenizer, from_directory
 from tfopt.export.interpreter import CutOnce, Interpreter
 from tfopt.files import write_whole
 from tfopt.serve import manifest
+from tfopt.serve.reference import Reference
 from tfopt.tasks import Task
 from tfopt.types import PathLike
 
@@ -54,7 +56,8 @@ class Bundle:
 
     @classmethod
     def open(cls, directory: PathLike, num_threads: int | None = None,
-             copies: int | None = None) -> Bundle:
+             copies: int | None = None, beside: Sequence[Bundle] = (),
+             private: bool = False) -> Bundle:
         """Opens a directory that `write` has completed, or one of the first edition.
 
         Args:
@@ -63,6 +66,9 @@ class Bundle:
             copies: of the model at most, each with weights of its own, to compute that
                 many requests at once; None for as many as have a core for each thread.
                 There is one until several threads ask.
+            beside: open bundles; the tokenizer of one is taken, which saves 16 MB,
+                where its files are the same.
+            private: as of `Interpreter`.
 
         Returns:
             The bundle.
@@ -72,13 +78,16 @@ class Bundle:
         """
         directory = Path(directory)
         fields = manifest.read(directory)
-        tokenizer = from_directory(directory)
+        tokenizer = next((other.tokenizer for other in beside
+                          if _tokenizer_files(other.fields) == _tokenizer_files(fields)
+                          != {}), None) or from_directory(directory)
         try:
             task = tasks.from_fields(fields["task"])
             return cls(
                 Interpreter(directory / manifest.MODEL_FILE, num_threads=num_threads,
                             copies=copies, pad_id=tokenizer.pad_id,
-                            known=manifest.MODEL_FILE in fields["files"]),
+                            known=manifest.MODEL_FILE in fields["files"],
+                            private=private),
                 task=task, tokenizer=tokenizer, max_length=fields["max_length"],
                 fields=fields)
         except ValueError as error:
@@ -88,7 +97,8 @@ class Bundle:
     def write(cls, directory: PathLike, *, task: Task, tokenizer: Tokenizer,
               max_length: int, scheme: str, model: bytes | None = None,
               figures: Mapping[str, float] | None = None,
-              source: Mapping[str, Any] | None = None) -> None:
+              source: Mapping[str, Any] | None = None,
+              reference: Reference | None = None) -> None:
         """Makes a directory with a model into a bundle.
 
         `bundle.json` comes last: one of before tells that files are not its own.
@@ -102,6 +112,7 @@ class Bundle:
             model: contents of `model.tflite`; None takes the file that is there.
             figures: what was measured, name -> value.
             source: what the model was made of, JSON values.
+            reference: what its answers look like on dev.
 
         Raises:
             ValueError: there is no model.
@@ -118,6 +129,10 @@ class Bundle:
             write_whole(directory / corpus.LABELS_FILE, corpus.labels_text(task.labels))
         else:  # of a task that was here before
             (directory / corpus.LABELS_FILE).unlink(missing_ok=True)
+        if reference is not None:
+            reference.write(directory)
+        else:  # of a model that was here before
+            (directory / manifest.REFERENCE_FILE).unlink(missing_ok=True)
         manifest.write(directory, {
             "task": task.to_fields(), "max_length": max_length, "scheme": scheme,
             "source": dict(source or {})}, figures or {})
@@ -138,7 +153,7 @@ class Bundle:
             ValueError: what should be lists of texts is not, or texts and pairs differ
                 in number.
         """
-        encoded = self._encode(texts, pairs)
+        encoded = self.encode(texts, pairs)
         return (self.task.decode(self._outputs(encoded), encoded) if encoded.ids
                 else [])
 
@@ -149,14 +164,45 @@ class Bundle:
         Raises:
             ValueError: as `predict`.
         """
-        encoded = self._encode(texts, pairs)
+        encoded = self.encode(texts, pairs)
         return (self._outputs(encoded) if encoded.ids
                 else np.zeros([0, self.task.outputs], np.float32))
 
-    def _encode(self, texts, pairs) -> Encoded:
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None
+               ) -> Encoded:
+        """What the model reads of N texts, or pairs.
+
+        Raises:
+            ValueError: as `predict`.
+        """
         encoded = self.tokenizer.encode(texts, pairs, max_length=self.max_length)
         self._cut.say(encoded.truncated, self.max_length)
         return encoded
 
+    def run(self, ids: Sequence[int], first_length: int | None = None) -> np.ndarray:
+        """What the model gives for one text that is encoded: <float32>[outputs].
+
+        Args:
+            ids: of its tokens, special ones included.
+            first_length: how many are of the first of a pair; None for all.
+
+        Raises:
+            ValueError: the model has no such ids, or not as many positions.
+        """
+        return self._interpreter.run(ids, first_length)
+
+    def warm(self) -> None:
+        """Makes all copies, and has each answer a text.
+
+        Raises:
+            ValueError: the model does not answer.
+        """
+        self._interpreter.warm(self.encode(["a"]).ids[0])
+
     def _outputs(self, encoded: Encoded) -> np.ndarray:
         return self._interpreter.logits(encoded.ids, encoded.first_lengths)
+
+
+def _tokenizer_files(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes of the files that a bundle's tokenizer is read from."""
+    return {name: digest for name, digest in fields["files"].items() if name in FILES}

@@ -23,6 +23,7 @@ from tfopt.types import shown
 FORMAT = 2
 MANIFEST_FILE = "bundle.json"
 MODEL_FILE = "model.tflite"
+REFERENCE_FILE = "reference.json"
 # What every directory of the first edition was made for, and cut texts to.
 _FIRST_TASK, _FIRST_LENGTH = Classification, 128
 _FIELDS: dict[str, type] = {"task": dict, "max_length": int, "files": dict}
@@ -37,7 +38,7 @@ def write(directory: Path, fields: Mapping[str, Any], figures: Mapping[str, floa
         fields: what else is to be in it, JSON values.
         figures: name -> value; those that are no finite number are left out.
     """
-    names = [MODEL_FILE, *tokenizer.FILES]
+    names = [MODEL_FILE, *tokenizer.FILES, REFERENCE_FILE]
     found = {
         "format": FORMAT, **fields,
         "files": {name: digest(directory / name) for name in names

@@ -1,0 +1,117 @@
+r"""What a cascade of a ladder's fastest and best rung costs, in time and in quality.
+
+    python experiments/benchmarks/cascade.py --ladder=DIR --dev_file=FILE \
+        --report=FILE.json
+
+Each text of dev is answered by the best rung alone and by the cascade, one behind the
+other, one thread each, encoded before: texts are encoded once in both. The threshold is
+that of `ladder.json`, which was chosen on dev; beside it is the quality by five folds,
+in which no text is judged by a threshold that it had a part in
+(`tfopt.serve.cascade.choose`). Cost: dev three times through the rungs. Expected: at
+most 0.35 times the mean milliseconds of the best rung, at 0.3 points of accuracy lost.
+"""
+
+from __future__ import annotations
+
+import time
+
+import common
+import numpy as np
+from absl import flags
+
+from tfopt import data
+from tfopt.cli import script as shared
+from tfopt.export.interpreter import Interpreter, softmax
+from tfopt.serve import Bundle, cascade
+from tfopt.serve.ladder import Ladder
+
+FLAGS = flags.FLAGS
+
+
+def timed(best: Interpreter, fast: Interpreter, encoded: data.Encoded,
+          threshold: float) -> dict[str, np.ndarray]:
+    """Seconds and outputs of each text, by the best rung alone and by the cascade.
+
+    Returns:
+        {best_s, cascade_s: <float>[N], best, fast, cascade: <float>[N, C]}; `fast` is
+        what the fastest rung said in the cascade.
+    """
+    found: dict[str, list] = {name: [] for name in (
+        "best_s", "cascade_s", "best", "fast", "cascade")}
+    for ids, first in zip(encoded.ids, encoded.first_lengths, strict=True):
+        begun = time.perf_counter()
+        best_says = best.run(ids, first)
+        between = time.perf_counter()
+        fast_says = says = fast.run(ids, first)
+        if softmax(says).max() < threshold:
+            says = best.run(ids, first)
+        found["cascade_s"].append(time.perf_counter() - between)
+        found["best_s"].append(between - begun)
+        for name, value in (("best", best_says), ("fast", fast_says),
+                            ("cascade", says)):
+            found[name].append(value)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def main() -> None:
+    """Answers dev, and reports.
+
+    Raises:
+        ValueError: the ladder has one rung, or no text can be handed on.
+    """
+    ladder = Ladder.read(FLAGS.ladder)
+    bundles = [Bundle.open(ladder.path(rung), num_threads=1, copies=1)
+               for rung in (ladder.best, ladder.fastest)]
+    best, fast = (Interpreter(ladder.path(rung) / "model.tflite", num_threads=1,
+                              copies=1, known=True)
+                  for rung in (ladder.best, ladder.fastest))
+    task = bundles[0].task
+    corpus = data.read(FLAGS.dev_file)
+    if FLAGS.smoke:
+        corpus = corpus.take(range(min(len(corpus), 40)))
+    encoded, other = (bundle.tokenizer.encode(
+        corpus.texts, corpus.pairs, max_length=bundle.max_length) for bundle in bundles)
+    if encoded.ids != other.ids:
+        raise ValueError("Rungs of a cascade must read texts alike. Received: "
+                         f"{FLAGS.ladder}, with two vocabularies")
+    targets = task.targets(corpus)
+    max_drop = FLAGS.max_drop
+    if max_drop is None and ladder.cascade is not None:
+        threshold, max_drop = ladder.cascade.threshold, ladder.cascade.max_drop
+    else:
+        max_drop = 0.003 if max_drop is None else max_drop
+        threshold = cascade.threshold_of(
+            task, *(rung.logits(encoded.ids, encoded.first_lengths)
+                    for rung in (fast, best)), targets, max_drop)
+    timed(best, fast, encoded, threshold)  # warms up
+    rounds = [timed(best, fast, encoded, threshold)
+              for _ in range(1 if FLAGS.smoke else FLAGS.rounds)]
+    found = rounds[0]
+    best_ms, cascade_ms = (1e3 * np.median([one[name] for one in rounds], axis=0).mean()
+                           for name in ("best_s", "cascade_s"))
+    folds = cascade.choose(task, found["fast"], found["best"], targets, max_drop or 0.0)
+    quality = {name: task.value(task.quality(found[name], targets))
+               for name in ("best", "fast", "cascade")}
+    common.write_report({
+        "best": ladder.best.name, "fastest": ladder.fastest.name,
+        "threshold": threshold, "max_drop": max_drop, "texts": len(targets),
+        "best_mean_ms": float(best_ms), "cascade_mean_ms": float(cascade_ms),
+        "ratio": float(cascade_ms / best_ms),
+        "share_handed_on": float((softmax(found["fast"]).max(axis=1) < threshold
+                                  ).mean()),
+        "quality": quality, "lost": quality["best"] - quality["cascade"],
+        "by_folds": folds and {"quality": folds.quality,
+                               "lost": quality["best"] - folds.quality,
+                               "share_handed_on": folds.share_handed_on}},
+        num_threads=1)
+
+
+if __name__ == "__main__":
+    shared.define_measuring()
+    common.define_report()
+    flags.DEFINE_string("ladder", None, "Directory of a ladder.", required=True)
+    flags.DEFINE_string("dev_file", None, "Labelled examples.", required=True)
+    flags.DEFINE_float("max_drop", None, "Chooses another threshold than the ladder's: "
+                       "of the monitor, in its own unit.", lower_bound=0.0)
+    flags.DEFINE_integer("rounds", 5, "Times through dev.", lower_bound=1)
+    shared.run(main)

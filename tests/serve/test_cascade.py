@@ -1,0 +1,88 @@
+"""A cascade's threshold: what it keeps, what it hands on, what it is worth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfopt import tasks
+from tfopt.export.interpreter import softmax
+from tfopt.serve import cascade
+
+TASK = tasks.named("classification")(labels=("a", "b"))
+
+
+def rungs(count=2000, seed=0, knows=True):
+    """Targets; logits of a rung that is right in 80 %; of one that is in 95 %.
+
+    The fast one is as sure as it is right, or, where it does not know, at random.
+    """
+    random = np.random.default_rng(seed)
+    targets = random.integers(0, 2, count)
+    chances = 0.5 + 0.5 * random.beta(3, 2, count)  # of being right: 80 % in the mean
+    right = random.random(count) < chances
+    sure = chances if knows else random.permutation(chances)
+    logit = np.log(sure / (1 - sure + 1e-9))
+    fast = np.zeros([count, 2])
+    fast[np.arange(count), np.where(right, targets, 1 - targets)] = logit
+    best = np.zeros([count, 2])
+    best[np.arange(count), np.where(random.random(count) < 0.95, targets,
+                                    1 - targets)] = 3.0
+    return targets, fast, best
+
+
+def test_what_is_below_the_threshold_is_the_best_rungs():
+    fast, best = np.log([[0.6, 0.4], [0.9, 0.1]]), np.log([[0.2, 0.8], [0.3, 0.7]])
+    given, handed_on = cascade.answers(fast, best, 0.7)
+    assert handed_on.tolist() == [True, False]
+    np.testing.assert_array_equal(given, [best[0], fast[1]])
+    assert cascade.answers(fast, best, 0.0)[1].sum() == 0
+    assert cascade.answers(fast, best, cascade.ALL)[1].all()
+
+
+@pytest.mark.parametrize("max_drop", [0.0, 0.01, 0.05, 0.5])
+def test_the_drop_is_kept_and_a_larger_one_hands_less_on(max_drop):
+    targets, fast, best = rungs()
+    threshold = cascade.threshold_of(TASK, fast, best, targets, max_drop)
+    given, handed_on = cascade.answers(fast, best, threshold)
+    accuracy = (given.argmax(1) == targets).mean()
+    assert accuracy >= (best.argmax(1) == targets).mean() - max_drop - 1e-9
+    larger = cascade.threshold_of(TASK, fast, best, targets, max_drop + 0.02)
+    assert larger <= threshold
+    if max_drop == 0.5:
+        assert handed_on.sum() == 0
+
+
+def test_a_rung_that_knows_when_it_is_wrong_hands_less_on():
+    shares = []
+    for knows in (True, False):
+        targets, fast, best = rungs(knows=knows)
+        shares.append(cascade.choose(TASK, fast, best, targets, 0.03).share_handed_on)
+    assert shares[0] < 0.8 * shares[1]
+
+
+def test_its_quality_is_of_examples_that_had_no_part_in_the_choice():
+    """Of many small dev sets, what is promised is what the cascade does later."""
+    promised, found = [], []
+    later = rungs(20_000, seed=999)
+    for seed in range(12):
+        targets, fast, best = rungs(200, seed)
+        chosen = cascade.choose(TASK, fast, best, targets, 0.02, seed)
+        assert chosen is not None and chosen.max_drop == 0.02
+        given, _ = cascade.answers(later[1], later[2], chosen.threshold)
+        promised.append(chosen.quality)
+        found.append((given.argmax(1) == later[0]).mean())
+    assert np.mean(promised) == pytest.approx(np.mean(found), abs=0.015)
+
+
+def test_there_is_none_where_nothing_is_kept_or_there_are_no_classes():
+    targets, fast, best = rungs(100)
+    wrong = np.zeros_like(fast)
+    wrong[np.arange(100), 1 - targets] = 9.0
+    assert cascade.choose(TASK, wrong, best, targets, 0.0) is None
+    assert cascade.choose(TASK, fast[:5], best[:5], targets[:5], 0.1) is None
+    numbers = tasks.named("regression")()
+    assert cascade.choose(numbers, fast[:, :1], best[:, :1], targets, 0.1) is None
+    sure = softmax(fast).max(1)
+    same = cascade.choose(TASK, fast, fast, targets, 0.0)
+    assert same.threshold <= sure.min() and same.share_handed_on < 0.1

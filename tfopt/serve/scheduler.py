@@ -1,0 +1,275 @@
+"""Requests -> answers: worker threads, each text by the best variant in time.
+
+On arrival a request that cannot be answered by its deadline is refused. When a worker
+takes a text, it takes the most accurate variant for which
+
+    waited + mean(variant, length) + queued * mean(fastest) < 0.35 * deadline
+
+and else the fastest, so that a queue that grows makes answers cheaper before it makes
+them late. In a cascade the fastest answers first, and the rule chooses who gets what it
+is not sure of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from tfopt.serve.estimates import bucket_of, guessed_tokens
+from tfopt.serve.models import Model, Variant, confidence
+from tfopt.serve.refusal import Refusal
+
+# Parts of the deadline: within the first the better variants are used, above the second
+# a request is refused.
+_BETTER, _REFUSED = 0.35, 0.8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What one text got.
+
+    Attributes:
+        variant: that answered.
+        outputs: <float32>[outputs].
+        fields: the task's answer.
+        ids: that were read.
+        truncated: whether the text was cut.
+        queue_s: seconds until a worker took it.
+    """
+
+    variant: Variant
+    outputs: np.ndarray
+    fields: dict[str, Any]
+    ids: list[int]
+    truncated: bool
+    queue_s: float
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False)
+class Request:
+    """Texts that are to be answered together.
+
+    Attributes:
+        model: answers; held until all is done.
+        texts: N texts; empty where there are ids.
+        pairs: N second texts, or None.
+        ids: N texts as (ids, ids of the first segment), instead of `texts`.
+        variant: that must answer; None leaves it to the scheduler.
+        deadline_s: seconds from its arrival.
+        done: is called once, by whichever thread is the last.
+        arrived: when it did.
+        answers: N, each there once `done` was called, unless `error` is.
+        error: why there is no answer.
+    """
+
+    model: Model
+    done: Callable[[], None]
+    deadline_s: float
+    texts: Sequence[str] = ()
+    pairs: Sequence[str] | None = None
+    ids: Sequence[tuple[list[int], int]] = ()
+    variant: Variant | None = None
+    arrived: float = dataclasses.field(default_factory=time.perf_counter)
+    answers: list[Answer | None] = dataclasses.field(default_factory=list)
+    error: Exception | None = None
+    left: int = 0
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.texts) or len(self.ids)
+
+    def given(self) -> list[Answer]:
+        """The answers of a request that is done, and has no error."""
+        return [answer for answer in self.answers if answer is not None]
+
+    def expected_s(self, now: float) -> list[float]:
+        """Seconds that each text takes, of the fastest variant that may answer it."""
+        variant = self.variant or self.model.variants[-1]
+        most = variant.bundle.max_length
+        if self.ids:
+            tokens = [len(ids) for ids, _ in self.ids]
+        else:
+            tokens = [guessed_tokens(len(text), most) for text in self.texts]
+            if self.pairs:
+                tokens = [min(most, count + guessed_tokens(len(pair), most))
+                          for count, pair in zip(tokens, self.pairs, strict=True)]
+        return [variant.times.value(bucket_of(count), now) for count in tokens]
+
+
+def best_in_time(variants: Sequence[Variant], room_s: float, bucket: int, now: float
+                 ) -> Variant:
+    """The first variant whose answer takes less than a time, else the last.
+
+    Args:
+        variants: from the most accurate to the fastest.
+        room_s: seconds; may be negative.
+        bucket: of the text's tokens.
+        now: as of `Estimates.value`.
+    """
+    return next((variant for variant in variants[:-1]
+                 if variant.times.value(bucket, now) < room_s), variants[-1])
+
+
+class Scheduler:
+    """A bounded queue, and the threads that work on it.
+
+    Args:
+        workers: threads.
+        most: texts that may wait.
+    """
+
+    def __init__(self, workers: int, most: int):
+        self._most = most
+        self._queue: queue.SimpleQueue[tuple[Request, int, float] | None] = (
+            queue.SimpleQueue())
+        self._lock = threading.Lock()
+        self._waiting, self._behind_s, self._closed = 0, 0.0, False
+        self._threads = [threading.Thread(target=self._work, name=f"worker-{number}",
+                                          daemon=True) for number in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Texts that no worker has taken yet."""
+        return self._waiting
+
+    def submit(self, request: Request) -> None:
+        """Takes a request in; its `done` is called when all its texts are answered.
+
+        Raises:
+            Refusal: 503, it cannot be answered in time, the queue is full, or the
+                service ends; 413, it has more texts than the queue can hold.
+        """
+        count = len(request)
+        if count > self._most:
+            raise Refusal(413, f"A request may have {self._most} texts. Received: "
+                          f"{count} texts", "too_large")
+        expected = request.expected_s(request.arrived)
+        with self._lock:
+            self._admit(request, expected)
+            self._waiting += count
+            self._behind_s += sum(expected)
+            request.left = count
+            request.answers = [None] * count
+            for number, seconds in enumerate(expected):
+                self._queue.put((request, number, seconds))
+
+    def _admit(self, request: Request, expected: list[float]) -> None:
+        workers = len(self._threads)
+        again_s = max(1, math.ceil(self._behind_s / workers))
+        if self._closed:
+            raise Refusal(503, "The service ends. Received: a request after its end",
+                          "draining", again_s)
+        if self._waiting + len(expected) > self._most:
+            raise Refusal(503, f"At most {self._most} texts may wait. Received: "
+                          f"{len(expected)} more, where {self._waiting} wait",
+                          "queue_full", again_s)
+        needed = max((self._behind_s + sum(expected)) / workers,
+                     self._behind_s / workers + max(expected))
+        if needed > _REFUSED * request.deadline_s:
+            raise Refusal(
+                503, "A request must be one that can be answered by its deadline. "
+                f"Received: a deadline of {1e3 * request.deadline_s:.4g} ms, where "
+                f"{1e3 * needed:.4g} ms of work are to be done", "deadline", again_s)
+
+    def close(self) -> None:
+        """Answers what was taken in, and ends the threads; refuses what comes then."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                for _ in self._threads:
+                    self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            request, number, expected = item
+            with self._lock:
+                self._waiting -= 1
+                self._behind_s = self._behind_s - expected if self._waiting else 0.0
+            if request.error is None:
+                try:
+                    request.answers[number] = self._answer(request, number)
+                except Exception as error:  # the thread lives on, whatever happened
+                    if not isinstance(error, ValueError):
+                        logging.exception("A text cannot be answered")
+                    request.error = error
+            with self._lock:
+                request.left -= 1
+                last = not request.left
+            if last:
+                request.done()
+            del item, request  # a model that is unloaded is not held while idle
+
+    def _answer(self, request: Request, number: int) -> Answer:
+        taken = time.perf_counter()
+        waited = taken - request.arrived
+        if waited > request.deadline_s:
+            raise Refusal(503, "An answer must be there by its deadline. Received: "
+                          f"{1e3 * request.deadline_s:.4g} ms, which have passed",
+                          "late", 1)
+        variants, threshold = request.model.variants, request.model.threshold
+        first = request.variant or variants[0]
+        text = _read(request, number, first)
+
+        def chosen() -> Variant:
+            now = time.perf_counter()
+            room_s = (_BETTER * request.deadline_s - (now - request.arrived)
+                      - self._behind_s)
+            return best_in_time(variants, room_s, bucket_of(len(text.ids)), now)
+
+        def by(variant: Variant) -> Answer:
+            return _answered(variant, text if _read_alike(variant, first) else
+                             _read(request, number, variant), waited)
+
+        if request.variant is not None:
+            return by(request.variant)
+        if threshold is None:
+            return by(chosen())
+        found = by(variants[-1])
+        if (confidence(found.fields) or 0.0) >= threshold:
+            return found
+        better = chosen()
+        return found if better is found.variant else by(better)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Text:
+    """What is read of a text: ids, those of its first segment, whether it was cut."""
+
+    ids: list[int]
+    first_length: int
+    truncated: bool
+
+
+def _answered(variant: Variant, text: _Text, waited_s: float) -> Answer:
+    """A variant's answer, which it is timed by."""
+    begun = time.perf_counter()
+    outputs = variant.bundle.run(text.ids, text.first_length)
+    fields, = variant.bundle.task.decode(outputs[np.newaxis])
+    ended = time.perf_counter()
+    variant.times.add(bucket_of(len(text.ids)), ended - begun, ended)
+    return Answer(variant, outputs, fields, text.ids, text.truncated, waited_s)
+
+
+def _read_alike(one: Variant, other: Variant) -> bool:
+    return (one.bundle.tokenizer is other.bundle.tokenizer
+            and one.bundle.max_length == other.bundle.max_length)
+
+
+def _read(request: Request, number: int, variant: Variant) -> _Text:
+    if request.ids:
+        return _Text(*request.ids[number], False)
+    pairs = None if request.pairs is None else [request.pairs[number]]
+    encoded = variant.bundle.encode([request.texts[number]], pairs)
+    return _Text(encoded.ids[0], encoded.first_lengths[0], bool(encoded.truncated))
