@@ -63,8 +63,8 @@ ALLOWED = {
     # The road; it knows no pass by name, and no flags.
     "pipeline": {*GROUND, "report", "drawing", "data", "model", "sparse", "train",
                  "tasks", "compress", "export", "measure", "serve"},
-    "cli": {*GROUND, "report", "data", "model", "train", "tasks", "compress", "measure",
-            "serve", "pipeline"},
+    "cli": {*GROUND, "report", "markdown", "data", "model", "train", "tasks",
+            "compress", "measure", "serve", "pipeline"},
     # The facade may name everything but what a pass or a script is made of.
     "tfopt": {"callbacks", "compress", "data", "export", "measure", "model",
               "api", "passes", "pipeline", "report", "serve", "sparse", "tasks",

@@ -168,16 +168,11 @@ class Interpreter:
 
     def logits(self, ids: Sequence[Sequence[int]],
                first_lengths: Sequence[int]) -> np.ndarray:
-        """Computes N examples, or none: logits <float32>[N, C], in their order.
-
-        Those of a length are computed one after the other, since a change costs time.
-        """
-        if not len(ids):
-            return np.zeros([0, self.outputs], np.float32)
-        found: list = [None] * len(ids)
-        for row in sorted(range(len(ids)), key=lambda row: len(ids[row])):
-            found[row] = self.run(ids[row], first_lengths[row])
-        return np.stack(found)
+        """Computes N examples, those of a length together: logits <float32>[N, C]."""
+        rows = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+        found = {row: self.run(ids[row], first_lengths[row]) for row in rows}
+        return (np.stack([found[row] for row in range(len(ids))]) if rows
+                else np.zeros([0, self.outputs], np.float32))
 
     def predict(self, texts: Sequence[str],
                 pairs: Sequence[str] | None = None) -> np.ndarray:
