@@ -65,6 +65,12 @@ def damage(loader: Loader, place: Path, seed: int) -> None:
     file.write_bytes(loader.files[name](source, file.read_bytes()))
 
 
+def load_good(loader: Loader, good: Path) -> None:
+    """Loads a copy of good files as they are: what refuses these tells nothing."""
+    with tempfile.TemporaryDirectory() as scratch:
+        loader.load(Path(shutil.copytree(good, Path(scratch) / "copy")))
+
+
 def attempt(loader: Loader, good: Path, seed: int) -> str:
     """Loads a copy of good files, one of them damaged: what came of it."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -85,6 +91,7 @@ def attempt(loader: Loader, good: Path, seed: int) -> str:
 def here(loader: Loader, good: Path, seeds: range) -> Outcome:
     """Loads damaged files in this process."""
     outcome = Outcome()
+    load_good(loader, good)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of overflows in damaged numbers, say
         for seed in seeds:
@@ -149,7 +156,7 @@ def main(name: str, good: str, first: int, count: int) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
-    loader.load(Path(shutil.copytree(good, Path(tempfile.mkdtemp()) / "copy")))
+    load_good(loader, Path(good))
     most = _memory("VmSize") + _ROOM_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     print("ready", file=answers, flush=True)

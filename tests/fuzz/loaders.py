@@ -17,7 +17,7 @@ from fuzz import mutations
 from fuzz.mutations import Mutation
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
-_TABLE = "text\tlabel\na great film\tgood\nbad bad\tbad\nit is\tfine\n" * 2
+_TABLE = "text\tlabel\n" + "a great film\tgood\nbad bad\tbad\nit is\tfine\n" * 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

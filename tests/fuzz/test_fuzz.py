@@ -102,12 +102,18 @@ FAULTS = {
 
 @pytest.mark.parametrize("raised, fault", FAULTS.values(), ids=FAULTS)
 def test_the_harness_tells_sentences_from_faults(raised, fault, tmp_path):
-    def load(_):
-        raise raised
+    def load(place):
+        if (place / "a.txt").read_text() != "some text":
+            raise raised
 
     loader = harness.Loader(name="x", make=lambda place: None, load=load,
                             files={"a.txt": mutations.of_bytes})
     (tmp_path / "a.txt").write_text("some text")
-    outcome = harness.here(loader, tmp_path, range(1))
+    seed = next(seed for seed in range(20) if harness.here(
+        loader, tmp_path, range(seed, seed + 1)).loaded == 0)
+    outcome = harness.here(loader, tmp_path, range(seed, seed + 1))
     assert (outcome.faults, outcome.refused) == (
-        ([], 1) if fault is None else ([fault], 0))
+        ([], 1) if fault is None else ([fault.replace("seed 0", f"seed {seed}")], 0))
+    (tmp_path / "a.txt").write_text("not as it must be")
+    with pytest.raises(type(raised)):  # what refuses good files tells nothing
+        harness.here(loader, tmp_path, range(1))
