@@ -216,54 +216,6 @@ def over(seconds, reference) -> float:
     return float(np.median(np.median(seconds, axis=1) / np.median(reference, axis=1)))
 
 
-def write_hugging_face(model, directory: Path) -> Path:
-    """Writes a BERT of tfopt's as `BertForSequenceClassification` reads it.
-
-    Args:
-        model: made by `tfopt.model`; all its layers of one size.
-        directory: made if missing; gets config.json and model.safetensors.
-
-    Returns:
-        The directory.
-
-    Raises:
-        ValueError: layers differ in size, which this format cannot say.
-    """
-    from safetensors.numpy import save_file
-
-    # These import TensorFlow, which not every script needs.
-    from tfopt.model import config_of, head_of
-    from tfopt.model.families.registry import all_families
-
-    config, head = config_of(model), head_of(model)
-    if (len(set(config.num_heads)) > 1 or len(set(config.intermediate_sizes)) > 1
-            or config.head_size * config.num_heads[0] != config.hidden_size):
-        raise ValueError("The reference needs a BERT whose layers are of one size, "
-                         "with heads as wide as the model. Received: "
-                         f"num_heads={config.num_heads}, intermediate_sizes="
-                         f"{config.intermediate_sizes}, head_size={config.head_size}")
-    family = all_families()[config.family]
-    tensors = {}
-    for layer, source in family.published(config).items():
-        first, *others = model.get_layer(layer).get_weights()
-        for name, weight in zip(source.tensors, [
-                first.T if source.transposed else first, *others], strict=True):
-            tensors[name] = np.ascontiguousarray(weight)
-    directory.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
-    fields = {
-        **family.to_fields(config),
-        "architectures": ["BertForSequenceClassification"],
-        "hidden_act": {"gelu_tanh": "gelu_pytorch_tanh"}.get(config.activation,
-                                                            config.activation),
-        "classifier_dropout": head.dropout,
-        "id2label": {str(i): f"LABEL_{i}" for i in range(head.outputs)},
-        "label2id": {f"LABEL_{i}": i for i in range(head.outputs)},
-    }
-    (directory / "config.json").write_text(to_json(fields, indent=1), "utf-8")
-    return directory
-
-
 def check_agreement(ours: np.ndarray, theirs: np.ndarray, tolerance: float,
                     what: str) -> float:
     """Checks that two programs compute the same model.

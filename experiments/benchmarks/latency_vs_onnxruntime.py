@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import common
+import hugging_face
 import numpy as np
 from absl import flags, logging
 
@@ -28,7 +29,7 @@ from tfopt.files import write_whole
 from tfopt.measure import latency, runners
 from tfopt.measure.process import TimedProcess
 from tfopt.pipeline.options import Data
-from tfopt.pipeline.splits import encode
+from tfopt.pipeline.splits import Split, encode
 
 FLAGS = flags.FLAGS
 OURS, BY_HAND = "tfopt_dynamic_wi8_afp32", "by_hand_dynamic_wi8_afp32"
@@ -102,78 +103,87 @@ def onnx_logits(file: str, texts: dict) -> np.ndarray:
         return np.array(turns.workers[""].ask(**texts)["logits"])
 
 
-def main() -> None:
-    """Exports, checks, times in turn, and reports."""
-    artifact = Path(FLAGS.artifact)
-    baseline = model.load(FLAGS.baseline_dir)
+def evaluated() -> tuple[tasks.Task, Split]:
+    """The task of the baseline, and the texts by which it is judged."""
     corpus = data.read(FLAGS.eval_file, shared.read(Data).columns())
     if FLAGS.smoke:
         corpus = corpus.take(range(min(32, len(corpus))))
     beside = model.directory(FLAGS.baseline_dir)
     kind = tasks.named("classification")(
         labels=tuple(data.read_labels(beside / data.LABELS_FILE)))
-    part = encode(corpus, data.tokenizer_from(beside), kind,
-                  shared.read(Data).tokens)
-    every = request(part, range(len(corpus)))
-    with tempfile.TemporaryDirectory() as directory:
-        out = Path(directory)
-        by_hand = out / "by_hand.tflite"
-        write_whole(by_hand, convert_by_hand(baseline))
-        published = common.write_hugging_face(baseline, out / "hugging_face")
-        logging.info("Exporting to ONNX")
-        exporter = TimedProcess([FLAGS.reference_python, common.HERE / "onnx_export.py",
-                           published, out], latency.environment(FLAGS.num_threads))
-        exporter.close()
-        made = exporter.ready
+    return kind, encode(corpus, data.tokenizer_from(beside), kind,
+                        shared.read(Data).tokens)
 
-        checked = request(part, spread_out(len(corpus), _CHECKED))
-        keras_logits = runners.KerasRunner(FLAGS.baseline_dir).logits(
-            checked["ids"], checked["first_lengths"])
-        differences = {
-            name: common.check_agreement(keras_logits, onnx_logits(file, checked),
+
+def exported(out: Path) -> dict:
+    """ONNX files of the baseline by dtype and optimizer, and versions."""
+    logging.info("Exporting to ONNX")
+    published = hugging_face.write(model.load(FLAGS.baseline_dir), out / "hugging_face")
+    exporter = TimedProcess([FLAGS.reference_python, common.HERE / "onnx_export.py",
+                             published, out], latency.environment(FLAGS.num_threads))
+    exporter.close()
+    return exporter.ready
+
+
+def differences_to_keras(files: Mapping[str, str], texts: dict) -> dict[str, float]:
+    """Largest difference of logits; none is above the tolerance."""
+    keras_logits = runners.KerasRunner(FLAGS.baseline_dir).logits(
+        texts["ids"], texts["first_lengths"])
+    return {name: common.check_agreement(keras_logits, onnx_logits(file, texts),
                                          _TOLERANCE, f"Logits of Keras and {name}")
-            for name, file in made["float32"].items()}
+            for name, file in files.items()}
 
-        trial = request(part, spread_out(len(corpus), _TRIAL_TEXTS))
+
+def ratios(seconds: Mapping[str, np.ndarray]) -> dict:
+    """Our p50 over that of the faster way of ONNX Runtime, and over what is ours."""
+    medians = {name: float(np.median(value)) for name, value in seconds.items()}
+    reference = min((INT8, INT8_NO_SPINNING), key=medians.get)
+    return {
+        "ratio": medians[OURS] / medians[reference],
+        "ratio_to": reference,
+        "ratio_paired": float(np.median(seconds[OURS] / seconds[reference])),
+        "ratio_to_by_hand": medians[OURS] / medians[BY_HAND],
+        "rounds_p50_ms": [
+            {name: 1e3 * float(np.median(value[i])) for name, value in seconds.items()}
+            for i in range(len(seconds[OURS]))]}
+
+
+def main() -> None:
+    """Exports, checks, times in turn, and reports."""
+    kind, part = evaluated()
+    every = request(part, range(len(part.encoded.ids)))
+    count = len(every["ids"])
+    with tempfile.TemporaryDirectory() as directory:
+        by_hand = Path(directory) / "by_hand.tflite"
+        write_whole(by_hand, convert_by_hand(model.load(FLAGS.baseline_dir)))
+        made = exported(Path(directory))
+        differences = differences_to_keras(
+            made["float32"], request(part, spread_out(count, _CHECKED)))
+        trial = request(part, spread_out(count, _TRIAL_TEXTS))
         best_float, float_p50 = fastest(made["float32"], trial)
         best_int8, int8_p50 = fastest(made["int8"], trial)
         logging.info("Fastest of ONNX Runtime: %s, %s", best_float, best_int8)
         onnx_files = {INT8: made["int8"][best_int8],
                       INT8_NO_SPINNING: made["int8"][best_int8],
                       FLOAT: made["float32"][best_float]}
-        tflite_files = {OURS: artifact, BY_HAND: by_hand}
-        commands = {
-            **{name: latency.command(file, FLAGS.num_threads)
-               for name, file in tflite_files.items()},
-            INT8: onnx_command(onnx_files[INT8]),
-            INT8_NO_SPINNING: onnx_command(onnx_files[INT8], "--no_spinning"),
-            FLOAT: onnx_command(onnx_files[FLOAT]),
-        }
-        texts = request(part, spread_out(len(corpus), FLAGS.texts))
+        tflite_files = {OURS: Path(FLAGS.artifact), BY_HAND: by_hand}
+        commands = {name: latency.command(file, FLAGS.num_threads)
+                    for name, file in tflite_files.items()} | {
+            name: onnx_command(file, *["--no_spinning"] * (name == INT8_NO_SPINNING))
+            for name, file in onnx_files.items()}
+        texts = request(part, spread_out(count, FLAGS.texts))
         seconds, idle_cpu = time_in_turn(commands, texts,
                                          1 if FLAGS.smoke else FLAGS.rounds)
-
-        accuracy = {}
-        for name, file in tflite_files.items():
-            runner = runners.open_artifact(file, FLAGS.num_threads)
-            accuracy[name] = kind.quality(runner.logits(**every), part.targets)
-        for name in (INT8, FLOAT):
-            accuracy[name] = kind.quality(onnx_logits(onnx_files[name], every),
-                                          part.targets)
+        logits = {name: runners.open_artifact(file, FLAGS.num_threads).logits(**every)
+                  for name, file in tflite_files.items()} | {
+            name: onnx_logits(onnx_files[name], every) for name in (INT8, FLOAT)}
         sizes = {name: Path(file).stat().st_size
                  for name, file in (tflite_files | onnx_files).items()}
-    reference = min((INT8, INT8_NO_SPINNING), key=lambda name: np.median(seconds[name]))
-    figures = {
+    common.write_report({
         "latency": {name: common.spread(value) for name, value in seconds.items()},
-        "ratio": float(np.median(seconds[OURS]) / np.median(seconds[reference])),
-        "ratio_to": reference,
-        "ratio_paired": float(np.median(seconds[OURS] / seconds[reference])),
-        "ratio_to_by_hand": float(np.median(seconds[OURS])
-                                  / np.median(seconds[BY_HAND])),
-        "rounds_p50_ms": [
-            {name: 1e3 * float(np.median(value[i])) for name, value in seconds.items()}
-            for i in range(len(seconds[OURS]))],
-        "accuracy": {name: value["accuracy"] for name, value in accuracy.items()},
+        **ratios(seconds),
+        "accuracy": {name: kind.quality(outputs, part.targets)["accuracy"]
+                     for name, outputs in logits.items()},
         "file_bytes": sizes,
         "onnxruntime_int8_file": best_int8,
         "onnxruntime_float32_file": best_float,
@@ -182,9 +192,7 @@ def main() -> None:
         "texts": len(texts["ids"]),
         "tokens_mean": float(np.mean([len(ids) for ids in texts["ids"]])),
         "idle_cpu": idle_cpu,
-    }
-    common.write_report(figures, num_threads=FLAGS.num_threads,
-                        reference=made["versions"])
+    }, num_threads=FLAGS.num_threads, reference=made["versions"])
 
 
 if __name__ == "__main__":

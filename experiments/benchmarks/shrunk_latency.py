@@ -3,15 +3,14 @@ r"""How long the exports of pruned structures take, beside what the table predic
     python experiments/benchmarks/shrunk_latency.py --model_dir=DIR --dev_file=F \
         --tables=shrink.json --report=FILE.json
 
-Source: `measure/latency_table.py`, whose predictions these are. Times do not depend on
-the values of weights: each structure of the tables that shrink_table.py fills is built
-anew with random ones, equal structures once. Each is timed with 1, 2, 4 ... and
+Source: `measure/latency_table.py`, whose predictions these are. Each structure of the
+tables that shrink_table.py fills is built anew with random weights, equal ones once,
+and timed with 1, 2, 4 ... and
 --num_threads threads; the fastest counts, the others are in "p50_ms_by_threads". All of
 a group take turns with the unpruned model, by whose time in the same rounds a speedup
 is reckoned; each group is reported when it is done, and the same command after a kill
-goes on with the next. Cost:
-some ten minutes a group for BERT-Base, most of it to export; and the latency table, if
-it is not there. Expected: predictions within 10 % of the measured times.
+goes on with the next. Cost: some ten minutes a group for BERT-Base, most to export; and
+the latency table, if it is not there. Expected: at most 10 % off.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 import common
+import hugging_face
 import numpy as np
 from absl import flags, logging
 
@@ -100,7 +101,7 @@ def main() -> None:
         passes = 1 + -(-rounds * steps // about["batches"])
         settings = train.Settings(epochs=passes + 1)  # no run ends within a segment
         text = to_json(dataclasses.asdict(settings))
-        published = common.write_hugging_face(
+        published = hugging_face.write(
             model.load(FLAGS.model_dir, num_labels=about["labels"], seed=settings.seed),
             Path(directory) / "hugging_face")
         reference = [FLAGS.reference_python, common.HERE / "pytorch_worker.py",

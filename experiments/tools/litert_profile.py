@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import functools
 import os
 import re
 import subprocess
@@ -194,6 +195,13 @@ class _TensorType(ctypes.Structure):
                 ("dimensions", ctypes.c_int32 * 8), ("strides", ctypes.c_uint32 * 8)]
 
 
+def _call(library: ctypes.CDLL, name: str, *arguments) -> None:
+    status = getattr(library, f"LiteRt{name}")(*(
+        ctypes.c_size_t(a) if isinstance(a, int) else a for a in arguments))
+    if status:
+        raise RuntimeError(f"LiteRt{name} answers {status}")
+
+
 def profile(path: str, tokens: int, num_threads: int, repeats: int) -> str:
     """LiteRT's own summary of times, of so many requests together.
 
@@ -207,11 +215,7 @@ def profile(path: str, tokens: int, num_threads: int, repeats: int) -> str:
     c = ctypes.CDLL(None)
     c.strdup.restype = pointer = ctypes.c_void_p
 
-    def call(name: str, *arguments) -> None:
-        status = getattr(library, f"LiteRt{name}")(*(
-            ctypes.c_size_t(a) if isinstance(a, int) else a for a in arguments))
-        if status:
-            raise RuntimeError(f"LiteRt{name} answers {status}")
+    call = functools.partial(_call, library)
 
     def made(name: str, *arguments) -> ctypes.c_void_p:
         result = pointer()

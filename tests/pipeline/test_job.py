@@ -8,6 +8,7 @@ import pytest
 
 import tfopt
 from tfopt import compress, pipeline
+from tfopt.pipeline import job as jobs
 from tfopt.pipeline import stages
 
 TRAIN = "text\tlabel\n" + "a great film\tgood\nbad bad\tbad\nit is\tfine\n" * 4
@@ -48,6 +49,31 @@ def test_changed_data_never_meets_an_old_model(job, result):
     with pytest.raises(ValueError, match=r"another run: train differs: .*train\.tsv "
                                          r"there, .*changed\.tsv here"):
         dataclasses.replace(job, train=changed).run()
+
+
+@pytest.mark.parametrize(("passes", "refused"), [
+    ([{"pass": "magnitude", "final_sparsity": 0.5,
+       "only": ["querry"]}], "querry"),
+    ([{"pass": "none"}, {"pass": "quantization_aware", "leave": ["layer_7"]}],
+     "layer_7"),
+    ([{"pass": "low_rank", "rank": 4, "only": ["intermediate"]},
+      {"pass": "magnitude", "final_sparsity": 0.5,
+       "only": ["intermediate_left"]}], None)])
+def test_a_layer_that_is_not_there_is_missed_before_training(
+        passes, refused, job, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs.run_dir, "claim", _reached)
+    with pytest.raises(Reached if refused is None else ValueError, match=refused):
+        dataclasses.replace(job, out_dir=tmp_path / "out", recipe=compress.Recipe(
+            passes=tuple(map(compress.from_fields, passes)))).run()
+    assert not (tmp_path / "out").exists()
+
+
+class Reached(Exception):
+    pass
+
+
+def _reached(*_):
+    raise Reached
 
 
 def test_a_value_out_of_its_range_is_refused_at_once():

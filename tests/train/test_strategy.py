@@ -257,7 +257,7 @@ def test_nothing_is_left_open_on_this_machine(monkeypatch):
     settings = Settings().on_this_machine()
     assert (settings.jit_compile, settings.steps_per_execution,
             settings.mixed_precision) == (False, 1, "float32")
-    monkeypatch.setattr("tfopt.train.loop.accelerated", lambda: True)
+    monkeypatch.setattr("tfopt.train.settings.accelerated", lambda: True)
     monkeypatch.setattr(precision, "best", lambda: "mixed_bfloat16")
     settings = Settings().on_this_machine()
     assert (settings.jit_compile, settings.steps_per_execution,

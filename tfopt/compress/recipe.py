@@ -11,8 +11,8 @@ from absl import logging
 
 from tfopt import checks
 from tfopt.backend import keras
-from tfopt.compress import registry
-from tfopt.compress.base import Context, Outcome, Pass
+from tfopt.compress import layer_selection, registry
+from tfopt.compress.base import Context, Outcome, Pass, Stage
 from tfopt.files import parse_json, to_json
 from tfopt.functional import copy_model
 from tfopt.train.distill.config import Distillation
@@ -195,6 +195,29 @@ def check(recipe: Recipe, context: Context) -> None:
             raise ValueError(f"The pass {step.name()!r} needs {', '.join(missing)}. "
                              "Received: a context without")
         step.resolve(context)
+
+
+def check_layers(recipe: Recipe, model: keras.Model) -> None:
+    """Checks, before it is trained, that a model has the layers that passes name.
+
+    Behind a pass that changes sizes they may have names of its own.
+
+    Raises:
+        ValueError: an expression matches none of the model's layers.
+    """
+    layers = [layer for layer in model.layers if layer.weights]
+    for step in recipe.passes:
+        named = (*getattr(step, "only", ()), *getattr(step, "leave", ()))
+        layer_selection.check_expressions(
+            named, layers, f", by the pass {step.name()!r}")
+        if step.stage is Stage.SHAPE and not step.may_touch_nothing:
+            return
+
+
+def names_layers(recipe: Recipe) -> bool:
+    """Whether a pass has expressions of layers."""
+    return any(getattr(step, field, ()) for step in recipe.passes
+               for field in ("only", "leave"))
 
 
 def _distilling(recipe: Recipe, context: Context) -> Context:

@@ -100,9 +100,12 @@ class Job(RunOptions, FineTuning):
         # The teacher, which may be the baseline, is there later.
         compress.check(dataclasses.replace(recipe, distillation=None), context)
         teacher = job.load_teacher(recipe.distillation)
-        if self.tables.latency_tables_as_is:  # nothing is timed: it is found out now
-            context.get("costs")(model.config_of(model.load(
-                self.baseline or self.model)))
+        as_is = self.tables.latency_tables_as_is
+        if as_is or compress.names_layers(recipe):  # mistakes are found before training
+            start = model.load(self.baseline or self.model)
+            compress.check_layers(recipe, start)
+            if as_is:  # nothing is timed
+                context.get("costs")(model.config_of(start))
         return Road(job, recipe, dataset,
                     job.identity() | {"recipe": json.loads(recipe.to_json())},
                     context, table_notes, teacher)
