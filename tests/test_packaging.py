@@ -40,8 +40,8 @@ def test_the_light_installation_is_the_whole_package_without_tensorflow(given):
     assert names(needs) == {"ai-edge-litert", "flatbuffers", "tokenizers", "numpy",
                             "absl-py"}
     assert light["extras_require"]["serve"] == whole["extras_require"]["serve"]
-    assert names(light["extras_require"]["serve"]) == {"starlette", "uvicorn",
-                                                       "prometheus-client"}
+    assert names(light["extras_require"]["serve"]) == {
+        "starlette", "uvicorn", "httptools", "prometheus-client"}
     assert {"tensorflow", "tf-keras", "tensorflow-model-optimization"} <= names(
         whole["install_requires"])
     assert whole["version"] == tfopt.__version__

@@ -44,11 +44,12 @@ def post(path: str, fields: dict) -> bytes:
             f"application/json\r\ncontent-length: {len(body)}\r\n\r\n").encode() + body
 
 
-def infer(model: str, text: str, **parameters) -> bytes:
-    """The bytes of a request of V2, for the label and the variant of one text."""
+def infer(model: str, text: str, outputs: Sequence[str] = ("label", "variant"),
+          **parameters) -> bytes:
+    """The bytes of a request of V2, for some outputs of one text."""
     return post(f"/v2/models/{model}/infer", {
         "inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}],
-        "outputs": [{"name": "label"}, {"name": "variant"}], "parameters": parameters})
+        "outputs": [{"name": name} for name in outputs], "parameters": parameters})
 
 
 class _Connection:
@@ -130,6 +131,12 @@ def closed_loop(place: tuple[str, int], requests: Sequence[bytes], clients: int,
     for connection in idle:
         connection.socket.close()
     return replies
+
+
+def wall_s(replies: Sequence[Reply]) -> float:
+    """Seconds from the first request to the last answer."""
+    return (max(reply.sent_s + reply.seconds for reply in replies)
+            - min(reply.sent_s for reply in replies))
 
 
 def open_loop(place: tuple[str, int], requests: Sequence[bytes], at_s: Sequence[float]

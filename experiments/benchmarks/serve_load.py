@@ -88,10 +88,8 @@ def capacity(server: ServerProcess, model: str, rung: str, texts: list[str]
         requests = [http_clients.infer(model, text, variant=rung, deadline_ms=60_000)
                     for text in texts]
         replies = http_clients.closed_loop(server.place, requests, clients)
-        wall_s = max(reply.sent_s + reply.seconds for reply in replies) - min(
-            reply.sent_s for reply in replies)
         found.append((1e3 * float(np.median([reply.seconds for reply in replies])),
-                      len(replies) / wall_s))
+                      len(replies) / http_clients.wall_s(replies)))
     return found[0][0], found[1][1]
 
 

@@ -94,6 +94,7 @@ def memory(server: ServerProcess, variant: str, most: int) -> dict:
 
 def drained(place: Path, variant: str, log: Path) -> dict:
     """SIGTERM while clients ask: answers by the server's log, and got by clients."""
+    waiting = requests(100_000, variant)
     with ServerProcess(place, f"--threads={FLAGS.num_threads}", f"--request_log={log}"
                        ) as server:
         def end() -> None:
@@ -102,7 +103,7 @@ def drained(place: Path, variant: str, log: Path) -> dict:
 
         threading.Thread(target=end).start()
         replies = http_clients.closed_loop(
-            server.place, requests(100_000, variant), _CLIENTS_AT_END)
+            server.place, waiting, _CLIENTS_AT_END)
         status = server.process.wait(60)
     got = sum(reply.status == 200 for reply in replies)
     answered = len(log.read_text(encoding="utf-8").splitlines())
@@ -119,16 +120,15 @@ def main() -> None:
         ladder = Ladder.read(place / "models" / _ASKED)
         variant = ladder.best.name
         threads = f"--threads={FLAGS.num_threads}"
-        with ServerProcess(FLAGS.bundle, threads) as server:
+        with ServerProcess(ladder.place, threads) as server:
             found: dict = {"rungs": len(ladder.rungs),
                            "start_to_ready_s": server.started_s,
                            "at_the_start": server.memory_bytes()}
+            found["memory"] = memory(server, variant,
+                                     200 if FLAGS.smoke else FLAGS.requests)
         with ServerProcess(place / "models", threads) as server:
             found["reloads"] = reloads(server, variant,
                                        9 if FLAGS.smoke else FLAGS.reloads)
-        with ServerProcess(place / "models", threads) as server:
-            found["memory"] = memory(server, variant,
-                                     200 if FLAGS.smoke else FLAGS.requests)
         found["sigterm"] = drained(place / "models", variant, place / "log.jsonl")
     common.write_report(found, num_threads=FLAGS.num_threads)
 

@@ -116,7 +116,8 @@ def test_before_its_start_and_after_its_end_the_service_says_so(tiny_ladder):
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [
-    ("GET", "/nowhere", 404), ("POST", "/", 405), ("GET", "/predict", 405),
+    ("GET", "/nowhere", 404), ("GET", "/metrics/", 404), ("POST", "/", 405),
+    ("GET", "/predict", 405),
     ("PUT", "/v2/models/tiny/infer", 405), ("POST", "/v2/models/a/b/infer", 404),
     ("POST", "/v2/models//infer", 404), ("POST", "/v2/models/infer", 405),
     ("DELETE", "/v2/models/tiny", 405), ("GET", "/v2/models/other", 404),

@@ -103,6 +103,12 @@ def test_a_mistake_is_told_in_a_sentence(tiny_ladder, environment, tmp_path):
         f"a folder of them. Received: {tmp_path} without any")
 
 
+def test_without_the_extra_it_says_what_to_install(tiny_ladder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    done = call("tfopt.cli.serve", f"--dir={tiny_ladder}", "--port=0", status=1)
+    assert "needs the extra `serve`: pip install '.[serve]'" in done.stderr
+
+
 @pytest.mark.parametrize(("flags", "said"), [
     (["--host=no.such.host.", "--port=0"], "Received: --host=no.such.host. --port=0"),
     (["--port=0", "--deadline_ms=0"], "above 0. Received: deadline_ms=0.0")])

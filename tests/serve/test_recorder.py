@@ -9,6 +9,7 @@ import pytest
 from serving import serving
 
 from tfopt import data
+from tfopt.serve import log_file
 from tfopt.serve.uncertain import Uncertain
 
 TEXTS = ["a great film", "bad", "it was not really good", "☕ ☕", "good " * 100]
@@ -85,6 +86,9 @@ def test_the_log_has_a_line_a_text_and_no_text(tiny_ladder, tmp_path, bundles):
         "tiny", 1, "half")
     assert [line["truncated"] for line in found[:5]] == [False] * 4 + [True]
     assert [line["unknown"] for line in found[:5]] == [0, 0, 0, 2, 0]
+    read = [*log_file.read(path)]  # as `tfopt monitor` does
+    assert [(line.variant, line.seen.label, line.seen.tokens) for line in read] == [
+        (line["variant"], line["label"], line["tokens"]) for line in found]
 
 
 def test_texts_are_logged_where_it_is_asked_for(tiny_ladder, tmp_path):

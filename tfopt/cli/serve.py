@@ -5,7 +5,7 @@ r"""Serves a bundle, a ladder, or a folder of them over HTTP; needs no TensorFlo
 
 Speaks the Open Inference Protocol, version 2, beside. At / is a page to try, at /docs
 what the paths take. SIGTERM ends the service once all that it took in is answered.
-Needs the extra `serve` (starlette, uvicorn, prometheus-client).
+Needs the extra `serve` (starlette, uvicorn, httptools, prometheus-client).
 """
 
 from __future__ import annotations
@@ -46,12 +46,16 @@ def main() -> None:
     """Serves until it is told to end.
 
     Raises:
-        ValueError: the directory holds no bundle, or the port is in use.
+        ValueError: the directory holds no bundle, the port is in use, or the extra
+            `serve` is not installed.
     """
-    import uvicorn
+    try:
+        import uvicorn
 
-    from tfopt.serve.app import App
-
+        from tfopt.serve.app import App
+    except ImportError as error:
+        raise ValueError("tfopt serve needs the extra `serve`: pip install '.[serve]', "
+                         f"or './light[serve]'. Received: {error}") from error
     app = App(settings())
     with _bound(FLAGS.host, FLAGS.port) as bound:
         app.service.start()

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import os
 import queue
-import shutil
-import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import numpy as np
 from absl import logging
 
 from tfopt import inputs
 from tfopt.export import trial, verify
-from tfopt.export.litert import LiteRT, state_of
+from tfopt.export.litert import LiteRT, state_of, unnamed_copy
 from tfopt.types import PathLike, check_lists
 
 # How numbers of threads are tried: requests of so many tokens, in turns of several.
@@ -88,7 +86,7 @@ class Interpreter:
         if num_threads is None:
             num_threads = fewest_threads(path, cores, known=True)
         if private:
-            file = _copied(path)
+            file = unnamed_copy(path)
             weakref.finalize(self, file.close)  # there as long as copies are made
             if state_of(path) != state:
                 raise ValueError("The file must stay the one that was opened. Received:"
@@ -227,19 +225,6 @@ class CutOnce:
             self._said = True
             logging.warning("Texts are cut to %d tokens; the rest of them has no part "
                             "in the answer", max_length)
-
-
-def _copied(path: Path) -> IO[bytes]:
-    """A file without a name, of the same contents.
-
-    Raises:
-        OSError: the disk for temporary files is full.
-    """
-    copy = tempfile.TemporaryFile()
-    with path.open("rb") as file:
-        shutil.copyfileobj(file, copy)
-    copy.flush()
-    return copy
 
 
 def thread_counts(most: int) -> list[int]:

@@ -6,8 +6,11 @@ No two threads may be in it at once: it fails, or answers with the other's numbe
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -118,6 +121,19 @@ def state_of(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def unnamed_copy(path: Path) -> IO[bytes]:
+    """A file without a name, of the same contents.
+
+    Raises:
+        OSError: the disk for temporary files is full.
+    """
+    copy = tempfile.TemporaryFile()
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, copy)
+    copy.flush()
+    return copy
 
 
 def widened(values: np.ndarray, quantization: tuple[float, int]) -> np.ndarray:

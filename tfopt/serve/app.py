@@ -42,6 +42,7 @@ class App:
             lifespan=self._lifespan, exception_handlers={
                 HTTPException: _by_starlette, refusal.Refusal: _refused,
                 bodies.Gone: _gone, Exception: _refused})
+        self._all.router.redirect_slashes = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Takes a request, or the application's start and end."""

@@ -70,7 +70,7 @@ class Model:
 
 
 def open_model(name: str, version: int, directory: Path, *, copies: int,
-               cascade: bool = False) -> Model:
+               cascade: bool = False, beside: Sequence[Model] = ()) -> Model:
     """Opens a bundle or a ladder; each variant has answered a text before it is ready.
 
     Args:
@@ -79,6 +79,7 @@ def open_model(name: str, version: int, directory: Path, *, copies: int,
         directory: of the bundle or ladder.
         copies: of each variant, for as many threads.
         cascade: whether the fastest variant answers first.
+        beside: models whose tokenizers are taken where they are the same.
 
     Returns:
         The model.
@@ -94,10 +95,11 @@ def open_model(name: str, version: int, directory: Path, *, copies: int,
             raise ValueError("A cascade needs a ladder with a threshold for it. "
                              f"Received: {directory}")
         threshold = ladder.cascade.threshold
+    others = [variant.bundle for model in beside for variant in model.variants]
     bundles: list[Bundle] = []
     for rung in ladder.rungs:
         bundles.append(Bundle.open(ladder.path(rung), num_threads=1, copies=copies,
-                                   beside=bundles, private=True))
+                                   beside=[*bundles, *others], private=True))
     tasks = {repr(bundle.task): bundle.task for bundle in bundles}
     if len(tasks) > 1:
         raise ValueError("All rungs of a ladder must be of one task. Received: "

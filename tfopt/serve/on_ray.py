@@ -88,12 +88,11 @@ def build(arguments: Mapping[str, Any]) -> serve.Application:
         raise ValueError("Arguments must be fields of Settings or Replicas. Received: "
                          f"{few(sorted(unknown))}")
 
-    @serve.deployment(name="tfopt", **replicas.options())
-    @serve.ingress(App(settings))
     class Texts:
         """The application, in a replica."""
 
-    return Texts.bind()
+    mounted = serve.ingress(App(settings))(Texts)
+    return serve.deployment(name="tfopt", **replicas.options())(mounted).bind()
 
 
 def _made(kind: type, arguments: Mapping[str, Any]) -> Any:
