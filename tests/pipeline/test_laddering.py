@@ -9,6 +9,7 @@ import pytest
 
 import tfopt
 from tfopt import compress, data, model, pipeline
+from tfopt.cli import compress as command
 from tfopt.pipeline import costs, job, timing
 from tfopt.pipeline.job import Job
 from tfopt.serve.ladder import Ladder
@@ -132,6 +133,16 @@ def test_what_another_rung_beats_is_left_out_and_it_says_so(task, result):
     assert (f"{left['name']} is no rung of the ladder: {rung['name']} is not slower"
             in result.report)
     assert "No cascade" in result.report and "cascade" not in fields
+
+
+def test_the_command_shows_the_ladder(task, result, capsys):
+    command.show(result)
+    said = capsys.readouterr().out
+    best = result.ladder.best
+    assert (f"{task.out_dir / best.name}: the rung {best.name}, a bundle; accuracy "
+            f"{best.quality:.4f}, p50 1 ms") in said
+    assert f"tfopt serve {task.out_dir} " in said and "is no rung of" in said
+    assert "--bundle" not in said
 
 
 def test_the_same_again_leaves_the_same_but_for_its_times(task, result, patched,

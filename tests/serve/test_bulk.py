@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from tfopt import data, model, tasks
 from tfopt.export import tflite
 from tfopt.serve import Bundle, answer_lines, bulk
+from tfopt.serve.map_batches import Answers
 
 TASK = tasks.named("classification")(labels=("bad", "fine", "good"))
 WORDS = ("good", "bad", "it", "was", "a", "film", "really", "not", "great")
@@ -87,6 +89,27 @@ def test_errors_stand_in_their_places_and_pairs_are_read(place, tmp_path, small)
         ["text", "pair", "label"], ["text", "pair", "error"],
         ["text", "pair", "label"], ["text", "pair", "error"]]
     assert [found[0], found[2]] == expected(place, [texts[0], texts[2]])
+
+
+def test_columns_of_a_batch_get_answers_beside_them(place):
+    mapped = Answers(place, pair="second")
+    batch = {"text": np.array(["good", " ", "bad"], object), "id": np.arange(3),
+             "second": np.array(["a film", "it", "it was"], object)}
+    found = mapped(batch)
+    one, other = expected(place, [("good", "a film"), ("bad", "it was")])
+    assert found["label"].tolist() == [one["label"], "", other["label"]]
+    assert found["score"][[0, 2]] == pytest.approx([one["score"], other["score"]],
+                                                   abs=1e-4)
+    assert np.isnan(found["score"][1]) and "empty" in found["error"][1]
+    assert found["error"][0] == "" and found["id"].tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"columns \['second'\].*Received: \['text'\]"):
+        mapped({"text": batch["text"]})
+
+
+def test_one_run_at_a_time_writes_a_file(place, tmp_path):
+    with bulk._begun(tmp_path / "out.jsonl", "1"), pytest.raises(
+            ValueError, match="One run at a time.*out.jsonl.partial, in use"):
+        bulk.answer(place, TEXTS, tmp_path / "out.jsonl", processes=1)
 
 
 def test_parts_are_of_like_lengths_the_longest_first():

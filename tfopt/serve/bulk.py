@@ -16,6 +16,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -83,22 +84,9 @@ def answer(directory: PathLike, texts: Texts, output: PathLike, *, top_k: int = 
     if output.exists():
         raise ValueError(f"--output_file must be new. Received: {output}")
     Bundle.open(directory, num_threads=1, copies=1)  # which checks that it is whole
-    partial, begun = output.with_name(output.name + _PARTIAL), 0
-    state = output.with_name(output.name + _STATE)
     identity = _identity(Path(directory), texts, top_k, max_length)
-    counts = Answered(0, 0, "")
-    if state.exists():
-        found = read_json(state)
-        if found.get("of") != identity:
-            raise ValueError("What is there of --output_file must be of the same texts "
-                             "and bundle; remove it to start anew. Received: "
-                             f"{partial}")
-        counts, begun = Answered(*found["counts"]), found["bytes"]
-    with open(partial, "ab") as file:
-        file.truncate(begun)  # behind it is what was cut off
-        if counts.count:
-            logging.info("%d of %d texts are answered already", counts.count,
-                         len(texts))
+    state = output.with_name(output.name + _STATE)
+    with _begun(output, identity) as (file, counts):
         bar = _Bar(len(texts), counts.count)
         for lines, failed, first in _blocks(Path(directory), texts[counts.count:],
                                             top_k, processes, max_length):
@@ -110,9 +98,39 @@ def answer(directory: PathLike, texts: Texts, output: PathLike, *, top_k: int = 
             write_whole(state, to_json({
                 "of": identity, "counts": dataclasses.astuple(counts),
                 "bytes": file.tell()}))
-    os.replace(partial, output)
-    state.unlink(missing_ok=True)
+        os.replace(file.name, output)
+        state.unlink(missing_ok=True)
     return counts
+
+
+@contextlib.contextmanager
+def _begun(output: Path, identity: str) -> Iterator[tuple[Any, Answered]]:
+    """The file of what is answered so far, behind its last whole block; and how many.
+
+    Raises:
+        ValueError: it is of other texts or another bundle, or in use.
+    """
+    partial = output.with_name(output.name + _PARTIAL)
+    state = output.with_name(output.name + _STATE)
+    with open(partial, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError("One run at a time may write an --output_file. Received: "
+                             f"{partial}, in use") from error
+        except OSError:
+            logging.warning("%s cannot be locked: start no second run", partial)
+        found: dict[str, Any] = read_json(state) if state.exists() else {
+            "of": identity, "counts": (0, 0, ""), "bytes": 0}
+        if found.get("of") != identity:
+            raise ValueError("What is there of --output_file must be of the same texts "
+                             "and bundle; remove it to start anew. Received: "
+                             f"{partial}")
+        file.truncate(found["bytes"])  # behind it is what was cut off
+        counts = Answered(*found["counts"])
+        if counts.count:
+            logging.info("%d texts are answered already", counts.count)
+        yield file, counts
 
 
 def _identity(directory: Path, texts: Texts, top_k: int, max_length: int | None) -> str:
@@ -181,17 +199,15 @@ def _open(directory: Path, top_k: int, max_length: int | None) -> None:
 
 def _part(texts: Texts) -> tuple[list[str], dict[int, str]]:
     """A line of JSON for each text, and the errors among them by their places."""
-    answers = _answers(texts)
-    errors = {place: found["error"] for place, found in enumerate(answers)
-              if "error" in found}
-    return [answer_lines.line_of(answer_lines.fields_of(
-        *asked, found, _own["top_k"])) for asked, found in zip(
-            texts, answers, strict=True)], errors
+    found = answers(_own["bundle"], texts)
+    errors = {place: each["error"] for place, each in enumerate(found)
+              if "error" in each}
+    return [answer_lines.line_of(answer_lines.fields_of(*asked, each, _own["top_k"]))
+            for asked, each in zip(texts, found, strict=True)], errors
 
 
-def _answers(texts: Texts) -> list[Mapping[str, Any]]:
-    """The task's answers; of a text without one, {"error": why}."""
-    bundle: Bundle = _own["bundle"]
+def answers(bundle: Bundle, texts: Texts) -> list[Mapping[str, Any]]:
+    """The task's answers to one text or more; of one without, {"error": why}."""
     pairs = None if texts[0][1] is None else [pair or "" for _, pair in texts]
     with contextlib.suppress(ValueError):
         for text, _ in texts:
