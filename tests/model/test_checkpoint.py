@@ -443,6 +443,10 @@ def test_a_config_that_is_no_json_object_is_named(
 @pytest.mark.parametrize("fields, received", [
     ({"hidden_act": "tanh"}, "activation='tanh'"),
     ({"model_type": "roberta"}, "model_type='roberta'"),
+    ({"model_type": ["bert"]}, "model_type=['bert']"),
+    ({"architectures": 3}, "architectures=3"),
+    ({"architectures": "BertModel"}, "architectures='BertModel'"),
+    ({"classifier_dropout": "much"}, "dropout='much'"),
     ({"num_attention_heads": 5}, "num_heads=5, hidden_size=32"),
     ({"hidden_size": "32"}, "hidden_size='32'"),
     ({"hidden_dropout_prob": None}, "hidden_dropout=None"),

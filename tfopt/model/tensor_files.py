@@ -5,7 +5,8 @@ Only files are read here; what their tensors are is for a family (`model.familie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -64,16 +65,12 @@ def labels(file: Path) -> list[str] | None:
 def _load(about: Path, tensors: Tensors, num_labels: int | None, head: Head | None,
           seed: int) -> keras.Model:
     fields = read_json(about)
-    try:
+    with _naming(about):
         family = registry.of(fields)
         config = family.config(fields)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{about}: {error}") from error
     _check_vocabulary(about.parent, config)
-    try:
+    with _naming(tensors.file):
         sources = family.weights(config, tensors.names)
-    except ValueError as error:
-        raise ValueError(f"{tensors.file}: {error}") from error
     asked = num_labels is not None or head is not None
     left_over.check(tensors.file, family.left_over(
         sources, tensors.names, config.num_layers), asked or CLASSIFIER in sources)
@@ -84,13 +81,23 @@ def _load(about: Path, tensors: Tensors, num_labels: int | None, head: Head | No
         _check_trained(about, fields, trained)
     elif not trained and not asked:
         logging.warning("%s: no classifier; a fresh one is made", tensors.file)
-    own = family.head(fields, trained)
+    with _naming(about):
+        own = family.head(fields, trained)
     wanted = head or own.with_outputs(num_labels)
     model = encoder.build(config, wanted, seed)
     _assign(model, {name: _read(tensors, name, source)
                     for name, source in sources.items()
                     if heads.keeps(name, own, wanted)}, tensors.file)
     return model
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Names a file in errors of what it holds."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _check_shapes(tensors: Tensors, sources: Mapping[str, Source],

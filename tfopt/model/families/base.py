@@ -15,6 +15,7 @@ from tfopt.model import layer_names
 from tfopt.model.config import EncoderConfig
 from tfopt.model.heads import Head
 from tfopt.model.left_over import LeftOver
+from tfopt.types import shown
 
 _NORMS = (layer_names.ATTENTION_NORM, layer_names.FFN_NORM, layer_names.EMBEDDING_NORM)
 _TABLES = (layer_names.TOKEN_EMBEDDING, layer_names.SEGMENT_EMBEDDING,
@@ -121,12 +122,18 @@ class Family:
 
         Returns:
             The head; where no classifier was trained, one of two classes.
+
+        Raises:
+            ValueError: a field is of another type than published ones are.
         """
+        made = fields.get("architectures") or []
+        if not isinstance(made, list):
+            raise ValueError("A checkpoint's `architectures` must be a list. Received: "
+                             f"architectures={shown(made)}")
         dropout = next((fields[name] for name in self.head_dropout
                         if fields.get(name) is not None), self.default_head_dropout)
         own = Head(outputs=outputs or 2, pooler=self.pooler, dropout=dropout)
-        if any(str(made).endswith(_TOKENS_ALONE)
-               for made in fields.get("architectures") or ()):
+        if any(str(name).endswith(_TOKENS_ALONE) for name in made):
             return own.replace(reads="all", pooler=None)
         return own
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tfopt.model import families
 from tfopt.model.families.base import Family
+from tfopt.types import shown
 
 _DEFAULT = "bert"  # of a config without a model type, as Google's are
 
@@ -49,7 +50,7 @@ def of(fields: Mapping[str, Any]) -> Family:
     kind = fields.get("model_type", _DEFAULT)
     known = {kind: family for family in all_families().values()
              for kind in family.model_types}
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise ValueError(f"A checkpoint's model type must be one of {sorted(known)}. "
-                         f"Received: model_type={kind!r}")
+                         f"Received: model_type={shown(kind)}")
     return known[kind]
