@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tfopt.cli import monitor
 from tfopt.serve import log_file
 from tfopt.serve.observation import Observation
 from tfopt.serve.reference import Reference
+from tfopt.serve.request_log import RequestLog
 
 FIELDS = {"time": 1000.0, "model": "m", "version": 1, "variant": "1x",
           "milliseconds": 2.0, "queue_ms": 0.5, "confidence": 0.9, "entropy": 0.3,
@@ -31,6 +33,19 @@ def test_a_line_is_read_as_it_was_written(tmp_path):
                                 queue_ms=0.5, seen=Observation(
                                     0.9, 0.3, 7, 0, False, "good"))
     assert other.seen == Observation(None, None, 7, 0, True, None)
+
+
+def test_what_a_service_writes_is_read(tmp_path):
+    seen = [Observation(0.9, 0.3, 7, 1, True, "good"), Observation(None, None, 3, 0)]
+    log = RequestLog(tmp_path / "requests.jsonl", texts=True)
+    log.take([SimpleNamespace(
+        when=1000.5, model=SimpleNamespace(name="m", version=2), seconds=0.002,
+        answer=SimpleNamespace(variant=SimpleNamespace(name="3x"), queue_s=0.0005),
+        text="secret", pair=None, seen=each) for each in seen])
+    log.close()
+    assert list(log_file.read(tmp_path / "requests.jsonl")) == [log_file.Line(
+        time=1000.5, model="m", variant="3x", milliseconds=2.0, queue_ms=0.5,
+        seen=each) for each in seen]
 
 
 @pytest.mark.parametrize("row", [{"time": "now"}, {"tokens": None}, {"label": 3},
