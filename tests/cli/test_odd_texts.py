@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import sys
@@ -12,10 +11,9 @@ import pytest
 import scripts
 
 from tfopt import data, model, tasks
-from tfopt.cli import predict
 from tfopt.export import tflite
 from tfopt.pipeline import text_side
-from tfopt.serve import Bundle
+from tfopt.serve import Bundle, answer_lines
 
 TASK = tasks.named("classification")(labels=("bad", "fine", "good"))
 POSITIONS = 12
@@ -156,10 +154,9 @@ def test_an_argument_that_is_no_utf_8_is_refused_before_any_work(command, argume
         f"{command}.py: Arguments must be valid UTF-8. Received: ")
 
 
-def test_letters_that_the_terminal_has_not_are_written_by_number(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
-    assert predict._json({"text": "día"}) == '{"text": "día"}'
-    assert predict._json({"text": "☕"}) == r'{"text": "\u2615"}'
+def test_letters_that_the_terminal_has_not_are_written_by_number():
+    assert answer_lines.line_of({"text": "día"}, "latin-1") == '{"text": "día"}'
+    assert answer_lines.line_of({"text": "☕"}, "latin-1") == r'{"text": "\u2615"}'
 
 
 def test_a_mistake_of_many_letters_is_told_in_few(artifacts, tmp_path):

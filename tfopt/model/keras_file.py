@@ -57,7 +57,7 @@ def load(file: Path, custom_objects: Mapping[str, Any] | None = None) -> keras.M
                 with _allocating_at_most(size + _ROOM_BYTES):
                     loaded = keras.saving.deserialize_keras_object(
                         config | {"compile_config": None}, custom_objects)
-                _load_weights(loaded, weights)
+                _load_weights(loaded, file, weights)
         return loaded
     except Exception as error:  # zip, HDF5 and Keras each raise their own
         raise ValueError("The saved model cannot be read. Received: "
@@ -153,16 +153,19 @@ def _weight_bytes(file: _Member) -> int:
     return total
 
 
-def _load_weights(loaded: keras.Model, file: _Member) -> None:
+def _load_weights(loaded: keras.Model, file: Path, weights: _Member) -> None:
     """Loads them from a copy: within a zip each place is found by reading all before.
 
-    That is what `keras.models.load_model` does, in 17 seconds for 90 MB.
+    That takes 17 seconds for 90 MB; where no disk has room for a copy it must do.
     """
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory, "model.weights.h5")
-        with copy.open("wb") as target:
-            file.seek(0)
-            shutil.copyfileobj(file, target, _COPY_BYTES)
+        try:
+            with copy.open("wb") as target:
+                weights.seek(0)
+                shutil.copyfileobj(weights, target, _COPY_BYTES)
+        except OSError:
+            copy = file
         loaded.load_weights(copy)
 
 

@@ -98,13 +98,13 @@ def fit(
 
 
 def _check(model, sources, goal) -> None:
+    goal.check(model)
     strategy = model.distribute_strategy
     if isinstance(strategy, tf.distribute.ParameterServerStrategy):
         raise ValueError(
             "`fit` needs callbacks between steps, which Keras does not offer with "
             "parameter servers; use the strategy 'multi_worker'. Received: a model of "
             "the strategy 'parameter_server'")
-    goal.check(model)
     for source in sources:
         if source is not None:
             goal.check_batches(source, model)

@@ -1,7 +1,7 @@
 """Mutated requests: an answer or a refusal of one sentence to each; nothing else.
 
 The long ones, 10,000 requests to the application and 3,000 to a process as bytes of
-HTTP: `pytest -m slow tests/serve/test_fuzz.py`.
+HTTP: `pytest -m slow tests/serve/test_mutated_requests.py`.
 """
 
 from __future__ import annotations
