@@ -17,11 +17,11 @@ import scripts
 from tfopt import model
 
 # Of each kind of recipe: what stands for it, and how far weights may be from those of
-# one process: rounding makes of the last bit of a sum a step of the grid. What is cut
-# trains twice as long, from a teacher: 2.5e-5 was found.
+# one process after 180 steps and more: 4e-5 was found; where ranges round, the last bit
+# of a sum may become a step of the grid.
 RECIPES = {
-    "plain": ({"passes": [{"pass": "none"}]}, 1e-5),
-    "magnitude": ({"passes": [{"pass": "magnitude", "final_sparsity": 0.5}]}, 1e-5),
+    "plain": ({"passes": [{"pass": "none"}]}, 1e-4),
+    "magnitude": ({"passes": [{"pass": "magnitude", "final_sparsity": 0.5}]}, 1e-4),
     "structured": ({"passes": [{"pass": "structured", "keep": 0.5, "examples": 48,
                                 "neurons_multiple": 4}],
                     "distillation": {"hidden_weight": 1.0}}, 1e-4),
@@ -83,7 +83,8 @@ def test_a_command_goes_on_after_a_worker_is_lost(kind, victim, without_dropout,
     flags += [f"--out_dir={out}", "--strategy=multi_worker"]
     workers = [start(index, ports, *flags) for index in range(2)]
     try:
-        wait_for(out / "state", "baseline" if kind == "plain" else f"0_{kind}", workers)
+        wait_for(out / "state", "baseline" if kind == "plain" else
+                 f"0_{recipe['passes'][0]['pass']}", workers)
         workers[victim].send_signal(signal.SIGKILL)
         workers[victim].communicate(timeout=60)
         assert not (out / "keras").exists()
