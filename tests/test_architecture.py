@@ -38,7 +38,7 @@ ALLOWED = {
     "inputs": {"types"},
     "switches": {"backend"},
     "xla": {"backend", "switches"},
-    "report": {"types", "files", "machine", "markdown"},
+    "report": {"types", "files", "machine", "markdown", "drawing"},
     "markdown": set(),
     "drawing": set(),
     "data": GROUND,
@@ -63,7 +63,7 @@ ALLOWED = {
     # The road; it knows no pass by name, and no flags.
     "pipeline": {*GROUND, "report", "drawing", "data", "model", "sparse", "train",
                  "tasks", "compress", "export", "measure", "serve"},
-    "cli": {*GROUND, "report", "markdown", "data", "model", "train", "tasks",
+    "cli": {*GROUND, "report", "markdown", "drawing", "data", "model", "train", "tasks",
             "compress", "measure", "serve", "pipeline"},
     # The facade may name everything but what a pass or a script is made of.
     "tfopt": {"callbacks", "compress", "data", "export", "measure", "model",

@@ -16,7 +16,7 @@ from absl import logging
 _BEFORE, _KEPT = "#d5dbe3", "#2b6cb0"
 _DECADES = 100.0  # largest / smallest score above which the colours are of logarithms
 _MARKERS = "osv^"  # one for each ten names
-_BAND = 0.1  # of a prediction that counts as right: as in `experiments/targets.py`
+_BAND = 0.1  # of a prediction that counts as right: as in `pipeline.costs`
 
 
 def structure(details: Mapping) -> bytes | None:
@@ -36,7 +36,7 @@ def structure(details: Mapping) -> bytes | None:
         ValueError: the lists are not of the same layers and heads.
     """
     _check(details)
-    if (figure := _figure(10, 3.2 + 0.3 * len(details["num_heads"]))) is None:
+    if (figure := empty(10, 3.2 + 0.3 * len(details["num_heads"]))) is None:
         return None
     layers = np.arange(len(details["num_heads"]))
     heads, neurons, scores = figure.subplots(1, 3, width_ratios=[1, 1, 1.5])
@@ -53,7 +53,7 @@ def structure(details: Mapping) -> bytes | None:
                            ("predicted_before", "predicted", "unit"))
     figure.suptitle(f"Predicted: {_number(after)} of {_number(before)} {unit} "
                     f"({after / before:.0%})")
-    return _png(figure)
+    return png(figure)
 
 
 def predictions(points: Sequence[tuple[str, float, float]]) -> bytes | None:
@@ -72,7 +72,7 @@ def predictions(points: Sequence[tuple[str, float, float]]) -> bytes | None:
     if not points or not all(min(times) > 0 for _, *times in points):
         raise ValueError("There must be points, their times above 0. "
                          f"Received: points={list(points)}")
-    if (figure := _figure(7.5, 5.5)) is None:
+    if (figure := empty(7.5, 5.5)) is None:
         return None
     from matplotlib import colormaps
 
@@ -91,7 +91,7 @@ def predictions(points: Sequence[tuple[str, float, float]]) -> bytes | None:
     axes.set(xlabel="predicted, ms", ylabel="measured, ms", xlim=ends, ylim=ends,
              aspect="equal", title=f"{right:.0%} of {len(points)} within {_BAND:.0%}")
     figure.legend(loc="outside right upper", fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str,
@@ -112,7 +112,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str,
     """
     if not any(series.values()):
         raise ValueError(f"There must be points. Received: series={dict(series)}")
-    if (figure := _figure(7.5, 4.5)) is None:
+    if (figure := empty(7.5, 4.5)) is None:
         return None
     axes = figure.subplots()
     for name, points in series.items():
@@ -123,7 +123,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str,
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def _bars(axes, what: str, before: Sequence[int], kept: Sequence[int]) -> None:
@@ -180,8 +180,17 @@ def _check(details: Mapping) -> None:
                          f"Received: details={dict(details)}")
 
 
-def _figure(width: float, height: float):
-    """An empty figure of a size in inches; None where matplotlib is missing."""
+def empty(width: float, height: float):
+    """An empty figure.
+
+    Args:
+        width: in inches.
+        height: the same.
+
+    Returns:
+        A matplotlib Figure; None, and the log says so, where that (the extra `plot`) is
+        not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -190,9 +199,10 @@ def _figure(width: float, height: float):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _png(figure) -> bytes:
+def png(figure, dpi: int = 110) -> bytes:
+    """The PNG of a figure, of so many dots an inch."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
-import io
 import os
 import platform
 import shlex
@@ -18,9 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from absl import logging
-
-from tfopt import files, markdown
+from tfopt import drawing, files, markdown
 from tfopt.files import parse_json
 from tfopt.machine import cpu
 
@@ -251,16 +248,12 @@ def to_png(rows: Sequence[Row], split: str = "dev", monitor: str | None = None
     Returns:
         A PNG; None where matplotlib (the extra `plot`) is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        logging.info("No picture: matplotlib is missing; install tfopt[plot].")
+    if (figure := drawing.empty(12, 4)) is None:
         return None
     value = {(row.artifact, row.metric): row.value for row in rows
              if row.split in ("", split)}
     names = list(dict.fromkeys(row.artifact for row in rows))
     monitor = monitor or next(iter(qualities(rows)), "quality")
-    figure = Figure(figsize=(12, 4), layout="constrained")
     quality, size = figure.subplots(1, 2)
     for name in names:
         if (name, "latency_p50_ms") in value and (name, monitor) in value:
@@ -278,9 +271,7 @@ def to_png(rows: Sequence[Row], split: str = "dev", monitor: str | None = None
     size.invert_yaxis()
     size.margins(x=0.15)
     size.set(xlabel="file, MB", title="Size")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return drawing.png(figure)
 
 
 def _show(value: float | None, metric: str, quality: bool) -> str:

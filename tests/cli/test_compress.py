@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scripts
+from latency_tables import heads_alone
 from scripts import figures, process, run
 
 from tfopt import compress, data, model, report
 from tfopt.export.interpreter import Interpreter
-from tfopt.measure.latency_table import Curve, LatencyTable
 from tfopt.pipeline import costs, job, judging
 
 
@@ -219,21 +219,6 @@ def test_a_sparse_core_is_asked_for_before_any_work(files, tmp_path):
         "compress.py: Tokens are looked up by a SparseCore only on a TPU that has one "
         "(v5p, v6e), under tf.distribute.TPUStrategy. Received: no TPU")
     assert not (tmp_path / "out").exists()
-
-
-def heads_alone(config) -> LatencyTable:
-    """A table by which a head takes 1 ms, and all else nothing."""
-    def curves(most, ms):
-        return dict.fromkeys(("inner", "last"), Curve(
-            sizes=(0, most), ms=((0.0, 0.0), (ms, ms))))
-
-    return LatencyTable(
-        environment={"num_threads": 1, "hidden_size": config.hidden_size,
-                     "head_size": config.head_size, "activation": config.activation},
-        tokens=(1, 64), first_ms=(0.0, 0.0), layer_ms=(0.0, 0.0), spread=(1.0,),
-        attention=curves(config.num_heads[0], float(config.num_heads[0])),
-        ffn=curves(config.intermediate_sizes[0], 0.0),
-        interaction=((0, ((0.0, 0.0),)),))
 
 
 def test_a_target_of_speed_is_timed_before_it_is_cut(finetuned, files, tmp_path,

@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import pytest
+from latency_tables import heads_alone
 
 import tfopt
 from tfopt import compress, data, model, pipeline
@@ -17,22 +18,6 @@ from tfopt.serve.reference import Reference
 
 WORDS = {"good": "a great film", "bad": "bad bad", "fine": "it is"}
 P50 = {"1x": 1.0, "2x": 1.0, "keras_float32": 9.0}
-
-
-def table(config):
-    from tfopt.measure.latency_table import Curve, LatencyTable
-
-    def curves(most, ms):
-        return dict.fromkeys(("inner", "last"), Curve(
-            sizes=(0, most), ms=((0.0, 0.0), (ms, ms))))
-
-    return LatencyTable(  # a head takes 1 ms, and all else nothing
-        environment={"num_threads": 1, "hidden_size": config.hidden_size,
-                     "head_size": config.head_size, "activation": config.activation},
-        tokens=(1, 64), first_ms=(0.0, 0.0), layer_ms=(0.0, 0.0), spread=(1.0,),
-        attention=curves(config.num_heads[0], float(config.num_heads[0])),
-        ffn=curves(config.intermediate_sizes[0], 0.0),
-        interaction=((0, ((0.0, 0.0),)),))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +45,8 @@ def patched():
         patch.setattr(job.Road, "go", going)
         patch.setattr(job.StructureTimer, "__call__", lambda self, whole, small: (
             sum(whole.num_heads), max(1, sum(small.num_heads))))
-        patch.setattr(costs.table_file, "load", lambda config, **fields: table(config))
+        patch.setattr(costs.table_file, "load", lambda config, **fields: (
+            heads_alone(config)))
         yield counted
 
 

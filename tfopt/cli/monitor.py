@@ -11,12 +11,11 @@ is drift. The picture needs matplotlib (the extra `plot`).
 from __future__ import annotations
 
 import datetime
-import io
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
-from tfopt import markdown
+from tfopt import drawing, markdown
 from tfopt.files import check_place, write_whole
 from tfopt.serve import log_file
 from tfopt.serve.ladder import Ladder
@@ -75,13 +74,9 @@ def picture(panels: list[Panel]) -> bytes | None:
     Returns:
         A PNG; None where matplotlib (the extra `plot`) is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        logging.info("No picture: matplotlib is missing; install tfopt[plot].")
-        return None
     rows = -(-len(panels) // 2)
-    figure = Figure(figsize=(13, 2.6 * rows), layout="constrained")
+    if (figure := drawing.empty(13, 2.6 * rows)) is None:
+        return None
     for place, panel in zip(figure.subplots(rows, 2, squeeze=False).flat, panels,
                             strict=False):
         moments = [datetime.datetime.fromtimestamp(moment) for moment in panel.times]
@@ -93,9 +88,7 @@ def picture(panels: list[Panel]) -> bytes | None:
             place.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small")
     for place in figure.axes[len(panels):]:
         place.remove()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return drawing.png(figure, dpi=100)
 
 
 def define_flags() -> None:

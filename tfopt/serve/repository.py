@@ -129,7 +129,7 @@ class Repository:
         return found
 
     def load(self, name: str) -> Model:
-        """Opens what a name stands for now, and puts it into service.
+        """Opens what lies under a name, and puts it into service.
 
         Raises:
             Refusal: 404, nothing in the directory has the name; 400, it is no name, or
