@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -351,7 +350,8 @@ def test_one_process_agrees_with_itself():
     assert workers.count(one) == 1 and workers.is_chief(one)
 
 
-def test_fit_refuses_parameter_servers_before_any_work():
+def test_fit_refuses_parameter_servers_before_any_work(tiny_model, monkeypatch):
     servers = object.__new__(tf.distribute.ParameterServerStrategy)
+    monkeypatch.setattr(type(tiny_model), "distribute_strategy", servers)
     with pytest.raises(ValueError, match="use the strategy 'multi_worker'. Received: "):
-        fit(SimpleNamespace(distribute_strategy=servers), None)
+        fit(tiny_model, None)
