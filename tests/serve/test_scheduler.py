@@ -14,7 +14,8 @@ from tfopt.serve import scheduler
 from tfopt.serve.estimates import Estimates
 from tfopt.serve.models import open_model
 from tfopt.serve.refusal import Refusal
-from tfopt.serve.scheduler import Request, Scheduler, best_in_time
+from tfopt.serve.request import Request
+from tfopt.serve.scheduler import Scheduler, best_in_time
 
 TEXTS = ["a great film", "bad", "it was not really good, this movie!"]
 

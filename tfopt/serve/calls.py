@@ -13,7 +13,7 @@ from typing import Any
 from tfopt.files import parse_json
 from tfopt.serve.models import Model
 from tfopt.serve.refusal import Refusal
-from tfopt.serve.scheduler import Request
+from tfopt.serve.request import Request
 from tfopt.types import few, shown
 
 _LONGEST_MS = 3_600_000.0

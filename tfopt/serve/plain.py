@@ -14,7 +14,7 @@ from typing import Any
 from tfopt.files import to_json
 from tfopt.serve import calls
 from tfopt.serve.calls import Call
-from tfopt.serve.scheduler import Request
+from tfopt.serve.request import Request
 
 KEYS = ("texts", "pairs", "model", "variant", "deadline_ms")
 

@@ -20,7 +20,7 @@ from tfopt.serve.models import Model, Variant
 from tfopt.serve.monitor import Monitor
 from tfopt.serve.observation import Observation, observe
 from tfopt.serve.refusal import Refusal
-from tfopt.serve.scheduler import Answer, Request
+from tfopt.serve.request import Answer, Request
 
 _EVERY_S = 0.1
 

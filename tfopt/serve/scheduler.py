@@ -7,101 +7,32 @@ takes a text, it takes the most accurate variant for which
 
 and else the fastest, so that a queue that grows makes answers cheaper before it makes
 them late. In a cascade the fastest answers first, and the rule chooses who gets what it
-is not sure of.
+is not sure of. Where many wait, a worker takes several at once (`group`); the rule is
+kept for each when its turn comes.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
 
-from tfopt.serve.estimates import bucket_of, guessed_tokens
-from tfopt.serve.models import Model, Variant, confidence
+from tfopt.serve.estimates import bucket_of
+from tfopt.serve.group import GROUP_S, Text, Waiting, in_order
+from tfopt.serve.group import read as _read
+from tfopt.serve.models import Variant, confidence
 from tfopt.serve.refusal import Refusal
+from tfopt.serve.request import Answer, Request
 
 # Parts of the deadline: within the first the better variants are used, above the second
 # a request is refused.
 _BETTER, _REFUSED = 0.35, 0.8
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
-    """What one text got.
-
-    Attributes:
-        variant: that answered.
-        outputs: <float32>[outputs].
-        fields: the task's answer.
-        ids: that were read.
-        truncated: whether the text was cut.
-        queue_s: seconds until a worker took it.
-    """
-
-    variant: Variant
-    outputs: np.ndarray
-    fields: dict[str, Any]
-    ids: list[int]
-    truncated: bool
-    queue_s: float
-
-
-@dataclasses.dataclass(slots=True, kw_only=True, eq=False)
-class Request:
-    """Texts that are to be answered together.
-
-    Attributes:
-        model: answers; held until all is done.
-        texts: N texts; empty where there are ids.
-        pairs: N second texts, or None.
-        ids: N texts as (ids, ids of the first segment), instead of `texts`.
-        variant: that must answer; None leaves it to the scheduler.
-        deadline_s: seconds from its arrival.
-        done: is called once, by whichever thread is the last.
-        arrived: when it did.
-        answers: N, each there once `done` was called, unless `error` is.
-        error: why there is no answer.
-    """
-
-    model: Model
-    done: Callable[[], None]
-    deadline_s: float
-    texts: Sequence[str] = ()
-    pairs: Sequence[str] | None = None
-    ids: Sequence[tuple[list[int], int]] = ()
-    variant: Variant | None = None
-    arrived: float = dataclasses.field(default_factory=time.perf_counter)
-    answers: list[Answer | None] = dataclasses.field(default_factory=list)
-    error: Exception | None = None
-    left: int = 0
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self.texts) or len(self.ids)
-
-    def given(self) -> list[Answer]:
-        """The answers of a request that is done, and has no error."""
-        return [answer for answer in self.answers if answer is not None]
-
-    def expected_s(self, now: float) -> list[float]:
-        """Seconds that each text takes, of the fastest variant that may answer it."""
-        variant = self.variant or self.model.variants[-1]
-        most = variant.bundle.max_length
-        if self.ids:
-            tokens = [len(ids) for ids, _ in self.ids]
-        else:
-            tokens = [guessed_tokens(len(text), most) for text in self.texts]
-            if self.pairs:
-                tokens = [min(most, count + guessed_tokens(len(pair), most))
-                          for count, pair in zip(tokens, self.pairs, strict=True)]
-        return [variant.times.value(bucket_of(count), now) for count in tokens]
+_MOST_IN_GROUP = 16  # texts that a worker takes at once
 
 
 def best_in_time(variants: Sequence[Variant], room_s: float, bucket: int, now: float
@@ -128,8 +59,7 @@ class Scheduler:
 
     def __init__(self, workers: int, most: int):
         self._most = most
-        self._queue: queue.SimpleQueue[tuple[Request, int, float] | None] = (
-            queue.SimpleQueue())
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting, self._behind_s, self._closed = 0, 0.0, False
         self._threads = [threading.Thread(target=self._work, name=f"worker-{number}",
@@ -161,7 +91,7 @@ class Scheduler:
             request.left = count
             request.answers = [None] * count
             for number, seconds in enumerate(expected):
-                self._queue.put((request, number, seconds))
+                self._queue.put(Waiting(request, number, seconds))
 
     def _admit(self, request: Request, expected: list[float]) -> None:
         workers = len(self._threads)
@@ -192,26 +122,56 @@ class Scheduler:
             thread.join()
 
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            request, number, expected = item
-            with self._lock:
-                self._waiting -= 1
-                self._behind_s = self._behind_s - expected if self._waiting else 0.0
-            if request.error is None:
-                try:
-                    request.answers[number] = self._answer(request, number)
-                except Exception as error:  # the thread lives on, whatever happened
-                    if not isinstance(error, ValueError):
-                        logging.exception("A text cannot be answered")
-                    request.error = error
-            with self._lock:
-                request.left -= 1
-                last = not request.left
-            if last:
-                request.done()
-            del item, request  # a model that is unloaded is not held while idle
+        tokens = 0  # of the text before: as many again cost no change of length
+        while group := self._group():
+            for item, text in in_order(group, tokens):
+                with self._lock:
+                    self._waiting -= 1
+                    self._behind_s = (self._behind_s - item.expected_s
+                                      if self._waiting else 0.0)
+                tokens = self._finish(item.request, item.number, text)
+            del group, item, text  # a model that is unloaded is not held while idle
 
-    def _answer(self, request: Request, number: int) -> Answer:
+    def _group(self) -> list[Waiting]:
+        """The oldest text and more of this worker's share; empty at the end.
+
+        They stay among those that wait until each is begun.
+        """
+        item = self._queue.get()
+        if item is None:
+            return []
+        group, seconds = [item], item.expected_s
+        share = min(_MOST_IN_GROUP, (1 + self._queue.qsize()) // len(self._threads))
+        while len(group) < share and seconds < GROUP_S:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:  # the end, which comes after these
+                self._queue.put(None)
+                break
+            group.append(item)
+            seconds += item.expected_s
+        return group
+
+    def _finish(self, request: Request, number: int, text: Text | None) -> int:
+        """Answers a text, or says why not; returns how many tokens were computed."""
+        if request.error is None:
+            try:
+                request.answers[number] = self._answer(request, number, text)
+            except Exception as error:  # the thread lives on, whatever happened
+                if not isinstance(error, ValueError):
+                    logging.exception("A text cannot be answered")
+                request.error = error
+        answer = request.answers[number]
+        with self._lock:
+            request.left -= 1
+            last = not request.left
+        if last:
+            request.done()
+        return 0 if answer is None else len(answer.ids)
+
+    def _answer(self, request: Request, number: int, text: Text | None) -> Answer:
         taken = time.perf_counter()
         waited = taken - request.arrived
         if waited > request.deadline_s:
@@ -219,17 +179,17 @@ class Scheduler:
                           f"{1e3 * request.deadline_s:.4g} ms, which have passed",
                           "late", 1)
         variants, threshold = request.model.variants, request.model.threshold
-        first = request.variant or variants[0]
-        text = _read(request, number, first)
+        first = request.first_variant
+        read = text or _read(request, number, first)
 
         def chosen() -> Variant:
             now = time.perf_counter()
             room_s = (_BETTER * request.deadline_s - (now - request.arrived)
                       - self._behind_s)
-            return best_in_time(variants, room_s, bucket_of(len(text.ids)), now)
+            return best_in_time(variants, room_s, bucket_of(len(read.ids)), now)
 
         def by(variant: Variant) -> Answer:
-            return _answered(variant, text if _read_alike(variant, first) else
+            return _answered(variant, read if _read_alike(variant, first) else
                              _read(request, number, variant), waited)
 
         if request.variant is not None:
@@ -243,16 +203,7 @@ class Scheduler:
         return found if better is found.variant else by(better)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Text:
-    """What is read of a text: ids, those of its first segment, whether it was cut."""
-
-    ids: list[int]
-    first_length: int
-    truncated: bool
-
-
-def _answered(variant: Variant, text: _Text, waited_s: float) -> Answer:
+def _answered(variant: Variant, text: Text, waited_s: float) -> Answer:
     """A variant's answer, which it is timed by."""
     begun = time.perf_counter()
     outputs = variant.bundle.run(text.ids, text.first_length)
@@ -265,11 +216,3 @@ def _answered(variant: Variant, text: _Text, waited_s: float) -> Answer:
 def _read_alike(one: Variant, other: Variant) -> bool:
     return (one.bundle.tokenizer is other.bundle.tokenizer
             and one.bundle.max_length == other.bundle.max_length)
-
-
-def _read(request: Request, number: int, variant: Variant) -> _Text:
-    if request.ids:
-        return _Text(*request.ids[number], False)
-    pairs = None if request.pairs is None else [request.pairs[number]]
-    encoded = variant.bundle.encode([request.texts[number]], pairs)
-    return _Text(encoded.ids[0], encoded.first_lengths[0], bool(encoded.truncated))

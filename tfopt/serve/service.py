@@ -16,8 +16,9 @@ from tfopt.serve.monitor import Monitor
 from tfopt.serve.recorder import Recorder, Sink
 from tfopt.serve.refusal import Refusal
 from tfopt.serve.repository import Repository
+from tfopt.serve.request import Request
 from tfopt.serve.request_log import RequestLog
-from tfopt.serve.scheduler import Request, Scheduler
+from tfopt.serve.scheduler import Scheduler
 from tfopt.serve.settings import Settings
 from tfopt.serve.shadow import Shadow
 from tfopt.serve.uncertain import Uncertain

@@ -24,7 +24,7 @@ from tfopt.serve import calls
 from tfopt.serve.calls import Call
 from tfopt.serve.models import Model
 from tfopt.serve.refusal import Refusal
-from tfopt.serve.scheduler import Request
+from tfopt.serve.request import Request
 from tfopt.types import INPUT_NAMES, shown
 
 TEXT, PAIR = "text", "pair"
