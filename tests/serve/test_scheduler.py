@@ -59,6 +59,23 @@ def test_the_best_variant_that_there_is_time_for_is_taken(room_s, chosen):
     assert best_in_time(variants, room_s, 0, 0.0).name == chosen
 
 
+@pytest.mark.parametrize("behind_s, chosen", [
+    (0.0, "0"), (0.001, "0"), (0.002, "1"), (0.009, "1"), (0.010, "2")])
+def test_who_takes_a_variant_has_the_time_to_answer_all_that_wait_by_it(behind_s,
+                                                                        chosen):
+    # 2 ms of the fastest's are one text more, for which the best would take 30 ms.
+    variants = of_seconds(0.030, 0.010, 0.002)
+    assert best_in_time(variants, 0.060, 0, 0.0, behind_s).name == chosen
+
+
+def test_a_worker_that_is_slower_than_it_computes_is_known(threads, model):
+    asked(threads, model, texts=TEXTS * 8)
+    assert 1.0 < threads._busy <= 5.0  # tokenizing takes time, too
+    threads._busy = 1e6
+    with pytest.raises(Refusal, match="A request must be one that can be answered"):
+        asked(threads, model, deadline_s=1.0)
+
+
 def test_answers_are_those_of_the_best_variant_where_there_is_time(
         threads, model, bundles):
     request = asked(threads, model)
@@ -222,7 +239,8 @@ def test_a_text_whose_deadline_passed_while_it_waited_is_given_up(
 
 
 def test_the_queue_that_waits_makes_answers_cheaper(monkeypatch, model):
-    """Of 42 s for an answer of 11 s, those that wait may take 31, at 10 s each."""
+    """In 42 s the best answers three texts of 11 s: one, and two that wait."""
+    monkeypatch.setattr(scheduler, "_WEIGHT", 0.0)  # as busy as at first
     for variant, seconds in zip(model.variants, (11.0, 10.0), strict=True):
         monkeypatch.setattr(variant.times, "value", lambda *_, seconds=seconds: seconds)
     threads = Scheduler(1, 64)
@@ -231,7 +249,7 @@ def test_the_queue_that_waits_makes_answers_cheaper(monkeypatch, model):
     held.answered()
     threads.close()
     assert [answer.variant.name for answer in many.answers] == (
-        ["half"] * 5 + ["whole"] * 4)
+        ["half"] * 6 + ["whole"] * 3)
 
 
 def test_closing_answers_all_that_was_taken_in(monkeypatch, model):

@@ -24,6 +24,7 @@ class Answer:
         ids: that were read.
         truncated: whether the text was cut.
         queue_s: seconds until a worker took it.
+        computed_s: seconds that its variant took, and in a cascade the first one.
     """
 
     variant: Variant
@@ -32,6 +33,7 @@ class Answer:
     ids: list[int]
     truncated: bool
     queue_s: float
+    computed_s: float
 
 
 @dataclasses.dataclass(slots=True, kw_only=True, eq=False)

@@ -3,12 +3,14 @@
 On arrival a request that cannot be answered by its deadline is refused. When a worker
 takes a text, it takes the most accurate variant for which
 
-    waited + mean(variant, length) + queued * mean(fastest) < 0.35 * deadline
+    waited + busy * mean(variant, length) * (1 + queued / workers) < 0.35 * deadline
 
-and else the fastest, so that a queue that grows makes answers cheaper before it makes
-them late. In a cascade the fastest answers first, and the rule chooses who gets what it
-is not sure of. Where many wait, a worker takes several at once (`group`); the rule is
-kept for each when its turn comes.
+and else the fastest, so that a queue that grows makes answers cheaper, rung by rung,
+before it makes them late: who takes a variant must have the time to answer all that
+wait by it. `busy` is how long a worker takes for a second of computing: texts are read,
+and threads wait for each other. In a cascade one of the faster variants answers first,
+and the rule chooses who gets what it is not sure of. Where many wait, a worker takes
+several at once (`group`); the rule is kept for each when its turn comes.
 """
 
 from __future__ import annotations
@@ -32,21 +34,24 @@ from tfopt.serve.request import Answer, Request
 # Parts of the deadline: within the first the better variants are used, above the second
 # a request is refused.
 _BETTER, _REFUSED = 0.35, 0.8
+_WEIGHT, _MOST_BUSY = 0.05, 5.0  # of a group in the mean of `busy`, and what counts
 _MOST_IN_GROUP = 16  # texts that a worker takes at once
 
 
-def best_in_time(variants: Sequence[Variant], room_s: float, bucket: int, now: float
-                 ) -> Variant:
-    """The first variant whose answer takes less than a time, else the last.
+def best_in_time(variants: Sequence[Variant], room_s: float, bucket: int, now: float,
+                 behind_s: float = 0.0) -> Variant:
+    """The first variant that answers a text and those behind it in time; or the last.
 
     Args:
         variants: from the most accurate to the fastest.
         room_s: seconds; may be negative.
         bucket: of the text's tokens.
         now: as of `Estimates.value`.
+        behind_s: what the fastest would take for the texts behind it.
     """
+    turns = 1.0 + behind_s / variants[-1].times.value(bucket, now)
     return next((variant for variant in variants[:-1]
-                 if variant.times.value(bucket, now) < room_s), variants[-1])
+                 if turns * variant.times.value(bucket, now) < room_s), variants[-1])
 
 
 class Scheduler:
@@ -62,6 +67,7 @@ class Scheduler:
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting, self._behind_s, self._closed = 0, 0.0, False
+        self._busy = 1.0
         self._threads = [threading.Thread(target=self._work, name=f"worker-{number}",
                                           daemon=True) for number in range(workers)]
         for thread in self._threads:
@@ -95,7 +101,8 @@ class Scheduler:
 
     def _admit(self, request: Request, expected: list[float]) -> None:
         workers = len(self._threads)
-        again_s = max(1, math.ceil(self._behind_s / workers))
+        behind_s = self._busy * self._behind_s / workers
+        again_s = max(1, math.ceil(behind_s))
         if self._closed:
             raise Refusal(503, "The service ends. Received: a request after its end",
                           "draining", again_s)
@@ -103,8 +110,7 @@ class Scheduler:
             raise Refusal(503, f"At most {self._most} texts may wait. Received: "
                           f"{len(expected)} more, where {self._waiting} wait",
                           "queue_full", again_s)
-        needed = max((self._behind_s + sum(expected)) / workers,
-                     self._behind_s / workers + max(expected))
+        needed = behind_s + self._busy * max(sum(expected) / workers, max(expected))
         if needed > _REFUSED * request.deadline_s:
             raise Refusal(
                 503, "A request must be one that can be answered by its deadline. "
@@ -124,13 +130,20 @@ class Scheduler:
     def _work(self) -> None:
         tokens = 0  # of the text before: as many again cost no change of length
         while group := self._group():
+            begun, computed_s = time.perf_counter(), 0.0
             for item, text in in_order(group, tokens):
                 with self._lock:
                     self._waiting -= 1
                     self._behind_s = (self._behind_s - item.expected_s
                                       if self._waiting else 0.0)
-                tokens = self._finish(item.request, item.number, text)
-            del group, item, text  # a model that is unloaded is not held while idle
+                answer = self._finish(item.request, item.number, text)
+                if answer is not None:
+                    tokens, computed_s = len(answer.ids), computed_s + answer.computed_s
+            if computed_s:
+                busy = min(_MOST_BUSY, (time.perf_counter() - begun) / computed_s)
+                self._busy += _WEIGHT * (busy - self._busy)
+            # A model that is unloaded is not held while idle.
+            del group, item, text, answer
 
     def _group(self) -> list[Waiting]:
         """The oldest text and more of this worker's share; empty at the end.
@@ -154,8 +167,9 @@ class Scheduler:
             seconds += item.expected_s
         return group
 
-    def _finish(self, request: Request, number: int, text: Text | None) -> int:
-        """Answers a text, or says why not; returns how many tokens were computed."""
+    def _finish(self, request: Request, number: int, text: Text | None
+                ) -> Answer | None:
+        """Answers a text, or says why not."""
         if request.error is None:
             try:
                 request.answers[number] = self._answer(request, number, text)
@@ -169,7 +183,7 @@ class Scheduler:
             last = not request.left
         if last:
             request.done()
-        return 0 if answer is None else len(answer.ids)
+        return answer
 
     def _answer(self, request: Request, number: int, text: Text | None) -> Answer:
         taken = time.perf_counter()
@@ -184,13 +198,13 @@ class Scheduler:
 
         def chosen() -> Variant:
             now = time.perf_counter()
-            room_s = (_BETTER * request.deadline_s - (now - request.arrived)
-                      - self._behind_s)
-            return best_in_time(variants, room_s, bucket_of(len(read.ids)), now)
+            room_s = _BETTER * request.deadline_s - (now - request.arrived)
+            return best_in_time(variants, room_s / self._busy, bucket_of(len(read.ids)),
+                                now, self._behind_s / len(self._threads))
 
-        def by(variant: Variant) -> Answer:
+        def by(variant: Variant, computed_s: float = 0.0) -> Answer:
             return _answered(variant, read if _read_alike(variant, first) else
-                             _read(request, number, variant), waited)
+                             _read(request, number, variant), waited, computed_s)
 
         if request.variant is not None:
             return by(request.variant)
@@ -200,17 +214,19 @@ class Scheduler:
         if (confidence(found.fields) or 0.0) >= threshold:
             return found
         better = chosen()
-        return found if better is found.variant else by(better)
+        return found if better is found.variant else by(better, found.computed_s)
 
 
-def _answered(variant: Variant, text: Text, waited_s: float) -> Answer:
-    """A variant's answer, which it is timed by."""
+def _answered(variant: Variant, text: Text, waited_s: float, computed_s: float
+              ) -> Answer:
+    """A variant's answer, which it is timed by, after what others have computed."""
     begun = time.perf_counter()
     outputs = variant.bundle.run(text.ids, text.first_length)
     fields, = variant.bundle.task.decode(outputs[np.newaxis])
     ended = time.perf_counter()
     variant.times.add(bucket_of(len(text.ids)), ended - begun, ended)
-    return Answer(variant, outputs, fields, text.ids, text.truncated, waited_s)
+    return Answer(variant, outputs, fields, text.ids, text.truncated, waited_s,
+                  computed_s + ended - begun)
 
 
 def _read_alike(one: Variant, other: Variant) -> bool:
