@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import fcntl
 import io
@@ -210,8 +211,8 @@ def parse_json(contents: str | bytes, name: str, rule: str = _OBJECT,
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in found if keys.count(key) > 1)!r} twice")
+        counts = collections.Counter(key for key, _ in pairs)
+        raise ValueError(f"{next(key for key in found if counts[key] > 1)!r} twice")
     return found
 
 
