@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -104,6 +105,42 @@ def test_columns_of_a_batch_get_answers_beside_them(place):
     assert found["error"][0] == "" and found["id"].tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match=r"columns \['second'\].*Received: \['text'\]"):
         mapped({"text": batch["text"]})
+
+
+def test_all_texts_or_none_are_of_a_pair(place, tmp_path):
+    with pytest.raises(ValueError, match="Received: 1 alone of 2"):
+        bulk.answer(place, [("a", None), ("b", "c")], tmp_path / "out.jsonl")
+    assert bulk.answers(Bundle.open(place, num_threads=1), []) == []
+
+
+def test_what_was_written_must_be_there(place, tmp_path, small, monkeypatch):
+    """A file that was cut is not filled with zeros; other labels are other answers."""
+    output, in_order = tmp_path / "out.jsonl", bulk._in_order
+    done = []
+
+    def killed(parts):
+        if done:
+            raise KeyboardInterrupt
+        done.append(1)
+        return in_order(parts)
+
+    monkeypatch.setattr(bulk, "_in_order", killed)
+    with pytest.raises(KeyboardInterrupt):
+        bulk.answer(place, TEXTS, output, processes=1)
+    monkeypatch.setattr(bulk, "_in_order", in_order)
+    renamed = tmp_path / "renamed"
+    shutil.copytree(place, renamed)
+    fields = json.loads((renamed / "bundle.json").read_text())
+    (renamed / "bundle.json").write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match="same texts and bundle"):
+        bulk.answer(renamed, TEXTS, output, processes=1)
+    partial = tmp_path / "out.jsonl.partial"
+    partial.unlink()
+    with pytest.raises(ValueError, match=r"and whole; remove both.*of 0 bytes"):
+        bulk.answer(place, TEXTS, output, processes=1)
+    partial.unlink()
+    (tmp_path / "out.jsonl.partial.json").unlink()
+    assert bulk.answer(place, TEXTS, output, processes=1).count == len(TEXTS)
 
 
 def test_one_run_at_a_time_writes_a_file(place, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,10 +21,11 @@ def fields_of(text: str, pair: str | None, answer: Mapping[str, Any], top_k: int
         answer: of the task, or {"error": why there is none}.
         top_k: classes that are named, the likeliest first.
     """
-    found = {name: _rounded(part) for name, part in answer.items()}
-    if isinstance(found.get("scores"), dict):
-        found["scores"] = dict(list(found["scores"].items())[:top_k])
-    return {"text": text} | ({} if pair is None else {"pair": pair}) | found
+    named = dict(answer)
+    if isinstance(named.get("scores"), dict):  # of many classes only these are rounded
+        named["scores"] = dict(itertools.islice(named["scores"].items(), top_k))
+    return ({"text": text} | ({} if pair is None else {"pair": pair})
+            | {name: _rounded(part) for name, part in named.items()})
 
 
 def line_of(fields: Mapping[str, Any], encoding: str = "utf-8") -> str:

@@ -31,6 +31,8 @@ from typing import Any
 
 from absl import logging
 
+from tfopt.data.corpus import LABELS_FILE
+from tfopt.data.tokenizer import FILES
 from tfopt.files import check_place, read_json, to_json, write_whole
 from tfopt.serve import answer_lines, manifest
 from tfopt.serve.bundle import Bundle
@@ -75,14 +77,19 @@ def answer(directory: PathLike, texts: Texts, output: PathLike, *, top_k: int = 
         What was answered, in this run and before.
 
     Raises:
-        ValueError: the bundle is wrong, the file is there, or one that is not whole is
-            of other texts or another bundle; or a process was killed.
+        ValueError: the bundle is wrong, some texts alone are of a pair, the file is
+            there, or one that is not whole is of other texts or another bundle, or is
+            cut; or a process was killed.
         OSError: the disk is full.
     """
     output = Path(output)
     check_place(output)
     if output.exists():
         raise ValueError(f"--output_file must be new. Received: {output}")
+    if len({pair is None for _, pair in texts}) > 1:
+        raise ValueError("All texts, or none, must be of a pair. Received: "
+                         f"{sum(pair is None for _, pair in texts)} alone of "
+                         f"{len(texts)}")
     Bundle.open(directory, num_threads=1, copies=1)  # which checks that it is whole
     identity = _identity(Path(directory), texts, top_k, max_length)
     state = output.with_name(output.name + _STATE)
@@ -122,10 +129,11 @@ def _begun(output: Path, identity: str) -> Iterator[tuple[Any, Answered]]:
             logging.warning("%s cannot be locked: start no second run", partial)
         found: dict[str, Any] = read_json(state) if state.exists() else {
             "of": identity, "counts": (0, 0, ""), "bytes": 0}
-        if found.get("of") != identity:
+        there = os.fstat(file.fileno()).st_size
+        if found.get("of") != identity or there < found["bytes"]:
             raise ValueError("What is there of --output_file must be of the same texts "
-                             "and bundle; remove it to start anew. Received: "
-                             f"{partial}")
+                             "and bundle, and whole; remove both files to start anew. "
+                             f"Received: {partial} of {there} bytes, {state}")
         file.truncate(found["bytes"])  # behind it is what was cut off
         counts = Answered(*found["counts"])
         if counts.count:
@@ -135,8 +143,10 @@ def _begun(output: Path, identity: str) -> Iterator[tuple[Any, Answered]]:
 
 def _identity(directory: Path, texts: Texts, top_k: int, max_length: int | None) -> str:
     """A hash of all that answers depend on."""
-    found = hashlib.sha256(to_json([manifest.digest(directory / manifest.MODEL_FILE),
-                                    top_k, max_length]).encode())
+    files = (manifest.MODEL_FILE, manifest.MANIFEST_FILE, LABELS_FILE, *FILES)
+    found = hashlib.sha256(to_json([
+        {name: manifest.digest(directory / name) for name in files
+         if (directory / name).is_file()}, top_k, max_length]).encode())
     for text, pair in texts:
         found.update(f"{text}\0{pair}\n".encode(errors="surrogatepass"))
     return found.hexdigest()
@@ -207,7 +217,9 @@ def _part(texts: Texts) -> tuple[list[str], dict[int, str]]:
 
 
 def answers(bundle: Bundle, texts: Texts) -> list[Mapping[str, Any]]:
-    """The task's answers to one text or more; of one without, {"error": why}."""
+    """The task's answers to texts, all or none of a pair; or {"error": why}."""
+    if not texts:
+        return []
     pairs = None if texts[0][1] is None else [pair or "" for _, pair in texts]
     with contextlib.suppress(ValueError):
         for text, _ in texts:
