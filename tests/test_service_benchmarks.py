@@ -67,7 +67,7 @@ def test_drift_is_counted_by_kind_of_text(ladder, dev, tmp_path):
 def test_a_cascade_is_timed_beside_its_best_rung(ladder, dev, tmp_path):
     found = figures("cascade", tmp_path / "cascade.json", f"--ladder={ladder}",
                     f"--dev_file={dev}", "--max_drop=0.5")
-    assert (found["best"], found["fastest"]) == ("1x", "4x")
+    assert (found["best"], found["first"]) == ("1x", "4x")
     assert found["share_handed_on"] == 0.0
     assert found["quality"]["cascade"] == found["quality"]["fast"]
     assert found["lost"] == pytest.approx(

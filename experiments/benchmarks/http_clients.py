@@ -70,6 +70,10 @@ class _Connection:
         with contextlib.suppress(ConnectionError):  # `receive` tells
             self.socket.sendall(request)
 
+    def has_ended(self) -> bool:
+        """Whether the server has closed it, as those that nobody uses for long."""
+        return bool(select.select([self.socket], [], [], 0)[0])
+
     def receive(self) -> Reply | None:
         """Reads what is there; the reply, once it is whole."""
         try:
@@ -158,6 +162,8 @@ def open_loop(place: tuple[str, int], requests: Sequence[bytes], at_s: Sequence[
     while len(replies) < len(requests):
         now = time.perf_counter() - begun
         while following < len(requests) and at_s[following] <= now:
+            while idle and idle[-1].has_ended():
+                idle.pop().socket.close()
             connection = idle.pop() if idle else _Connection(place)
             busy[connection.socket] = connection
             connection.send(following, requests[following], begun + at_s[following])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from tfopt import tasks
 from tfopt.export.interpreter import softmax
 from tfopt.serve import cascade
+from tfopt.serve.rungs import Rung
 
 TASK = tasks.named("classification")(labels=("a", "b"))
 
@@ -73,6 +76,27 @@ def test_its_quality_is_of_examples_that_had_no_part_in_the_choice():
         promised.append(chosen.quality)
         found.append((given.argmax(1) == later[0]).mean())
     assert np.mean(promised) == pytest.approx(np.mean(found), abs=0.015)
+
+
+def ladder(*p50_ms):
+    return [Rung(name=name, directory=name, quality=1.0, p50_ms=ms)
+            for name, ms in zip(("best", "middle", "fastest"), p50_ms, strict=True)]
+
+
+@pytest.mark.parametrize("p50_ms, first", [
+    ((10.0, 2.0, 1.0), "middle"), ((10.0, 9.0, 1.0), "fastest"),
+    ((10.0, 9.9, 9.8), None)])
+def test_the_rung_by_which_a_text_takes_least_answers_first(p50_ms, first):
+    targets, middle, best = rungs()
+    _, fastest, _ = rungs(knows=False)  # hands on three times as much
+    found = cascade.cheapest(
+        TASK, ladder(*p50_ms), {"best": best, "middle": middle, "fastest": fastest},
+        targets, 0.03)
+    assert (found and found.first) == first
+    if found is not None:
+        fast = {"middle": middle, "fastest": fastest}[first]
+        alone = cascade.choose(TASK, fast, best, targets, 0.03)
+        assert dataclasses.replace(found, first=None) == alone
 
 
 def test_there_is_none_where_nothing_is_kept_or_there_are_no_classes():

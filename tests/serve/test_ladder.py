@@ -97,7 +97,9 @@ def test_of_two_that_are_the_same_the_first_stays():
     ({"better": "faster"}, "'higher' or 'lower'"), ({"monitor": 3}, "`monitor`"),
     ({"left_out": [{"name": "5x"}]}, "beaten_by"), ({"cascade": []}, "an object with"),
     ({"cascade": {"threshold": -1, "quality": 1, "share_handed_on": 0}}, "threshold"),
-    ({"cascade": {"threshold": 1, "quality": 1, "share_handed_on": 2}}, "share")])
+    ({"cascade": {"threshold": 1, "quality": 1, "share_handed_on": 2}}, "share"),
+    ({"cascade": {"threshold": 1, "quality": 1, "share_handed_on": 0, "first": "9x"}},
+     "`first` must be a rung")])
 def test_what_is_wrong_is_one_sentence(place, fields, message):
     with pytest.raises(ValueError, match=rf"(?s){message}.*Received|Received.*{message}"
                        ) as error:

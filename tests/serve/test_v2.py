@@ -190,6 +190,7 @@ def test_what_is_wrong_is_told_in_a_sentence(client, body, received):
     (b'{"texts": ["a"], "pairs": ["b", "c"]}', "1 texts, 2 pairs"),
     (b'{"texts": ["a"], "model": 3}', "model=3"),
     (b'{"texts": ["a"], "deadline_ms": 0}', "deadline_ms=0"),
+    (b'{"texts": ["a"], "deadline_ms": ' + b"9" * 400 + b"}", "deadline_ms=999"),
     (b'{"texts": ["a"], "deadline_ms": ' + b"9" * 5000 + b"}", "limit (4300 digits)"),
 ])
 @pytest.mark.parametrize("path", ["/predict", INFER])
@@ -258,7 +259,8 @@ def test_a_model_says_what_it_reads_and_gives(client):
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}]
     assert found["parameters"] == {
         "task": "classification", "labels": ["bad", "fine", "good"],
-        "variants": ["whole", "half"], "cascade_threshold": None}
+        "variants": ["whole", "half"], "cascade_first": None,
+        "cascade_threshold": None}
 
 
 def test_health_and_the_server(client):

@@ -10,6 +10,7 @@ Needs the extra `serve` (starlette, uvicorn, httptools, prometheus-client).
 
 from __future__ import annotations
 
+import math
 import signal
 import socket
 
@@ -22,6 +23,7 @@ flags.disclaim_key_flags()
 FIRST = "dir"
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 30
+_END_S = 10.0  # beyond deadline and body, for a client that does not read its answer
 
 
 def settings() -> Settings:
@@ -67,7 +69,9 @@ def main() -> None:
         uvicorn.Server(uvicorn.Config(
             app, access_log=False, log_config=None, proxy_headers=False,
             server_header=False, lifespan="on", ws="none", backlog=_BACKLOG,
-            timeout_keep_alive=_KEEP_ALIVE_S)).run([bound])
+            timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=math.ceil(
+                _END_S + max(FLAGS.deadline_ms / 1e3, FLAGS.body_seconds)))
+        ).run([bound])
     logging.info("All that was taken in is answered")
 
 
@@ -105,8 +109,8 @@ def define_flags() -> None:
                        "is chosen by it, and what cannot be answered by then is "
                        "refused.")
     flags.DEFINE_integer("queue", 1024, "Texts that may wait.", lower_bound=1)
-    flags.DEFINE_bool("cascade", False, "The fastest variant answers first, and hands "
-                      "on what it is not sure of, by the ladder's threshold.")
+    flags.DEFINE_bool("cascade", False, "A faster variant answers first, and hands on "
+                      "what it is not sure of, by the ladder's threshold.")
     flags.DEFINE_bool("control", True, "Whether clients may load and unload models.")
     flags.DEFINE_integer("max_body_bytes", 1 << 20, "Of a request.", lower_bound=1)
     flags.DEFINE_integer("max_letters", 50_000, "Of a text.", lower_bound=1)

@@ -2,8 +2,8 @@
 
 Each rung is a job of its own from the same baseline, in a directory of its own. When
 all are there they are judged on dev and timed in turn, those that another one beats in
-both are left out, and a threshold is chosen for a cascade of the others
-(`serve.cascade`). A killed run goes on at the rung that it was at.
+both are left out, and a cascade of the others is chosen (`serve.cascade`). A killed run
+goes on at the rung that it was at.
 """
 
 from __future__ import annotations
@@ -122,10 +122,9 @@ def _put_together(job: Job, recipe: compress.Recipe, road: Road, out: Path,
     rungs, left = sorted_out([
         Rung(name=name, directory=name, quality=quality[name], p50_ms=p50[name])
         for name in said], task.monitor[1])
-    fast, best = (measured.outputs[rung.name]["dev"] for rung in (rungs[-1], rungs[0]))
-    found = cascade.choose(
-        task, fast, best, road.dataset.report["dev"].targets, job.cascade_max_drop,
-        job.settings.seed) if len(rungs) > 1 else None
+    found = cascade.cheapest(
+        task, rungs, {rung.name: measured.outputs[rung.name]["dev"] for rung in rungs},
+        road.dataset.report["dev"].targets, job.cascade_max_drop, job.settings.seed)
     ladder = Ladder(place=out, rungs=rungs, monitor=task.monitor[0],
                     better=task.monitor[1], left_out=left, cascade=found)
     notes = [*road.dataset.notes, *_on(left, task), _on_the_cascade(ladder, job),
@@ -185,8 +184,9 @@ def _on_the_cascade(ladder: Ladder, job: Job) -> str:
     found = ladder.cascade
     if found is None:
         return ("No cascade: there is one rung, the task has no classes, or no "
-                f"threshold keeps within --cascade_max_drop={job.cascade_max_drop:g}.")
-    return (f"Cascade: {ladder.fastest.name} answers, and hands on to "
+                f"threshold keeps within --cascade_max_drop={job.cascade_max_drop:g} "
+                "and takes less time than the best rung.")
+    return (f"Cascade: {ladder.first.name} answers first, and hands on to "
             f"{ladder.best.name} below a confidence of {found.threshold:.4f}; by "
             f"thresholds of the other folds {found.share_handed_on:.0%} of dev are "
             f"handed on, and {ladder.monitor} is {found.quality:.4f} "

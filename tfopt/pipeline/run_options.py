@@ -34,8 +34,8 @@ class RunOptions(Options):
         "recipe without its pass structured.")
     cascade_max_drop: float = option(
         0.003, "How much of the task's metric, in its own unit, a cascade of a "
-        "ladder's fastest and best rung may lose against the best one alone; its "
-        "threshold is chosen on dev.", at_least=0.0)
+        "ladder's rungs may lose against the best one alone; which rung answers first, "
+        "and its threshold, are chosen on dev.", at_least=0.0)
 
     def __post_init__(self):
         """Checks the fields.

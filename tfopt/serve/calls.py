@@ -6,7 +6,6 @@ Here is what the protocols share: the record of a call, and the checks of its pa
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -138,7 +137,7 @@ def deadline_of(fields: dict[str, Any]) -> float | None:
     if value is None:
         return None
     if (isinstance(value, bool) or not isinstance(value, int | float)
-            or not math.isfinite(value) or not 0 < value <= _LONGEST_MS):
+            or not 0 < value <= _LONGEST_MS):  # no NaN is, nor a number of 400 digits
         raise Refusal(400, "`deadline_ms` must be a number above 0, and at most "
                       f"{_LONGEST_MS:,.0f}. Received: deadline_ms={shown(value)}")
     return float(value)

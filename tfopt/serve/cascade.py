@@ -1,19 +1,21 @@
-"""Two rungs' answers on dev -> the confidence below which the better one is asked.
+"""Rungs' answers on dev -> which answers first, and when the best one is asked.
 
-The fastest rung answers first; an answer whose highest probability is below the
-threshold is handed on to the most accurate rung (Viola and Jones 2001; for classifiers
-of texts, Wang et al. 2018, "IDK cascades"). NumPy alone.
+A faster rung answers first; an answer whose highest probability is below the threshold
+is handed on to the most accurate rung (Viola and Jones 2001; for classifiers of texts,
+Wang et al. 2018, "IDK cascades"). Of the rungs that is the one by which a text takes
+least: the fastest of all may hand too much on. NumPy alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tfopt.export.interpreter import softmax
-from tfopt.serve.rungs import Cascade
+from tfopt.serve.rungs import Cascade, Rung, known
 from tfopt.tasks import Task
 
 _FOLDS = 5
@@ -26,7 +28,7 @@ def answers(fast: np.ndarray, best: np.ndarray, threshold: float | np.ndarray
     """What a cascade gives.
 
     Args:
-        fast: of the fastest rung, logits <float>[N, C].
+        fast: of the rung that answers first, logits <float>[N, C].
         best: of the most accurate one, <float>[N, C].
         threshold: the least confidence that is enough; one, or <float>[N].
 
@@ -45,7 +47,7 @@ def threshold_of(task: Task, fast: np.ndarray, best: np.ndarray, targets: Sequen
 
     Args:
         task: tells the monitor.
-        fast: of the fastest rung, <float>[N, C].
+        fast: of the rung that answers first, <float>[N, C].
         best: of the most accurate, <float>[N, C].
         targets: N.
         max_drop: of the monitor, in its own unit, against `best` alone.
@@ -67,6 +69,34 @@ def threshold_of(task: Task, fast: np.ndarray, best: np.ndarray, targets: Sequen
     return found
 
 
+def cheapest(task: Task, rungs: Sequence[Rung], outputs: Mapping[str, np.ndarray],
+             targets: Sequence, max_drop: float, seed: int = 0) -> Cascade | None:
+    """The cascade that takes the least time of all that keep within a drop.
+
+    Args:
+        task: with classes.
+        rungs: from the most accurate, which is asked at last, to the fastest.
+        outputs: rung's name -> logits on dev, <float>[N, C].
+        targets: N.
+        max_drop: of the monitor, in its own unit.
+        seed: of the folds.
+
+    Returns:
+        It; None where none is cheaper than the best rung alone.
+    """
+    best, *faster = rungs
+    least, found = known(best.p50_ms), None
+    for rung in faster:
+        chosen = choose(task, outputs[rung.name], outputs[best.name], targets, max_drop,
+                        seed)
+        if chosen is None:
+            continue
+        mean_ms = known(rung.p50_ms) + chosen.share_handed_on * known(best.p50_ms)
+        if mean_ms < least:
+            least, found = mean_ms, dataclasses.replace(chosen, first=rung.name)
+    return found
+
+
 def choose(task: Task, fast: np.ndarray, best: np.ndarray, targets: Sequence,
            max_drop: float, seed: int = 0) -> Cascade | None:
     """Chooses a threshold, and says what it is worth on examples it was not chosen on.
@@ -78,7 +108,7 @@ def choose(task: Task, fast: np.ndarray, best: np.ndarray, targets: Sequence,
 
     Args:
         task: with classes.
-        fast: of the fastest rung on dev, logits <float>[N, C].
+        fast: of the rung that answers first, on dev, logits <float>[N, C].
         best: of the most accurate, <float>[N, C].
         targets: N.
         max_drop: of the monitor, in its own unit.

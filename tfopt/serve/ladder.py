@@ -9,7 +9,8 @@ A directory holds the file beside a bundle for each rung:
     {"format": 1, "monitor": "accuracy", "better": "higher",
      "rungs": [{"name": "1x", "directory": "1x", "quality": 0.914, "p50_ms": 2.1}, ...],
      "left_out": [{"name": "5x", "quality": 0.85, "p50_ms": 1.3, "beaten_by": "3x"}],
-     "cascade": {"threshold": 0.93, "quality": 0.912, "share_handed_on": 0.21}}
+     "cascade": {"first": "3x", "threshold": 0.93, "quality": 0.912,
+                 "share_handed_on": 0.21}}
 
 Imports no TensorFlow.
 """
@@ -69,6 +70,10 @@ class Ladder:
                              f"{few(names)}")
         if len(self.rungs) > 1:
             _check_order(self.rungs, self.better)
+        first = self.cascade and self.cascade.first
+        if first is not None and first not in names[1:]:
+            raise ValueError("A cascade's `first` must be a rung that is not the best. "
+                             f"Received: first={shown(first)}, of {few(names)}")
 
     def path(self, rung: Rung) -> Path:
         """The directory of a rung's bundle."""
@@ -83,6 +88,12 @@ class Ladder:
     def fastest(self) -> Rung:
         """The fastest rung."""
         return self.rungs[-1]
+
+    @property
+    def first(self) -> Rung:
+        """The rung that answers first in a cascade."""
+        named = self.cascade and self.cascade.first
+        return next((rung for rung in self.rungs if rung.name == named), self.fastest)
 
     @classmethod
     def read(cls, directory: PathLike) -> Ladder:

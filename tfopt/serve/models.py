@@ -47,14 +47,16 @@ class Model:
         name: by which clients ask for it.
         version: counts from 1.
         variants: from the most accurate to the fastest.
-        threshold: the least confidence with which the fastest variant's answer is kept
-            in a cascade; None where there is no cascade.
+        first: the variant that answers first in a cascade.
+        threshold: the least confidence with which its answer is kept; None where there
+            is no cascade.
         answers: names of what the task's answers have, such as label and score.
     """
 
     name: str
     version: int
     variants: tuple[Variant, ...]
+    first: Variant
     threshold: float | None
     answers: tuple[str, ...]
 
@@ -78,7 +80,7 @@ def open_model(name: str, version: int, directory: Path, *, copies: int,
         version: of it.
         directory: of the bundle or ladder.
         copies: of each variant, for as many threads.
-        cascade: whether the fastest variant answers first.
+        cascade: whether a faster variant answers first, where the ladder says which.
         beside: models whose tokenizers are taken where they are the same.
 
     Returns:
@@ -108,7 +110,8 @@ def open_model(name: str, version: int, directory: Path, *, copies: int,
                              reference=Reference.read(ladder.path(rung)))
                      for rung, bundle in zip(ladder.rungs, bundles, strict=True))
     answer, = variants[0].bundle.predict(["a"])
-    return Model(name=name, version=version, variants=variants, threshold=threshold,
+    return Model(name=name, version=version, variants=variants,
+                 first=variants[ladder.rungs.index(ladder.first)], threshold=threshold,
                  answers=tuple(answer))
 
 

@@ -70,9 +70,10 @@ class LeftOut:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cascade:
-    """When the fastest rung's answer is taken, and when the best one is asked.
+    """When a faster rung's answer is taken, and when the best one is asked.
 
     Attributes:
+        first: name of the rung that answers first; None for the fastest.
         threshold: the least confidence (highest probability) that is enough.
         quality: the monitor of the answers on examples that had no part in the choice.
         share_handed_on: fraction of these that the best rung answered.
@@ -83,6 +84,7 @@ class Cascade:
     quality: float
     share_handed_on: float
     max_drop: float | None = None
+    first: str | None = None
 
     def __post_init__(self):
         """Checks the fields.

@@ -19,8 +19,8 @@ class Settings:
             as there are cores.
         deadline_ms: of a request that names none.
         queue: texts that may wait; more are refused.
-        cascade: whether the fastest variant answers first, and hands on what it is not
-            sure of (the threshold is the ladder's).
+        cascade: whether a faster variant answers first, and hands on what it is not
+            sure of (which, and the threshold, are the ladder's).
         watch_s: seconds between looks for new bundles; None does not look.
         control: whether clients may load and unload models.
         max_body_bytes: of a request.

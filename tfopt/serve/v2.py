@@ -51,6 +51,7 @@ def metadata(model: Model) -> dict[str, Any]:
         "parameters": {
             "task": model.task.name(), "labels": list(model.task.labels),
             "variants": [one.name for one in model.variants],
+            "cascade_first": None if model.threshold is None else model.first.name,
             "cascade_threshold": model.threshold}}
 
 
