@@ -91,6 +91,15 @@ def test_the_log_has_a_line_a_text_and_no_text(tiny_ladder, tmp_path, bundles):
         (line["variant"], line["label"], line["tokens"]) for line in found]
 
 
+def test_a_full_disk_costs_the_log_alone(tiny_ladder, tmp_path):
+    kept = tmp_path / "kept.jsonl"
+    with serving(tiny_ladder, request_log="/dev/full", keep_uncertain=str(kept)
+                 ) as client:
+        ask(client, "a great film")
+        assert client.get("/metrics").status_code == 200
+    assert [line["text"] for line in lines(kept)] == ["a great film"]
+
+
 def test_texts_are_logged_where_it_is_asked_for(tiny_ladder, tmp_path):
     path = tmp_path / "log.jsonl"
     with serving(tiny_ladder, request_log=str(path), log_texts=True) as client:
@@ -135,7 +144,8 @@ def test_pairs_are_kept_as_pairs(tiny_ladder, tmp_path):
     ("a.txt", None, r"end in \.jsonl. Received: .*a\.txt"),
     ("none/../..", None, "end in .jsonl"),
     ("a.jsonl", "{", r"a\.jsonl:1: a line must be a JSON object"),
-    ("a.jsonl", '{"text": "a"}', r"a\.jsonl:1: a line must have a text and a number"),
+    ("a.jsonl", '{"text": "a"}', r"a\.jsonl:1: a line must have a text and a conf"),
+    ("a.jsonl", f'{{"text": "a", "confidence": {"9" * 400}}}', r"a\.jsonl:1: "),
     ("a.jsonl", '\n{"text": "a", "confidence": 1, "pair": 2}', r"a\.jsonl:2: ")])
 def test_a_file_that_holds_other_things_is_not_written_over(
         tmp_path, name, contents, said):

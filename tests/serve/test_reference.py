@@ -72,7 +72,8 @@ def test_a_bundle_keeps_its_reference_by_its_hash(tmp_path, tiny_dir):
     ({"format": 2}, "of format 1"), ({"labels": "abc"}, "`labels` must be a list"),
     ({"label": [9]}, "places in `labels`"), ({"label": [True]}, "places in `labels`"),
     ({"tokens": None}, "`tokens` must be a list"), ({"unknown": [2]}, "from 0 to 1"),
-    ({"confidence": []}, "`confidence`"), ({"entropy": [0.1]}, "of the same texts")])
+    ({"confidence": []}, "`confidence`"), ({"label": []}, "of the same texts"),
+    ({"entropy": [0.1]}, "of the same texts")])
 def test_a_damaged_reference_is_named(tmp_path, edit, message):
     Reference.of(some(8, 0)).write(tmp_path)
     file = tmp_path / "reference.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -70,10 +71,33 @@ def test_who_takes_a_variant_has_the_time_to_answer_all_that_wait_by_it(behind_s
 
 def test_a_worker_that_is_slower_than_it_computes_is_known(threads, model):
     asked(threads, model, texts=TEXTS * 8)
-    assert 1.0 < threads._busy <= 5.0  # tokenizing takes time, too
-    threads._busy = 1e6
+    now = time.perf_counter()
+    assert threads._busy.value(0, now) > 1.0  # tokenizing takes time, too
+    threads._busy = Estimates({0: 1e6})
     with pytest.raises(Refusal, match="A request must be one that can be answered"):
         asked(threads, model, deadline_s=1.0)
+
+
+def test_a_worker_that_was_slow_is_not_for_ever(threads, model):
+    now = time.perf_counter()
+    for _ in range(10):
+        threads._busy.add(0, 1e6, now)
+    assert threads._busy.value(0, now) > 10
+    assert threads._busy.value(0, now + 60) < 1.1  # though nothing was computed
+
+
+def test_who_can_wait_long_does_not_make_others_late(monkeypatch, model):
+    monkeypatch.setattr(scheduler, "_BETTER", 0.35)
+    monkeypatch.setattr(Estimates, "add", lambda *_: None)
+    for variant, seconds in zip(model.variants, (11.0, 10.0), strict=True):
+        monkeypatch.setattr(variant.times, "value", lambda *_, seconds=seconds: seconds)
+    threads = Scheduler(1, 64)
+    held = Held(monkeypatch, threads, model, count=1)
+    patient = held.submit(threads, model, ["a"] * 2, deadline_s=1e6)
+    held.submit(threads, model, deadline_s=60.0)  # it should have begun after 21 s
+    held.answered()
+    threads.close()
+    assert [answer.variant.name for answer in patient.answers] == ["half", "half"]
 
 
 def test_answers_are_those_of_the_best_variant_where_there_is_time(
@@ -118,6 +142,27 @@ def test_a_cascade_hands_on_what_the_fastest_is_not_sure_of(threads, cascade, bu
 
 def test_the_threshold_is_the_ladders(cascade, model):
     assert (cascade.threshold, model.threshold) == (0.6, None)
+    assert cascade.first.name == "half"  # the fastest, where the ladder does not say
+
+
+def test_the_first_is_the_ladders(threads, model, bundles):
+    fastest = dataclasses.replace(model.variants[1], name="fastest")
+    middle = dataclasses.replace(
+        model, variants=(*model.variants, fastest), first=model.variants[1],
+        threshold=0.0)
+    request = asked(threads, middle)
+    assert {answer.variant.name for answer in request.answers} == {"half"}
+
+
+def test_where_there_is_no_time_for_the_first_the_fastest_answers(threads, model,
+                                                                monkeypatch):
+    monkeypatch.setattr(scheduler, "_BETTER", 0.0)
+    fastest = dataclasses.replace(model.variants[1], name="fastest")
+    middle = dataclasses.replace(
+        model, variants=(*model.variants, fastest), first=model.variants[1],
+        threshold=2.0)
+    request = asked(threads, middle)
+    assert {answer.variant.name for answer in request.answers} == {"fastest"}
 
 
 def test_a_cascade_without_time_keeps_the_first_answer(threads, cascade, monkeypatch):
@@ -240,7 +285,8 @@ def test_a_text_whose_deadline_passed_while_it_waited_is_given_up(
 
 def test_the_queue_that_waits_makes_answers_cheaper(monkeypatch, model):
     """In 42 s the best answers three texts of 11 s: one, and two that wait."""
-    monkeypatch.setattr(scheduler, "_WEIGHT", 0.0)  # as busy as at first
+    monkeypatch.setattr(scheduler, "_BETTER", 0.35)
+    monkeypatch.setattr(Estimates, "add", lambda *_: None)  # as busy as at first
     for variant, seconds in zip(model.variants, (11.0, 10.0), strict=True):
         monkeypatch.setattr(variant.times, "value", lambda *_, seconds=seconds: seconds)
     threads = Scheduler(1, 64)

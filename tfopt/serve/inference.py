@@ -55,6 +55,7 @@ class Inference:
                                 more=refusal.headers(refused))
             service.refused(_asked_model(get_route_path(scope)), refused,
                             time.perf_counter() - begun)
+            error.__traceback__ = None  # as of `Scheduler`: its frames hold the model
         finally:
             service.in_flight -= 1
 

@@ -7,10 +7,11 @@ so that none of this stands between a request and its answer.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -106,7 +107,8 @@ class Recorder:
             for (model, variant), group in _by_variant(records).items():
                 self._monitor.answers(model, variant, [one.seen for one in group])
             for sink in self._sinks:
-                sink.take(records)
+                with _others_go_on():
+                    sink.take(records)
 
     def close(self) -> None:
         """Ends the thread, and writes what is still to be written."""
@@ -114,14 +116,22 @@ class Recorder:
         self._thread.join()
         self.flush()
         for sink in self._sinks:
-            sink.close()
+            with _others_go_on():
+                sink.close()
 
     def _run(self) -> None:
         while not self._ended.wait(_EVERY_S):
-            try:
+            with _others_go_on():
                 self.flush()
-            except Exception:  # of a disk that is full, say: answers go on
-                logging.exception("What was answered cannot be recorded")
+
+
+@contextlib.contextmanager
+def _others_go_on() -> Iterator[None]:
+    """Logs what fails, of a disk that is full, say."""
+    try:
+        yield
+    except Exception:
+        logging.exception("What was answered cannot be recorded")
 
 
 def _records(taken: Iterable[tuple[float, Request, float]]) -> Iterable[Record]:

@@ -136,7 +136,9 @@ def _checked(fields: Mapping[str, Any]) -> Reference:
             raise ValueError(f"`{name}` must be a list of numbers from 0 to {most:g}. "
                              f"Received: {name}={shown(values)}")
         numbers[name] = np.array(values, np.float64)
-    sizes = {len(values) for values in numbers.values()} | ({len(label)} - {0})
+    sizes = {len(values) for values in numbers.values()}
+    if labels or label:
+        sizes.add(len(label))
     if len(sizes) > 1:
         raise ValueError("The signals of a reference must be of the same texts. "
                          f"Received: {sorted(sizes)} texts")

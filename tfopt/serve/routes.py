@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from starlette.requests import Request
@@ -19,6 +20,8 @@ from tfopt.serve.repository import describe
 from tfopt.serve.service import Service
 
 _EXTENSIONS = ["model_repository"]
+# Loads wait for each other here, where no metrics wait behind them.
+_CONTROL = ThreadPoolExecutor(1, "control")
 
 
 def routes(service: Service, infer: Inference) -> list[Route]:
@@ -94,14 +97,14 @@ async def _index(service: Service, request: Request) -> Response:
 async def _load(service: Service, request: Request) -> Response:
     await _check_control(service, request)
     name = request.path_params["model"]
-    model = await _in_thread(service.repository.load, name)
+    model = await _in_thread(service.repository.load, name, executor=_CONTROL)
     return JSONResponse({"name": name, "version": str(model.version)})
 
 
 async def _unload(service: Service, request: Request) -> Response:
     await _check_control(service, request)
     name = request.path_params["model"]
-    await _in_thread(service.repository.unload, name)
+    await _in_thread(service.repository.unload, name, executor=_CONTROL)
     return JSONResponse({"name": name})
 
 
@@ -140,5 +143,7 @@ async def _page(_: Service, __: Request) -> Response:
     return HTMLResponse(page.text(), headers=page.HEADERS)
 
 
-async def _in_thread(function: Callable, *arguments: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+async def _in_thread(function: Callable, *arguments: Any,
+                     executor: Executor | None = None) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(executor, function,
+                                                            *arguments)

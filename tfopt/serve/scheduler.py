@@ -3,7 +3,7 @@
 On arrival a request that cannot be answered by its deadline is refused. When a worker
 takes a text, it takes the most accurate variant for which
 
-    waited + busy * mean(variant, length) * (1 + queued / workers) < 0.35 * deadline
+    waited + busy * mean(variant, length) * (1 + queued / workers) < 0.5 * deadline
 
 and else the fastest, so that a queue that grows makes answers cheaper, rung by rung,
 before it makes them late: who takes a variant must have the time to answer all that
@@ -15,8 +15,8 @@ several at once (`group`); the rule is kept for each when its turn comes.
 
 from __future__ import annotations
 
+import collections
 import math
-import queue
 import threading
 import time
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from tfopt.serve.estimates import bucket_of
+from tfopt.serve.estimates import Estimates, bucket_of
 from tfopt.serve.group import GROUP_S, Text, Waiting, in_order
 from tfopt.serve.group import read as _read
 from tfopt.serve.models import Variant, confidence
@@ -33,8 +33,7 @@ from tfopt.serve.request import Answer, Request
 
 # Parts of the deadline: within the first the better variants are used, above the second
 # a request is refused.
-_BETTER, _REFUSED = 0.35, 0.8
-_WEIGHT, _MOST_BUSY = 0.05, 5.0  # of a group in the mean of `busy`, and what counts
+_BETTER, _REFUSED = 0.5, 0.8
 _MOST_IN_GROUP = 16  # texts that a worker takes at once
 
 
@@ -64,10 +63,14 @@ class Scheduler:
 
     def __init__(self, workers: int, most: int):
         self._most = most
-        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._queue = collections.deque[Waiting]()
+        # Bells of workers that have nothing to do. The last one is called first: a
+        # client alone finds the worker whose core has the model in its caches.
+        self._idle: list[threading.Lock] = []
         self._lock = threading.Lock()
         self._waiting, self._behind_s, self._closed = 0, 0.0, False
-        self._busy = 1.0
+        self._due_s = math.inf  # when the first of those that wait should have begun
+        self._busy = Estimates({0: 1.0})  # goes back to 1 where nothing is computed
         self._threads = [threading.Thread(target=self._work, name=f"worker-{number}",
                                           daemon=True) for number in range(workers)]
         for thread in self._threads:
@@ -96,12 +99,14 @@ class Scheduler:
             self._behind_s += sum(expected)
             request.left = count
             request.answers = [None] * count
-            for number, seconds in enumerate(expected):
-                self._queue.put(Waiting(request, number, seconds))
+            self._queue.extend(Waiting(request, number, seconds)
+                               for number, seconds in enumerate(expected))
+            self._call(count)
 
     def _admit(self, request: Request, expected: list[float]) -> None:
         workers = len(self._threads)
-        behind_s = self._busy * self._behind_s / workers
+        busy = self._busy.value(0, request.arrived)
+        behind_s = busy * self._behind_s / workers
         again_s = max(1, math.ceil(behind_s))
         if self._closed:
             raise Refusal(503, "The service ends. Received: a request after its end",
@@ -110,26 +115,31 @@ class Scheduler:
             raise Refusal(503, f"At most {self._most} texts may wait. Received: "
                           f"{len(expected)} more, where {self._waiting} wait",
                           "queue_full", again_s)
-        needed = behind_s + self._busy * max(sum(expected) / workers, max(expected))
+        needed = behind_s + busy * max(sum(expected) / workers, max(expected))
         if needed > _REFUSED * request.deadline_s:
             raise Refusal(
                 503, "A request must be one that can be answered by its deadline. "
                 f"Received: a deadline of {1e3 * request.deadline_s:.4g} ms, where "
                 f"{1e3 * needed:.4g} ms of work are to be done", "deadline", again_s)
 
+    def _call(self, most: int) -> None:
+        """Calls idle workers; under the lock."""
+        for _ in range(min(most, len(self._idle))):
+            self._idle.pop().release()
+
     def close(self) -> None:
         """Answers what was taken in, and ends the threads; refuses what comes then."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                for _ in self._threads:
-                    self._queue.put(None)
+            self._closed = True
+            self._call(len(self._threads))
         for thread in self._threads:
             thread.join()
 
     def _work(self) -> None:
         tokens = 0  # of the text before: as many again cost no change of length
-        while group := self._group():
+        bell = threading.Lock()
+        bell.acquire()
+        while group := self._group(bell):
             begun, computed_s = time.perf_counter(), 0.0
             for item, text in in_order(group, tokens):
                 with self._lock:
@@ -139,32 +149,39 @@ class Scheduler:
                 answer = self._finish(item.request, item.number, text)
                 if answer is not None:
                     tokens, computed_s = len(answer.ids), computed_s + answer.computed_s
+            ended = time.perf_counter()
             if computed_s:
-                busy = min(_MOST_BUSY, (time.perf_counter() - begun) / computed_s)
-                self._busy += _WEIGHT * (busy - self._busy)
+                self._busy.add(0, (ended - begun) / computed_s, ended)
             # A model that is unloaded is not held while idle.
             del group, item, text, answer
 
-    def _group(self) -> list[Waiting]:
+    def _group(self, bell: threading.Lock) -> list[Waiting]:
         """The oldest text and more of this worker's share; empty at the end.
 
         They stay among those that wait until each is begun.
+
+        Args:
+            bell: of the worker, locked; it is released when there is work.
         """
-        item = self._queue.get()
-        if item is None:
-            return []
-        group, seconds = [item], item.expected_s
-        share = min(_MOST_IN_GROUP, (1 + self._queue.qsize()) // len(self._threads))
+        while True:
+            with self._lock:
+                if self._queue:
+                    return self._taken()
+                if self._closed:
+                    return []
+                self._idle.append(bell)
+            bell.acquire()
+
+    def _taken(self) -> list[Waiting]:
+        """Takes a group out of the queue, which has a text; under the lock."""
+        share = min(_MOST_IN_GROUP, len(self._queue) // len(self._threads))
+        group = [self._queue.popleft()]
+        seconds = group[0].expected_s
         while len(group) < share and seconds < GROUP_S:
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if item is None:  # the end, which comes after these
-                self._queue.put(None)
-                break
-            group.append(item)
-            seconds += item.expected_s
+            group.append(self._queue.popleft())
+            seconds += group[-1].expected_s
+        self._due_s = min((_due_s(item.request) for item in self._queue),
+                          default=math.inf)
         return group
 
     def _finish(self, request: Request, number: int, text: Text | None
@@ -176,7 +193,9 @@ class Scheduler:
             except Exception as error:  # the thread lives on, whatever happened
                 if not isinstance(error, ValueError):
                     logging.exception("A text cannot be answered")
-                request.error = error
+                # Its frames would hold the request, and the model, until they are
+                # collected.
+                request.error = error.with_traceback(None)
         answer = request.answers[number]
         with self._lock:
             request.left -= 1
@@ -198,9 +217,10 @@ class Scheduler:
 
         def chosen() -> Variant:
             now = time.perf_counter()
-            room_s = _BETTER * request.deadline_s - (now - request.arrived)
-            return best_in_time(variants, room_s / self._busy, bucket_of(len(read.ids)),
-                                now, self._behind_s / len(self._threads))
+            room_s = min(_due_s(request), self._due_s) - now
+            return best_in_time(
+                variants, room_s / self._busy.value(0, now), bucket_of(len(read.ids)),
+                now, self._behind_s / len(self._threads))
 
         def by(variant: Variant, computed_s: float = 0.0) -> Answer:
             return _answered(variant, read if _read_alike(variant, first) else
@@ -210,11 +230,20 @@ class Scheduler:
             return by(request.variant)
         if threshold is None:
             return by(chosen())
-        found = by(variants[-1])
+        start, first_variant = chosen(), request.model.first
+        if variants.index(start) > variants.index(first_variant):
+            return by(start)  # there is no time for the first
+        found = by(first_variant)
         if (confidence(found.fields) or 0.0) >= threshold:
             return found
         better = chosen()
-        return found if better is found.variant else by(better, found.computed_s)
+        return (by(better, found.computed_s)
+                if variants.index(better) < variants.index(found.variant) else found)
+
+
+def _due_s(request: Request) -> float:
+    """When a request should be answered: time is left where that is late."""
+    return request.arrived + _BETTER * request.deadline_s
 
 
 def _answered(variant: Variant, text: Text, waited_s: float, computed_s: float

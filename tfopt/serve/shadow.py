@@ -35,7 +35,7 @@ class Shadow:
     """
 
     def __init__(self, directory: PathLike, fraction: float, monitor: Monitor):
-        self._bundle = Bundle.open(directory, num_threads=1, copies=1)
+        self._bundle = Bundle.open(directory, num_threads=1, copies=1, private=True)
         if not self._bundle.task.labels:
             raise ValueError("A shadow needs a task with labels. Received: "
                              f"{directory}, of {self._bundle.task.name()}")

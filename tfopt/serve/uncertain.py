@@ -93,7 +93,8 @@ class Uncertain:
             text, pair, confidence, label = (row.get(name) for name in _FIELDS)
             words = [value for value in (pair, label) if value is not None]
             if not (isinstance(text, str) and isinstance(confidence, int | float)
+                    and 0 <= confidence <= 1
                     and all(isinstance(word, str) for word in words)):
                 raise ValueError(f"{self._path}:{line}: a line must have a text and a "
-                                 f"number, confidence. Received: {shown(row, 60)}")
+                                 f"confidence in [0, 1]. Received: {shown(row, 60)}")
             self._kept[text, pair] = float(confidence), label
