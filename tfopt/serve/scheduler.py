@@ -105,7 +105,8 @@ class Scheduler:
 
     def _admit(self, request: Request, expected: list[float]) -> None:
         workers = len(self._threads)
-        busy = self._busy.value(0, request.arrived)
+        now = time.perf_counter()
+        busy, waited = self._busy.value(0, now), now - request.arrived
         behind_s = busy * self._behind_s / workers
         again_s = max(1, math.ceil(behind_s))
         if self._closed:
@@ -116,11 +117,12 @@ class Scheduler:
                           f"{len(expected)} more, where {self._waiting} wait",
                           "queue_full", again_s)
         needed = behind_s + busy * max(sum(expected) / workers, max(expected))
-        if needed > _REFUSED * request.deadline_s:
+        if waited + needed > _REFUSED * request.deadline_s:
             raise Refusal(
                 503, "A request must be one that can be answered by its deadline. "
                 f"Received: a deadline of {1e3 * request.deadline_s:.4g} ms, where "
-                f"{1e3 * needed:.4g} ms of work are to be done", "deadline", again_s)
+                f"{1e3 * needed:.4g} ms of work are to be done and {1e3 * waited:.1f} "
+                "ms have passed", "deadline", again_s)
 
     def _call(self, most: int) -> None:
         """Calls idle workers; under the lock."""
