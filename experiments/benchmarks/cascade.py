@@ -107,7 +107,8 @@ def main() -> None:
     targets = task.targets(corpus)
     if FLAGS.max_drop is not None or ladder.cascade is None:
         ladder = dataclasses.replace(ladder, cascade=chosen(
-            ladder, models, task, encoded, targets, FLAGS.max_drop or 0.003))
+            ladder, models, task, encoded, targets,
+            0.003 if FLAGS.max_drop is None else FLAGS.max_drop))
     threshold, max_drop = ladder.cascade.threshold, ladder.cascade.max_drop
     best, fast = models[ladder.best.name], models[ladder.first.name]
     timed(best, fast, encoded, threshold)  # warms up

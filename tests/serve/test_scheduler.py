@@ -145,23 +145,22 @@ def test_the_threshold_is_the_ladders(cascade, model):
     assert cascade.first.name == "half"  # the fastest, where the ladder does not say
 
 
-def test_the_first_is_the_ladders(threads, model, bundles):
+def from_the_middle(model, threshold):
+    """A cascade whose second of three variants answers first."""
     fastest = dataclasses.replace(model.variants[1], name="fastest")
-    middle = dataclasses.replace(
-        model, variants=(*model.variants, fastest), first=model.variants[1],
-        threshold=0.0)
-    request = asked(threads, middle)
+    return dataclasses.replace(model, variants=(*model.variants, fastest),
+                               first=model.variants[1], threshold=threshold)
+
+
+def test_the_first_is_the_ladders(threads, model, bundles):
+    request = asked(threads, from_the_middle(model, 0.0))
     assert {answer.variant.name for answer in request.answers} == {"half"}
 
 
 def test_where_there_is_no_time_for_the_first_the_fastest_answers(threads, model,
                                                                 monkeypatch):
     monkeypatch.setattr(scheduler, "_BETTER", 0.0)
-    fastest = dataclasses.replace(model.variants[1], name="fastest")
-    middle = dataclasses.replace(
-        model, variants=(*model.variants, fastest), first=model.variants[1],
-        threshold=2.0)
-    request = asked(threads, middle)
+    request = asked(threads, from_the_middle(model, 2.0))
     assert {answer.variant.name for answer in request.answers} == {"fastest"}
 
 
