@@ -48,13 +48,14 @@ class BatchSource(Protocol):
 
 
 def is_labelled(targets: Any) -> Any:
-    """Which examples have a target: class numbers from 0, numbers that are not NaN.
+    """Which targets are there: class numbers from 0, numbers that are not NaN.
 
     Args:
-        targets: <int>[B] or <float>[B], NumPy's or TensorFlow's.
+        targets: <int>[B, ...] or <float>[B, ...], NumPy's or TensorFlow's.
 
     Returns:
-        <bool>[B].
+        <bool>[B, ...]; of an example whose target is an array, each of its numbers may
+        be missing by itself.
     """
     dtype = getattr(targets.dtype, "as_numpy_dtype", targets.dtype)
     return targets >= 0 if np.issubdtype(dtype, np.integer) else targets == targets

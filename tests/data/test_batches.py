@@ -222,6 +222,51 @@ def test_targets_keep_their_kind(targets, dtype):
     np.testing.assert_array_equal(found, np.asarray(targets, dtype))
 
 
+def test_targets_may_be_rows_and_one_may_be_missing():
+    batches = data.Batches(encoded_of([3, 4, 5]), [[0, 1], None, [1, 1]], batch_size=3)
+    (_, found), = batches.dataset()
+    assert found.dtype.name == "int32"
+    assert found.numpy().tolist() == [[0, 1], [-1, -1], [1, 1]]
+    (_, found), = data.Batches(encoded_of([3, 4]), [None, 0.5]).dataset()
+    np.testing.assert_array_equal(found, np.array([np.nan, 0.5], np.float32))
+    (_, found), = data.Batches(encoded_of([3, 4]), [None, None]).dataset()
+    assert found.numpy().tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("pad_to", [None, 12])
+def test_targets_of_tokens_are_padded_as_ids_are(pad_to):
+    """The longest example is in one of two batches, of which each is of its length."""
+    lengths = [2, 3, 9, 10]
+    encoded = encoded_of(lengths)
+    wanted = [list(range(n)) for n in lengths]
+    batches = data.Batches(encoded, wanted, batch_size=2, pad_to=pad_to,
+                           pad_multiple=4, per_token=True)
+    seen = []
+    for inputs, targets in batches.dataset():
+        assert targets.shape == inputs["input_ids"].shape
+        visible = inputs["attention_mask"].numpy() == 1
+        assert np.all(targets.numpy()[~visible] == -1)
+        seen += [row[mask].tolist() for row, mask in zip(
+            targets.numpy(), visible, strict=True)]
+    assert seen == wanted
+    vectors = [None if n == 3 else np.full([n, 2], 0.5) for n in lengths]
+    (_, found), _ = data.Batches(encoded, vectors, batch_size=2, pad_multiple=4,
+                                 per_token=True).dataset()
+    assert found.shape == [2, 4, 2] and np.isnan(found[1]).all()
+    assert found[0, :, 0].numpy().tolist()[:2] == [0.5, 0.5] and np.isnan(found[0, 2:]
+                                                                          ).all()
+
+
+@pytest.mark.parametrize(("targets", "options", "received"), [
+    ([[1], [1, 2]], {}, r"shapes \[\(1,\), \(2,\)\]"),
+    ([[1, 2, 3], [1, 2, 3]], {"per_token": True}, "3 for 4 tokens"),
+    ([1, 2], {"per_token": True}, r"shapes .*"),
+])
+def test_targets_of_several_shapes_are_refused(targets, options, received):
+    with pytest.raises(ValueError, match=f"Received: {received}$"):
+        data.Batches(encoded_of([3, 4]), targets, **options)
+
+
 def test_logits_travel_with_their_examples():
     logits = np.arange(2 * len(LENGTHS)).reshape(-1, 2)
     batches = batches_of()

@@ -19,17 +19,26 @@ from tfopt.types import INPUT_NAMES, is_labelled
 TASKS = tasks.all_tasks()
 CORPUS = data.Corpus(path="train.tsv", texts=["a", "b", "c", "d"], pairs=None,
                      labels=["1", "2", "0", "2"], lines=[2, 3, 4, 5])
+# Of tasks whose labels are not a word or a number each: the second and the last
+# example are alike, the first is another.
+CORPORA: dict[str, data.Corpus] = {}
+# A label for which there is no target, and how the error quotes it.
+WRONG: dict[str, tuple] = {}
+
+
+def corpus_of(name: str) -> data.Corpus:
+    return CORPORA.get(name, CORPUS)
 
 
 @pytest.fixture(params=sorted(TASKS))
 def task(request) -> tasks.Task:
-    return TASKS[request.param].from_corpus(CORPUS)
+    return TASKS[request.param].from_corpus(corpus_of(request.param))
 
 
 @pytest.fixture
 def targets(task) -> tf.Tensor:
-    """Those of the corpus, <int32>[4] or <float32>[4]."""
-    values = np.asarray(task.targets(CORPUS))
+    """Those of the corpus, <int32>[4, ...] or <float32>[4, ...]."""
+    values = np.asarray(task.targets(corpus_of(task.name())))
     return tf.constant(values, tf.int32 if values.dtype.kind == "i" else tf.float32)
 
 
@@ -107,10 +116,15 @@ def test_the_head_gives_its_outputs(task):
 
 
 def test_a_corpus_gives_a_target_an_example(task):
-    found = task.targets(CORPUS)
-    assert len(found) == 4 and found[1] == found[3] != found[0]
-    with pytest.raises(ValueError, match="^train.tsv:4: .*Received: 'neither'"):
-        task.targets(dataclasses.replace(CORPUS, labels=["1", "2", "neither", "2"]))
+    corpus = corpus_of(task.name())
+    found = task.targets(corpus)
+    assert len(found) == 4 and np.array_equal(found[1], found[3])
+    assert not np.array_equal(found[0], found[1])
+    assert {np.ndim(target) for target in found} == {task.target_rank}
+    wrong, quoted = WRONG.get(task.name(), ("neither", "'neither'"))
+    with pytest.raises(ValueError, match=f"^train.tsv:4: .*Received: {quoted}"):
+        task.targets(dataclasses.replace(corpus, labels=[
+            *corpus.labels[:2], wrong, corpus.labels[3]]))
 
 
 def test_the_objective_is_the_mean_of_the_losses_of_examples(task, outputs, targets):
@@ -132,30 +146,37 @@ def test_the_monitor_is_among_the_metrics_of_training(task, outputs, targets):
 
 def with_missing(task, targets) -> list[tf.Tensor]:
     """Targets of which the first is missing; and none at all, as batches without."""
-    some = tf.concat([tf.cast([task.no_target], targets.dtype), targets[1:]], 0)
-    return [some, tf.fill([4], -1)]
+    none = tf.fill([1, *targets.shape[1:]], tf.cast(task.no_target, targets.dtype))
+    return [tf.concat([none, targets[1:]], 0), tf.fill([4], -1)]
+
+
+def examples_labelled(targets) -> np.ndarray:
+    """Which examples have a number of their target, <bool>[4]."""
+    return is_labelled(targets).numpy().reshape([4, -1]).any(axis=1)
 
 
 def test_a_missing_target_has_no_hard_loss_and_no_gradient(task, outputs, targets):
-    assert is_labelled(targets).numpy().all()
+    assert examples_labelled(targets).all()
     for own in with_missing(task, targets):
-        known = is_labelled(own).numpy()
+        known = examples_labelled(own)
         assert not known[0]
         with tf.GradientTape() as tape:
             tape.watch(outputs)
             loss = task.objective().hard_loss(outputs, own)
         assert np.array_equal(loss.numpy() != 0, known)
         gradient = tape.gradient(loss, outputs).numpy()
-        assert np.array_equal(np.any(gradient != 0, axis=1), known)
+        assert np.array_equal(np.any(gradient.reshape([4, -1]) != 0, axis=1), known)
         assert np.all(np.isfinite(gradient))
 
 
 def test_the_models_guess_stands_for_a_missing_target(task, outputs, targets):
     guess = task.guess(outputs)
-    assert guess.shape == [4] and guess.dtype == targets.dtype
+    assert guess.shape == targets.shape and guess.dtype == targets.dtype
     for own in with_missing(task, targets):
-        np.testing.assert_array_equal(task.with_guesses(outputs, own), tf.where(
-            is_labelled(own), tf.cast(own, guess.dtype), guess))
+        known = examples_labelled(own)
+        found = task.with_guesses(outputs, own).numpy()
+        np.testing.assert_array_equal(found[known], targets.numpy()[known])
+        np.testing.assert_array_equal(found[~known], guess.numpy()[~known])
         assert np.all(np.isfinite(task.example_loss(outputs, own)))
     right = tf.constant(best_outputs(task, targets))
     np.testing.assert_allclose(task.guess(right), targets, atol=0.05)
@@ -167,7 +188,8 @@ def test_each_example_has_a_gradient_with_and_without_a_target(
         with tf.GradientTape() as tape:
             tape.watch(outputs)
             loss = tf.reduce_sum(task.example_loss(outputs, own))
-        assert np.all(np.abs(tape.gradient(loss, outputs)).sum(axis=1) > 1e-4)
+        gradient = tape.gradient(loss, outputs).numpy().reshape([4, -1])
+        assert np.all(np.abs(gradient).sum(axis=1) > 1e-4)
 
 
 def test_a_student_equal_to_its_teacher_has_no_soft_loss(task, outputs):
@@ -222,7 +244,7 @@ def test_a_student_learns_from_targets_and_teacher_where_targets_are_missing(
     """Batches of which the last is smaller; dev chooses the epoch by the monitor."""
     ids = [[2, 5 + i, 3] for i in range(7)]
     encoded = data.Encoded(ids=ids, first_lengths=[3] * 7)
-    known = [*targets.numpy().tolist(), *[task.no_target] * 3]
+    known = [*targets.numpy(), *[None] * 3]
     dev = data.Batches(data.Encoded(ids=ids[:4], first_lengths=[3] * 4), known[:4],
                        batch_size=3)
     student, teacher = small(task, 1), small(task, 2)
@@ -256,7 +278,8 @@ def test_a_model_of_other_outputs_is_refused_before_it_is_trained(task):
     wrong = keras.Model(wrong.inputs, keras.layers.Dense(
         task.outputs + 1)(wrong.output))
     context = compress.Context(task=task, train=data.Batches(
-        data.Encoded(ids=[[2, 3]], first_lengths=[2]), task.targets(CORPUS)[:1]))
+        data.Encoded(ids=[[2, 3]], first_lengths=[2]),
+        task.targets(corpus_of(task.name()))[:1]))
     context.training_inputs(right)
     message = f"task '{task.name()}' must .*Received: .*{task.outputs + 1}\\)$"
     with pytest.raises(ValueError, match=message):

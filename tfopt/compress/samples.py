@@ -19,8 +19,8 @@ def read(train: BatchSource, samples: int) -> Iterator[tuple[dict, tf.Tensor]]:
         samples: how many.
 
     Yields:
-        The inputs of a batch, and targets <int32>[B] or <float32>[B], -1 or NaN where
-        there is none.
+        The inputs of a batch, and targets <int32>[B, ...] or <float32>[B, ...], -1 or
+        NaN where there is none; <int32>[B] of -1 where the batches have none at all.
     """
     count = 0
     for batch in train.dataset():

@@ -17,6 +17,7 @@ import numpy as np
 from tfopt import inputs as model_inputs
 from tfopt.backend import tf
 from tfopt.checks import are_probabilities
+from tfopt.data import targets as model_targets
 from tfopt.data.tokenizer_json import Encoded
 from tfopt.types import INPUT_NAMES, check_lists
 
@@ -58,8 +59,10 @@ class Batches:
 
     Args:
         encoded: token ids of N examples.
-        targets: N class numbers, below 0 for texts without a label, or N floats, NaN
-            for those without; None if all are without.
+        targets: what the model is to give for each of N examples: class numbers, below
+            0 for texts without a label, or floats, NaN for those without; or arrays of
+            either, of one shape. None stands for a target that is missing; in the place
+            of all, if all are without.
         batch_size: B.
         shuffle_seed: of the order; None keeps like lengths together in one fixed
             order, for evaluation.
@@ -72,17 +75,19 @@ class Batches:
             shuffled: more save padding, fewer mix the lengths of a batch.
         pad_id: stands behind shorter texts; None for that of `encoded`.
         names: inputs that the model has, of `types.INPUT_NAMES`.
+        per_token: whether the target of an example has a number for each of its tokens;
+            targets are then padded as ids are, with -1 or NaN.
 
     Raises:
         ValueError: nothing to batch, a size, window or multiple below 1, examples
-            longer than `pad_to`, or not as many targets as examples.
+            longer than `pad_to`, or not as many targets as examples, or as tokens.
     """
 
     def __init__(self, encoded: Encoded, targets=None, *, batch_size: int = 32,
                  shuffle_seed: int | None = None, pad_to: int | None = None,
                  pad_multiple: int = 8, drop_remainder: bool = False,
                  sort_window: int = 64, pad_id: int | None = None,
-                 names: Sequence[str] = INPUT_NAMES):
+                 names: Sequence[str] = INPUT_NAMES, per_token: bool = False):
         check_lists(names=names, targets=targets)
         self.lengths = np.array([len(ids) for ids in encoded.ids], np.int64)
         if min(batch_size, sort_window, pad_multiple) < 1:
@@ -96,11 +101,10 @@ class Batches:
         if pad_to is not None and self.lengths.max() > pad_to:
             raise ValueError("No example may be longer than `pad_to`. Received: "
                              f"{self.lengths.max()} tokens, pad_to={pad_to}")
-        self.targets = None if targets is None else _as_targets(targets)
-        if self.targets is not None and len(self.targets) != len(self.lengths):
-            raise ValueError("There must be one target an example. Received: "
-                             f"{len(self.targets)} targets, {len(self.lengths)} "
-                             "examples")
+        self.targets = None
+        if targets is not None:
+            self.targets = model_targets.build(
+                targets, self.lengths, per_token=per_token)
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
         self.pad_to = pad_to
@@ -109,6 +113,7 @@ class Batches:
         self.sort_window = sort_window
         self.pad_id = encoded.pad_id if pad_id is None else pad_id
         self.names = tuple(names)
+        self.per_token = per_token and np.ndim(self.targets) > 1
         self._ids = tf.RaggedTensor.from_row_lengths(
             np.concatenate([np.asarray(ids, np.int32) for ids in encoded.ids]),
             self.lengths)
@@ -145,9 +150,10 @@ class Batches:
 
         Returns:
             A dataset of ({input_ids, attention_mask, token_type_ids}, targets), of
-            shapes <int32>[B, T] and <int32>[B] or <float32>[B], or of the inputs alone
-            where there are no targets; prefetched. From `with_teacher_logits` on, in
-            the targets' place there is (targets, logits <float32>[B, C]).
+            shapes <int32>[B, T] and <int32>[B, ...] or <float32>[B, ...], or of the
+            inputs alone where there are no targets; prefetched. From
+            `with_teacher_logits` on, in the targets' place there is (targets, logits
+            <float32>[B, C]).
         """
         batches = [b for epoch in range(epochs) for b in self.epoch_plan(epoch)]
         batches = batches[first_step:]
@@ -204,11 +210,23 @@ class Batches:
         inputs = self._inputs(index)
         if self.targets is None and self._teacher_logits is None:
             return inputs
-        targets = (tf.fill(tf.shape(index), -1) if self.targets is None
-                   else tf.gather(self.targets, index))
+        targets = self._targets(index, tf.shape(next(iter(inputs.values())))[1])
         if self._teacher_logits is None:
             return inputs, targets
         return inputs, (targets, tf.gather(self._teacher_logits, index))
+
+    def _targets(self, index, tokens):
+        if self.targets is None:
+            return tf.fill(tf.shape(index), -1)
+        found = tf.gather(self.targets, index)
+        if not self.per_token:
+            return found
+        # [B, longest of all, ...] -> [B, T, ...]: padding is all that is cut or added.
+        more = tf.maximum(0, tokens - tf.shape(found)[1])
+        missing = model_targets.missing(self.targets.dtype)
+        found = tf.pad(found, [[0, 0], [0, more], *[[0, 0]] * (found.shape.rank - 2)],
+                       constant_values=missing)[:, :tokens]
+        return tf.ensure_shape(found, [index.shape[0], self.pad_to, *found.shape[2:]])
 
     def _inputs(self, index):
         ids = tf.gather(self._ids, index)
@@ -228,10 +246,3 @@ class Batches:
             "token_type_ids": tf.cast(second, tf.int32),
         }
         return {name: arrays[name] for name in self.names}
-
-
-def _as_targets(targets) -> np.ndarray:
-    """Whole numbers as <int32>[N], others as <float32>[N]."""
-    values = np.asarray(targets)
-    whole = np.issubdtype(values.dtype, np.integer)
-    return values.astype(np.int32 if whole else np.float32)

@@ -106,7 +106,7 @@ class Dataset:
         def learning(split: Split) -> readers.Batches:
             return readers.Batches(
                 split.encoded, split.targets, shuffle_seed=seed,
-                sort_window=batching.sort_window, **pad)
+                sort_window=batching.sort_window, per_token=task.per_token, **pad)
 
         train_batches = learning(learn)
         return cls(
@@ -114,11 +114,11 @@ class Dataset:
             notes=notes, train=train_batches,
             transfer_set=train_batches if more is None else learning(Split(
                 encoded=readers.join([learn.encoded, more]),
-                targets=[*learn.targets, *[task.no_target] * len(more.ids)])),
+                targets=[*learn.targets, *[None] * len(more.ids)])),
             guard=choose,
             calibration=_calibration(learn.encoded, exports.calibration_texts, seed),
             choose=None if data.keep_epoch == "last" else readers.Batches(
-                choose.encoded, choose.targets, **pad))
+                choose.encoded, choose.targets, per_token=task.per_token, **pad))
 
     def log_notes(self) -> None:
         """Says in the log what a reader of the report must know."""

@@ -118,5 +118,6 @@ def on_sparse_core(tpu: Any, tuning: FineTuning, dataset: Dataset, baseline: Pat
             part.encoded, batch_size=len(part.targets), pad_to=dataset.max_length
             ).each_once()
         rows += report.rows("keras_sparse_core", dataset.task.quality(
-            run(inputs), np.asarray(part.targets)[order]), split, dataset.task.metrics)
+            run(inputs), [part.targets[i] for i in order]), split,
+            dataset.task.metrics)
     return rows

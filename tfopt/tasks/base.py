@@ -33,7 +33,10 @@ class Task(abc.ABC):
         monitor: name of the metric by which an epoch is the best and a budget holds,
             and whether "higher" or "lower" is better.
         number_labels: whether labels are numbers, with fractions or without.
-        no_target: what stands for a missing target: -1 or NaN (`types.is_labelled`).
+        no_target: what stands for a missing target, or for a number of one that is an
+            array: -1 or NaN (`types.is_labelled`).
+        target_rank: axes of one example's target: 0 of a number, 1 of a row of them.
+        per_token: whether the first of these is that of the example's tokens.
         metrics: what `quality` gives, in the order of a report; the monitor among them.
 
     Attributes:
@@ -53,6 +56,8 @@ class Task(abc.ABC):
     monitor: ClassVar[tuple[str, str]]
     number_labels: ClassVar[bool] = False
     no_target: ClassVar[float]
+    target_rank: ClassVar[int] = 0
+    per_token: ClassVar[bool] = False
     metrics: ClassVar[tuple[Metric, ...]]
 
     @classmethod
@@ -84,7 +89,8 @@ class Task(abc.ABC):
             corpus: a `data.Corpus`.
 
         Returns:
-            N whole numbers, or N floats; below 0, or NaN, stands for none
+            N whole numbers, or N floats; or N arrays of either, of one shape but for
+            the tokens of `per_token`. Below 0, or NaN, stands for none
             (`types.is_labelled`).
 
         Raises:
@@ -103,7 +109,7 @@ class Task(abc.ABC):
             outputs: <float>[B, outputs], TensorFlow's.
 
         Returns:
-            <int32>[B] or <float32>[B], of the type of the task's targets.
+            <int32>[B, ...] or <float32>[B, ...], as the task's targets.
         """
 
     @abc.abstractmethod
@@ -178,15 +184,19 @@ class Task(abc.ABC):
 
         Args:
             outputs: <float>[B, outputs].
-            targets: <int32>[B] or <float32>[B]; below 0, or NaN, where one is missing.
+            targets: <int32>[B, ...] or <float32>[B, ...]; below 0, or NaN, where one is
+                missing. <int>[B] of -1 stands for no target of any example, whatever
+                the task's are.
 
         Returns:
-            <int32>[B] or <float32>[B], constants to a gradient.
+            <int32>[B, ...] or <float32>[B, ...], constants to a gradient.
         """
         from tfopt.backend import tf
         from tfopt.types import is_labelled
 
         guesses = tf.stop_gradient(self.guess(outputs))
+        if targets.shape.rank < guesses.shape.rank:  # [B] -> [B, 1, ...]
+            targets = tf.reshape(targets, [-1, *[1] * (guesses.shape.rank - 1)])
         return tf.where(is_labelled(targets), tf.cast(targets, guesses.dtype), guesses)
 
     def example_loss(self, outputs: Any, targets: Any) -> Any:
@@ -197,8 +207,8 @@ class Task(abc.ABC):
 
         Args:
             outputs: <float>[B, outputs].
-            targets: <int32>[B] or <float32>[B]; for a missing one, the model's own
-                guess is taken.
+            targets: as of `with_guesses`; for a missing one, the model's own guess is
+                taken.
 
         Returns:
             <float32>[B].

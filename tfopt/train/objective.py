@@ -17,8 +17,8 @@ class Objective:
     """A loss with the metrics shown beside it.
 
     Attributes:
-        loss: makes the Keras loss of (targets <int32>[B] or <float32>[B], outputs
-            <float>[B, C]).
+        loss: makes the Keras loss of (targets <int32>[B, ...] or <float32>[B, ...],
+            outputs <float>[B, C]); `loss_of` makes one of `hard_loss`.
         metrics: makes the list of Keras metrics of the same.
         monitor: name of the metric by which an epoch is the best, and whether "higher"
             or "lower" is better.
@@ -27,6 +27,7 @@ class Objective:
         soft_loss: (outputs, teacher's outputs, temperature) -> how far a student is
             from its teacher <float>[B].
         logits: whether outputs are logits of classes, of which softmax is taken.
+        target_rank: axes of one example's target: 0 of a number, 1 of a row of them.
     """
 
     loss: Callable[[], keras.losses.Loss]
@@ -35,6 +36,7 @@ class Objective:
     hard_loss: Callable[[Any, Any], Any] = losses.hard
     soft_loss: Callable[[Any, Any, float], Any] = losses.soft
     logits: bool = False
+    target_rank: int = 0
 
     def check(self, model: keras.Model, what: str = "A model") -> None:
         """Checks that what a model gives is what the loss is of.
@@ -58,7 +60,7 @@ class Objective:
             model: to be trained.
 
         Raises:
-            ValueError: they have no targets and must, or more than one for an output.
+            ValueError: they have no targets and must, or targets of another shape.
         """
         spec = getattr(train.dataset(), "element_spec", None)
         if spec is None:  # of a source of somebody's own nothing is known
@@ -72,6 +74,15 @@ class Objective:
                                  f"Received: {spec}")
             return
         shape = getattr(targets, "shape", tf.TensorShape(None))
+        if self.target_rank:
+            # Batches without any target have -1 for each example.
+            if shape.rank not in (None, 1 + self.target_rank) and (
+                    self.needs_targets or shape.rank != 1):
+                raise ValueError(
+                    f"The target of each example must have {self.target_rank} "
+                    f"{'axis' if self.target_rank == 1 else 'axes'}. Received: targets "
+                    f"of shape {tuple(shape)}")
+            return
         if shape.rank and shape.rank >= len(model.output_shape) and shape[-1] != 1:
             raise ValueError(
                 "Targets must be class numbers <int>[B] (of one-hot rows, "
@@ -103,6 +114,22 @@ class Objective:
     def trained_variables(self, prepared: keras.Model) -> list[tf.Variable]:
         """The variables that the optimizer moves, in a model from `prepare`."""
         return prepared.trainable_variables
+
+
+def loss_of(hard_loss: Callable[[Any, Any], Any]) -> Callable[[], keras.losses.Loss]:
+    """What makes the Keras loss whose mean is that of the losses of examples.
+
+    Args:
+        hard_loss: as of `Objective`.
+    """
+    class Loss(keras.losses.Loss):
+        """The loss of each example."""
+
+        def call(self, y_true, y_pred):
+            """<float>[B]."""
+            return hard_loss(y_pred, y_true)
+
+    return Loss
 
 
 def cross_entropy() -> Objective:

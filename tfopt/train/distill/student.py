@@ -56,6 +56,7 @@ class DistillationLoss:
     def __init__(self, goal, student: keras.Model, precision: str):
         self.settings = settings = goal.settings
         self._hard_loss, self._soft_loss = goal.hard_loss, goal.soft_loss
+        self.target_rank = goal.target_rank
         self.width: keras.layers.Layer | None = None
         self.mean = keras.metrics.Mean(name="loss")
         self._teacher = None
@@ -111,7 +112,8 @@ class DistillationLoss:
             own: what the student computes.
             expected: what the teacher computes.
             inputs: of the batch.
-            targets: <int32>[B] or <float32>[B]; None where no example has one.
+            targets: <int32>[B, ...] or <float32>[B, ...]; None where no example has
+                one.
 
         Returns:
             <float>[B].
@@ -226,9 +228,9 @@ class StudentModel(MultiStepModel):
         """One step.
 
         Args:
-            data: inputs; or (inputs, targets <int>[B] or <float>[B]), below 0 or NaN
-                for examples without one; or (inputs, (targets, the teacher's logits
-                <float>[B, C])).
+            data: inputs; or (inputs, targets <int>[B, ...] or <float>[B, ...]), below
+                0 or NaN for examples without one; or (inputs, (targets, the teacher's
+                logits <float>[B, C])).
 
         Returns:
             The running loss and, where there are targets, the metrics.
@@ -236,7 +238,8 @@ class StudentModel(MultiStepModel):
         inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         targets, given = labels if isinstance(labels, tuple | list) else (labels, None)
         if targets is not None:
-            targets = tf.reshape(targets, [-1])
+            if not self._distillation.target_rank:
+                targets = tf.reshape(targets, [-1])
             if targets.dtype.is_integer:  # int64 on GPUs (`sharding`)
                 targets = tf.cast(targets, tf.int32)
         expected = self._distillation.teacher_outputs(inputs, given)
@@ -251,10 +254,13 @@ class StudentModel(MultiStepModel):
             loss /= self.distribute_strategy.num_replicas_in_sync
         self.optimizer.minimize(loss, self.trained_variables, tape=tape)
         self._distillation.mean.update_state(values)
-        if targets is None:
-            return self.get_metrics_result()
-        known = is_labelled(targets)
-        labelled = tf.cast(known, tf.float32)
+        if targets is None or targets.shape.rank <= self._distillation.target_rank:
+            return self.get_metrics_result()  # batches without any target
+        # An example counts if a number of its target is there; metrics pass over the
+        # others of these.
+        known = tf.reduce_any(is_labelled(targets), axis=list(
+            range(1, targets.shape.rank)), keepdims=True)
+        labelled = tf.cast(tf.reshape(known, [-1]), tf.float32)
         return self.compute_metrics(
             inputs, tf.where(known, targets, tf.zeros_like(targets)), own["logits"],
             labelled if weights is None else labelled * weights)
