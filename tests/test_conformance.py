@@ -20,9 +20,10 @@ from tfopt.train import Distillation, Settings, callbacks, loop
 from tfopt.train.distill import losses
 from tfopt.train.distribute import strategy
 
+# With all the parts that one family or another has (`tests/model` has those without).
 CONFIG = models.EncoderConfig.uniform(
     hidden_size=32, num_layers=1, num_heads=4, intermediate_size=64, vocab_size=103,
-    max_positions=64, initializer_range=0.2)
+    max_positions=64, initializer_range=0.2, embedding_size=16, relative_buckets=32)
 LAYERS = {"student": 2}  # where one is too few
 HEAD = models.Head(outputs=3)
 NO_DROPOUT = {"hidden_dropout": 0.0, "attention_dropout": 0.0}

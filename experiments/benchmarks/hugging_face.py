@@ -12,9 +12,12 @@ from tfopt.files import to_json
 from tfopt.model import config_of, head_of
 from tfopt.model.families.registry import all_families
 
+_CLASSES = {"bert": "Bert", "distilbert": "DistilBert", "electra": "Electra",
+            "mpnet": "MPNet", "roberta": "Roberta"}  # of transformers, by family
+
 
 def write(model: keras.Model, directory: Path) -> Path:
-    """Writes a BERT of tfopt's as `BertForSequenceClassification` reads it.
+    """Writes an encoder of tfopt's as `AutoModelForSequenceClassification` reads it.
 
     Args:
         model: made by `tfopt.model`; all its layers of one size.
@@ -37,6 +40,9 @@ def write(model: keras.Model, directory: Path) -> Path:
     tensors = {}
     for layer, source in family.published(config).items():
         first, *others = model.get_layer(layer).get_weights()
+        first = np.pad(first, [(source.skipped, 0), *[(0, 0)] * (first.ndim - 1)])
+        if source.added:  # it is in the first already
+            tensors[source.added] = np.zeros([1, first.shape[1]], np.float32)
         for name, weight in zip(source.tensors, [
                 first.T if source.transposed else first, *others], strict=True):
             tensors[name] = np.ascontiguousarray(weight)
@@ -44,7 +50,7 @@ def write(model: keras.Model, directory: Path) -> Path:
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     fields = {
         **family.to_fields(config),
-        "architectures": ["BertForSequenceClassification"],
+        "architectures": [f"{_CLASSES[config.family]}ForSequenceClassification"],
         "hidden_act": {"gelu_tanh": "gelu_pytorch_tanh"}.get(config.activation,
                                                             config.activation),
         "classifier_dropout": head.dropout,

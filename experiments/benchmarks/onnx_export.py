@@ -1,4 +1,4 @@
-"""A Hugging Face BERT -> ONNX files: float32, and int8 by dynamic quantization.
+"""A Hugging Face encoder -> ONNX files: float32, and int8 by dynamic quantization.
 
 Used by latency_vs_onnxruntime.py, in the Python that has the reference. Two graphs are
 written: as PyTorch exports it, and with ONNX Runtime's own BERT fusions (attention,
@@ -22,17 +22,50 @@ from onnxruntime.transformers import optimizer
 
 from tfopt.types import INPUT_NAMES  # found by PYTHONPATH; needs no package
 
+_WITH_SEGMENTS = ("bert", "electra")
 
-def export(directory: str, file: Path) -> transformers.BertConfig:
+
+class Encoder(torch.nn.Module):
+    """A model by its inputs' names: its logits, or a vector of each text.
+
+    Args:
+        model: of transformers.
+        names: of the inputs, in the graph's order.
+        vectors: whether the mean over visible tokens is given, of length 1, in place of
+            logits.
+    """
+
+    def __init__(self, model: torch.nn.Module, names: tuple[str, ...], vectors: bool):
+        super().__init__()
+        self.model = model
+        self.names = names
+        self.vectors = vectors
+
+    def forward(self, *inputs):
+        """Computes <float>[B, C], or <float>[B, D]."""
+        named = dict(zip(self.names, inputs, strict=True))
+        found = self.model(**named)
+        if not self.vectors:
+            return found.logits
+        seen = named["attention_mask"][:, :, None].to(torch.float32)
+        mean = (found.last_hidden_state * seen).sum(1) / seen.sum(1)
+        return torch.nn.functional.normalize(mean, dim=1)
+
+
+def export(directory: str, file: Path, vectors: bool) -> transformers.PretrainedConfig:
     """Writes the float32 graph of batch 1 and any length; returns the config."""
+    kind = (transformers.AutoModel if vectors
+            else transformers.AutoModelForSequenceClassification)
     # ONNX Runtime's fusions know this attention; fused, both kinds come out alike.
-    model = transformers.BertForSequenceClassification.from_pretrained(
-        directory, attn_implementation="eager").eval()
+    model = kind.from_pretrained(directory, attn_implementation="eager").eval()
+    segments = model.config.model_type in _WITH_SEGMENTS
+    names = INPUT_NAMES[:3 if segments else 2]
     ids = torch.ones([1, 16], dtype=torch.int64)
+    examples = (ids, ids, torch.zeros_like(ids))[:len(names)]
     torch.onnx.export(
-        model, (ids, ids, torch.zeros_like(ids)), file, input_names=list(INPUT_NAMES),
+        Encoder(model, names, vectors), examples, file, input_names=list(names),
         output_names=["logits"], opset_version=17, dynamo=False,
-        dynamic_axes={name: {1: "tokens"} for name in INPUT_NAMES})
+        dynamic_axes={name: {1: "tokens"} for name in names})
     return model.config
 
 
@@ -41,11 +74,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model_dir", help="a Hugging Face directory")
     parser.add_argument("out_dir", type=Path)
+    parser.add_argument("--vectors", action="store_true",
+                        help="mean vectors of length 1, not logits")
     arguments = parser.parse_args()
     channel = protocol.Channel()
     floats = {"plain": arguments.out_dir / "float32_plain.onnx",
               "fused": arguments.out_dir / "float32_fused.onnx"}
-    config = export(arguments.model_dir, floats["plain"])
+    config = export(arguments.model_dir, floats["plain"], arguments.vectors)
     optimizer.optimize_model(
         str(floats["plain"]), model_type="bert", num_heads=config.num_attention_heads,
         hidden_size=config.hidden_size).save_model_to_file(str(floats["fused"]))

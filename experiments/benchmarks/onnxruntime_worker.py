@@ -17,7 +17,7 @@ from tfopt import inputs  # found by PYTHONPATH; needs NumPy alone
 
 
 class Runner:
-    """An ONNX BERT for one text at a time, at its own length.
+    """An ONNX encoder for one text at a time, at its own length.
 
     Args:
         path: of the file.
@@ -39,7 +39,7 @@ class Runner:
         self._dtypes = {i.name: kinds[i.type] for i in self._session.get_inputs()}
 
     def run(self, ids, first_length: int) -> np.ndarray:
-        """Computes one example: logits <float32>[C]."""
+        """Computes one example: logits <float32>[C], or what it gives."""
         built = inputs.build([ids], [first_length], list(self._dtypes))
         feed = {name: built[name].astype(dtype)
                 for name, dtype in self._dtypes.items()}

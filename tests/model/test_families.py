@@ -101,7 +101,9 @@ def test_what_a_family_writes_it_reads(family):
     config = EncoderConfig.uniform(
         hidden_size=32, num_layers=3, num_heads=4, intermediate_size=48, vocab_size=60,
         max_positions=20, activation="relu", hidden_dropout=0.2, attention_dropout=0.3,
-        initializer_range=0.05, family=family.name, **family.fixed)
+        initializer_range=0.05, family=family.name, **family.fixed,
+        **{name: 16 for name in ("embedding_size", "relative_buckets")
+           if name in family.sizes})
     assert registry.of(family.to_fields(config)).config(
         family.to_fields(config)) == config
     written = family.published(config)

@@ -10,6 +10,7 @@ from absl import logging
 
 from tfopt.backend import keras
 from tfopt.model.anatomy import Anatomy
+from tfopt.model.attention import SelfAttention
 from tfopt.model.layers import PositionEmbedding
 from tfopt.types import check_lists
 
@@ -110,8 +111,8 @@ def skipped(model: keras.Model, touched: Sequence[str],
 
 def _unreached(model: keras.Model, able: tuple[type, ...]) -> dict[str, str]:
     """The layers that have kernels and are of no type that a pass works on."""
-    # A table of ours that no pass of weights is meant for.
-    able = (*able, PositionEmbedding)
+    # Tables of ours that no pass of weights is meant for.
+    able = (*able, PositionEmbedding, SelfAttention)
     return {layer.name: f"no pass of this kind reaches the kernels of a {_kind(layer)}"
             for layer in model.layers if not isinstance(layer, able)
             and any(len(weight.shape) > 1 for weight in layer.weights)}

@@ -24,6 +24,7 @@ from tfopt.model.quantized_layers import (
 Range = tuple[float, float]
 _POINTS = {  # layer and point -> the operation there, and how its output is called
     (QuantizedAttention, "scores"): ("BATCH_MATMUL", "MatMul"),
+    (QuantizedAttention, "biased"): ("ADD", "biased"),
     (QuantizedAttention, "probabilities"): ("SOFTMAX", "Softmax"),
     (QuantizedAttention, "output"): ("RESHAPE", "Reshape_3"),
     (QuantizedAdd, "output"): ("ADD", "add"),

@@ -131,7 +131,7 @@ def environment(config: EncoderConfig, num_threads: int, scheme: str,
                 tokens: Sequence[int], head: Head = Head()) -> dict:
     """What the times depend on, as JSON has it."""
     return {
-        "family": config.family, "head": key_of(head),
+        "family": config.family, "head": key_of(head), **parts_of(config),
         "cpu": cpu(), "cores": len(os.sched_getaffinity(0)),
         "num_threads": num_threads, "scheme": scheme,
         "ai_edge_litert": importlib.metadata.version("ai-edge-litert"),
@@ -139,6 +139,12 @@ def environment(config: EncoderConfig, num_threads: int, scheme: str,
         "activation": config.activation, "num_heads": list(config.num_heads),
         "intermediate_sizes": list(config.intermediate_sizes),
         "tokens": list(tokens)}
+
+
+def parts_of(config: EncoderConfig) -> dict:
+    """What an encoder has that not every one has, and that takes time."""
+    return {name: value for name in ("embedding_size", "relative_buckets")
+            if (value := getattr(config, name))}
 
 
 def key_of(head: Head) -> dict:

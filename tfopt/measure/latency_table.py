@@ -32,6 +32,8 @@ TOKENS = (1, 8, 16, 17, 24, 32, 33, 48, 64, 65, 96, 128)
 PLACES = ("inner", "last")
 # What the tables of the first edition are of, and do not say.
 FIRST_EDITION = {"family": "bert"}
+# What tables do not say of an encoder that has it not.
+_ABSENT = {"embedding_size": None, "relative_buckets": 0}
 # Of a table whose machine did nothing else these are at most half as far from 0, and 1.
 _WIDE, _DISTURBED = 0.2, 1.5
 
@@ -242,12 +244,14 @@ class LatencyTable:
 
     def _check_sizes(self, config: EncoderConfig) -> None:
         sizes: dict[str, Any] = {"family": config.family,
-                                 "hidden_size": config.hidden_size}
+                                 "hidden_size": config.hidden_size,
+                                 "embedding_size": config.embedding_size}
         if any(config.num_heads):
-            sizes["head_size"] = config.head_size
+            sizes |= {"head_size": config.head_size,
+                      "relative_buckets": config.relative_buckets}
         if any(config.intermediate_sizes):
             sizes["activation"] = config.activation
-        given = {**FIRST_EDITION, **self.environment}
+        given = {**_ABSENT, **FIRST_EDITION, **self.environment}
         if sizes != (own := {name: given.get(name) for name in sizes}):
             raise ValueError(f"The model must be of the table's {own}. "
                              f"Received: {sizes}")

@@ -20,6 +20,7 @@ from tfopt.model.layer_names import (
     CLASSIFIER_DROPOUT,
     EMBEDDING_DROPOUT,
     EMBEDDING_NORM,
+    EMBEDDING_PROJECTION,
     FFN_NORM,
     FFN_OUTPUT,
     FFN_PRODUCT,
@@ -64,12 +65,22 @@ Layer: Any = keras.layers.Layer
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """The layers below the encoder; no `segment` where the inputs have no segments."""
+    """The layers below the encoder.
+
+    No `segment` where the inputs have no segments, no `projection` where the tables are
+    as wide as the stream.
+    """
 
     token: Layer
     segment: Layer | None
     position: Layer
     norm: Layer
+    projection: Layer | None
+
+    @property
+    def last(self) -> Layer:
+        """The layer whose output the stream begins with."""
+        return self.projection or self.norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +196,8 @@ class Anatomy:
         return cls(
             model=model,
             embeddings=Embeddings(made[TOKEN_EMBEDDING], made.get(SEGMENT_EMBEDDING),
-                                  made[POSITION_EMBEDDING], made[EMBEDDING_NORM]),
+                                  made[POSITION_EMBEDDING], made[EMBEDDING_NORM],
+                                  made.get(EMBEDDING_PROJECTION)),
             layers=tuple(layers),
             head=HeadParts(made.get(POOLER), made.get(CLASSIFIER),
                            made[CLASSIFIER_DROPOUT]))
@@ -218,14 +230,17 @@ class Anatomy:
 
     @property
     def stream_norms(self) -> list[Layer]:
-        """The LayerNorms by which the residual stream passes, in order."""
-        return [self.embeddings.norm, *(norm for layer in self.layers for norm in (
+        """The LayerNorms that give the residual stream, in order.
+
+        The first is a Dense where embeddings are mapped to its width.
+        """
+        return [self.embeddings.last, *(norm for layer in self.layers for norm in (
             layer.attention_norm, layer.ffn_norm))]
 
     @property
     def hidden_states(self) -> list:
         """Symbolic outputs <float>[B, T, D] of the embeddings and of each layer."""
-        return [self.embeddings.norm.output,
+        return [self.embeddings.last.output,
                 *(layer.ffn_norm.output for layer in self.layers)]
 
     @property
@@ -234,8 +249,10 @@ class Anatomy:
         tokens, positions = map(_plain, (self.embeddings.token,
                                          self.embeddings.position))
         segments = self.embeddings.segment and _plain(self.embeddings.segment)
+        project = self.embeddings.projection and _plain(self.embeddings.projection)
+        width = project.units if project else tokens.output_dim
         # What no layer shows is of no consequence.
-        shown: dict[str, Any] = {"head_size": tokens.output_dim}
+        shown: dict[str, Any] = {"head_size": width}
         heads, neurons = [], []
         for layer in self.layers:
             core = _plain(layer.attention.core) if layer.attention else None
@@ -245,13 +262,15 @@ class Anatomy:
             query = _plain(layer.attention.query) if layer.attention else None
             if core and query:  # a wrapper that prunes has a name of its own
                 shown |= {"head_size": query.units // core.num_heads,
-                          "attention_dropout": core.dropout}
+                          "attention_dropout": core.dropout,
+                          "relative_buckets": core.relative_buckets}
             if wide:
                 shown["activation"] = wide.activation.__name__
         return EncoderConfig(
             family=self.model.name,
             vocab_size=tokens.input_dim,
-            hidden_size=tokens.output_dim,
+            hidden_size=width,
+            embedding_size=tokens.output_dim if project else None,
             num_heads=tuple(heads),
             intermediate_sizes=tuple(neurons),
             max_positions=positions.max_positions,

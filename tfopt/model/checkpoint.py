@@ -20,6 +20,7 @@ from tfopt.checkpoint_names import RANDOM, place_of
 from tfopt.files import partial_directory, to_json
 from tfopt.model import config, encoder, heads, keras_file, layer_names, tensor_files
 from tfopt.model.anatomy import Anatomy
+from tfopt.model.families import registry
 from tfopt.model.heads import Head
 from tfopt.types import PathLike
 
@@ -79,8 +80,9 @@ def load(name: PathLike, *, num_labels: int | None = None, head: Head | None = N
                          f"num_labels={num_labels}")
     text = os.fspath(name)
     if text.startswith(RANDOM):
-        return encoder.build(config.named(text.removeprefix(RANDOM)),
-                             head or Head().with_outputs(num_labels), seed)
+        settings = config.named(text.removeprefix(RANDOM))
+        own = registry.all_families()[settings.family].head({})
+        return encoder.build(settings, head or own.with_outputs(num_labels), seed)
     path = directory(name)
     if (path / KERAS_FILE).exists():
         return _load_own(path, num_labels, head, seed, custom_objects)

@@ -16,6 +16,7 @@ from tfopt.files import to_json
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 _MOST_LAYERS = 1000
+_MOST_BUCKETS = 128  # from 256 on, distances up to the last exact one would not grow
 # Names other libraries, and Keras, give to the same functions.
 _ACTIVATION_ALIASES = {
     "gelu_new": "gelu_tanh",
@@ -38,6 +39,10 @@ class EncoderConfig:
         intermediate_sizes: F of each layer; 0 where it has no ffn block.
         head_size: K, width of one head.
         max_positions: longest input, in tokens.
+        embedding_size: E, width of the embeddings, where a Dense maps them to D; None
+            where they are as wide as the stream.
+        relative_buckets: buckets of distance between tokens, by which each head adds a
+            number to its scores (`relative.bucket_of`); 0 for none.
         type_vocab_size: number of segments; 0 for none, nor an input of them.
         activation: of the ffn: "gelu" (erf), "gelu_tanh", "relu" or "silu", or
             another library's name for one of them.
@@ -53,6 +58,8 @@ class EncoderConfig:
     intermediate_sizes: tuple[int, ...]
     head_size: int
     max_positions: int = 512
+    embedding_size: int | None = None
+    relative_buckets: int = 0
     type_vocab_size: int = 2
     activation: str = "gelu"
     layer_norm_epsilon: float = 1e-12
@@ -77,6 +84,12 @@ class EncoderConfig:
         segments = self.type_vocab_size
         _require(_is_size(segments) or (segments == 0 and type(segments) is int),
                  "a whole number from 0", self, "type_vocab_size")
+        _require(self.embedding_size is None or _is_size(self.embedding_size),
+                 "a positive whole number, or None", self, "embedding_size")
+        buckets = self.relative_buckets
+        _require(type(buckets) is int and (buckets == 0 or (
+            4 <= buckets <= _MOST_BUCKETS and buckets % 4 == 0)),
+            f"0, or a multiple of 4 up to {_MOST_BUCKETS}", self, "relative_buckets")
         _require(isinstance(self.family, str) and self.family.isidentifier(),
                  "the name of a family", self, "family")
         for name in ("num_heads", "intermediate_sizes"):
@@ -96,6 +109,11 @@ class EncoderConfig:
                      "a fraction in [0, 1)", self, name)
         for name in ("layer_norm_epsilon", "initializer_range"):
             _require(_is_number(getattr(self, name)), "a number from 0", self, name)
+
+    @property
+    def embedding_width(self) -> int:
+        """Of the tables, and the LayerNorm behind them: E, or D."""
+        return self.embedding_size or self.hidden_size
 
     @property
     def num_layers(self) -> int:
@@ -167,8 +185,22 @@ _SHAPES = {  # layers, width, heads, ffn
     "bert_large": (24, 1024, 16, 4096),
     "minilm_l6": (6, 384, 12, 1536),
     "minilm_l12": (12, 384, 12, 1536),
+    "distilbert_base": (6, 768, 12, 3072),
+    "roberta_base": (12, 768, 12, 3072),
+    "electra_small": (12, 256, 4, 1024),
+    "electra_base": (12, 768, 12, 3072),
+    "mpnet_base": (12, 768, 12, 3072),
 }
 SHAPE_NAMES = tuple(_SHAPES)
+_FIELDS: dict[str, dict[str, Any]] = {  # of a shape, or what its name begins with
+    "distilbert": {"family": "distilbert", "type_vocab_size": 0},
+    "roberta": {"family": "roberta", "type_vocab_size": 0, "vocab_size": 50265,
+                "layer_norm_epsilon": 1e-5},
+    "electra": {"family": "electra"},
+    "electra_small": {"family": "electra", "embedding_size": 128},
+    "mpnet": {"family": "mpnet", "type_vocab_size": 0, "vocab_size": 30527,
+              "layer_norm_epsilon": 1e-5, "relative_buckets": 32},
+}
 
 
 def named(name: str, **others: Any) -> EncoderConfig:
@@ -188,8 +220,10 @@ def named(name: str, **others: Any) -> EncoderConfig:
         raise ValueError(
             f"A named shape must be one of {SHAPE_NAMES}. Received: name={name!r}")
     layers, width, heads, ffn = _SHAPES[name]
-    return EncoderConfig.uniform(hidden_size=width, num_layers=layers, num_heads=heads,
-                              intermediate_size=ffn, **others)
+    fields = _FIELDS.get(name) or _FIELDS.get(name.partition("_")[0], {})
+    return EncoderConfig.uniform(
+        hidden_size=width, num_layers=layers, num_heads=heads, intermediate_size=ffn,
+        **{**fields, **others})
 
 
 def _is_size(value) -> bool:

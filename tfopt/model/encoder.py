@@ -16,6 +16,7 @@ from tfopt.model.attention import SelfAttention
 from tfopt.model.config import EncoderConfig
 from tfopt.model.heads import Head
 from tfopt.model.layer_names import layer_name
+from tfopt.model.relative import RelativeBuckets
 from tfopt.types import INPUT_NAMES
 
 _ACTIVATIONS = {"gelu_tanh": layers.gelu_tanh}  # those Keras has not by name
@@ -36,13 +37,13 @@ def build(config: EncoderConfig, head: Head = Head(), seed: int = 0) -> keras.Mo
     """
     made = _layers(config, head, seed)
     inputs = make_inputs(config)
-    x = embed(made, inputs["input_ids"], inputs.get("token_type_ids"))
-    x = made[names.EMBEDDING_DROPOUT](x)
+    x = embed(made, inputs["input_ids"], inputs.get("token_type_ids"), dropout=True)
     mask, last = inputs["attention_mask"], config.num_layers - 1
+    seen = visible(made, mask)
     for i in range(last):
-        x = encoder_layer(made, i, x, x, mask, dropout=True)
+        x = encoder_layer(made, i, x, x, seen, dropout=True)
     read = made[names.HEAD_TOKENS](x) if names.HEAD_TOKENS in made else x
-    x = heads.read_by(made, encoder_layer(made, last, read, x, mask, dropout=True),
+    x = heads.read_by(made, encoder_layer(made, last, read, x, seen, dropout=True),
                       mask)
     return keras.Model(inputs, heads.output_of(made, x, dropout=True),
                        name=config.family)
@@ -54,14 +55,30 @@ def make_inputs(config: EncoderConfig) -> dict:
             for name in INPUT_NAMES[:3 if config.type_vocab_size else 2]}
 
 
-def embed(made: Mapping[str, keras.layers.Layer], ids, segments=None, positions=None):
-    """Sums and normalizes the embeddings.
+def visible(made: Mapping[str, keras.layers.Layer], mask) -> list:
+    """What attention is told of the tokens, beside their vectors.
+
+    Args:
+        made: name -> layer.
+        mask: <int32>[B, T].
+
+    Returns:
+        The mask; and the buckets <int32>[T, T] where positions are relative.
+    """
+    buckets = made.get(names.RELATIVE_BUCKETS)
+    return [mask] if buckets is None else [mask, buckets(mask)]
+
+
+def embed(made: Mapping[str, keras.layers.Layer], ids, segments=None, positions=None, *,
+          dropout: bool = False):
+    """Sums and normalizes the embeddings, and maps them to the stream's width.
 
     Args:
         made: name -> layer.
         ids: <int32>[B, T], or [B*T] with their positions.
         segments: of the same shape; None where there are none.
         positions: <int32>[B*T]; None where the shape tells them.
+        dropout: whether to wire the dropout layer in.
 
     Returns:
         <float>[B, T, D], or [B*T, D].
@@ -72,11 +89,15 @@ def embed(made: Mapping[str, keras.layers.Layer], ids, segments=None, positions=
             x, made[names.SEGMENT_EMBEDDING](segments)])
     add_positions = made[names.POSITION_EMBEDDING]
     x = add_positions(x if positions is None else [x, positions])
-    return made[names.EMBEDDING_NORM](x)
+    x = made[names.EMBEDDING_NORM](x)
+    if dropout:
+        x = made[names.EMBEDDING_DROPOUT](x)
+    project = made.get(names.EMBEDDING_PROJECTION)
+    return x if project is None else project(x)
 
 
 def encoder_layer(made: Mapping[str, keras.layers.Layer], index: int, x, memory,
-                  mask, *, dropout: bool = False,
+                  seen: Sequence, *, dropout: bool = False,
                   outlier_channels: Mapping[str, Sequence[int]] | None = None):
     """One post-norm layer: x attends to memory, then the ffn.
 
@@ -85,7 +106,7 @@ def encoder_layer(made: Mapping[str, keras.layers.Layer], index: int, x, memory,
         index: of the layer.
         x: <float>[..., D], the positions to compute.
         memory: <float>[..., D], the positions attended to.
-        mask: <int32>[B, T] of the memory.
+        seen: of the memory, as `visible` tells it.
         dropout: whether to wire the dropout layers in.
         outlier_channels: as of `inference.for_inference`, for whose wiring the output
             of each LayerNorm is kept apart from the kernels behind it.
@@ -106,7 +127,7 @@ def encoder_layer(made: Mapping[str, keras.layers.Layer], index: int, x, memory,
         attended = operand(memory)
         y = role(names.ATTENTION)([
             role(names.QUERY)(attended if x is memory else operand(x)),
-            role(names.KEY)(attended), role(names.VALUE)(attended), mask])
+            role(names.KEY)(attended), role(names.VALUE)(attended), *seen])
         y = drop(names.ATTENTION_DROPOUT, role(names.ATTENTION_OUTPUT)(y))
         x = keras.layers.Add(name=layer_name(index, names.ATTENTION_SUM))([x, y])
     x = role(names.ATTENTION_NORM)(x)
@@ -141,7 +162,7 @@ def _layers(config: EncoderConfig, head: Head, seed: int
 
     def embedding(name, rows):
         made.append(keras.layers.Embedding(
-            rows, config.hidden_size, embeddings_initializer=initializer(), name=name))
+            rows, config.embedding_width, embeddings_initializer=initializer(), name=name))
 
     def norm(name):
         made.append(layers.LayerNorm(epsilon=config.layer_norm_epsilon, name=name))
@@ -157,13 +178,20 @@ def _layers(config: EncoderConfig, head: Head, seed: int
         name=names.POSITION_EMBEDDING))
     norm(names.EMBEDDING_NORM)
     dropout(names.EMBEDDING_DROPOUT, config.hidden_dropout)
+    if config.embedding_size:
+        dense(names.EMBEDDING_PROJECTION, config.hidden_size)
+    buckets = config.relative_buckets if any(config.num_heads) else 0
+    if buckets:
+        made.append(RelativeBuckets(buckets, config.max_positions,
+                                    name=names.RELATIVE_BUCKETS))
     for i in range(config.num_layers):
         num_heads, neurons = config.num_heads[i], config.intermediate_sizes[i]
         if num_heads:
             for role in (names.QUERY, names.KEY, names.VALUE):
                 dense(layer_name(i, role), num_heads * config.head_size)
-            made.append(SelfAttention(num_heads, config.attention_dropout,
-                                      name=layer_name(i, names.ATTENTION)))
+            made.append(SelfAttention(
+                num_heads, config.attention_dropout, buckets, config.initializer_range,
+                next_seed(), name=layer_name(i, names.ATTENTION)))
             dense(layer_name(i, names.ATTENTION_OUTPUT), config.hidden_size)
             dropout(layer_name(i, names.ATTENTION_DROPOUT), config.hidden_dropout)
         norm(layer_name(i, names.ATTENTION_NORM))

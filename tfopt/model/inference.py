@@ -60,9 +60,10 @@ def for_inference(model: keras.Model,
     inputs = encoder.make_inputs(Anatomy.of(model).config)
     x = _embed(made, inputs)  # [B*T, D]
     mask, last = inputs["attention_mask"], len(Anatomy.of(model).layers) - 1
+    seen = encoder.visible(made, mask)
 
     def layer(index, x, memory):
-        return encoder.encoder_layer(made, index, x, memory, mask,
+        return encoder.encoder_layer(made, index, x, memory, seen,
                                      outlier_channels=outlier_channels)
 
     for i in range(last):

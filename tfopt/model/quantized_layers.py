@@ -174,10 +174,13 @@ class QuantizedNorm(Quantized, LayerNorm):
 
 @keras.utils.register_keras_serializable(package="tfopt")
 class QuantizedAttention(Quantized, SelfAttention):
-    """A SelfAttention; rounded are scores, before the mask, probabilities, context."""
+    """A SelfAttention; rounded are scores, before the mask, probabilities, context.
+
+    Where positions are relative, also what is added for them, and that sum.
+    """
 
     plain = SelfAttention
-    points = ("scores", "probabilities", "output")
+    points = ("scores", "rows", "biased", "probabilities", "output")
 
 
 QUANTIZED: dict[type, type[Quantized]] = {kind.plain: kind for kind in (

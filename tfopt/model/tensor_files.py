@@ -109,7 +109,7 @@ def _check_shapes(tensors: Tensors, sources: Mapping[str, Source],
             there = [part in tensors.names for part in source.tensors]
             wanted = [shape for shape, has in zip(wanted, there, strict=False) if has]
         found = [tensors.shape(part) for part in source.tensors[:len(wanted)]]
-        received = [shape[::-1] if source.transposed and not i else shape
+        received = [shape if i else _as_ours(shape, source)
                     for i, shape in enumerate(found)]
         if received != wanted:
             raise ValueError(
@@ -117,8 +117,17 @@ def _check_shapes(tensors: Tensors, sources: Mapping[str, Source],
                 f"that the config gives. Received: {received} in {tensors.file}")
 
 
+def _as_ours(shape: tuple[int, ...], source: Source) -> tuple[int, ...]:
+    """The shape that the first tensor of a source has as a weight of ours."""
+    if source.transposed:
+        return shape[::-1]
+    return (shape[0] - source.skipped, *shape[1:]) if source.skipped else shape
+
+
 def _read(tensors: Tensors, layer: str, source: Source) -> list[np.ndarray]:
-    first = _finite(tensors, source.tensors[0])
+    first = _finite(tensors, source.tensors[0])[source.skipped:]
+    if source.added:
+        first = first + _finite(tensors, source.added)[0]
     others = [np.zeros(len(first), np.float32)  # a Dense without bias computes the same
               if layer == CLASSIFIER and name not in tensors.names
               else _finite(tensors, name) for name in source.tensors[1:]]

@@ -19,11 +19,14 @@ def of_encoder(config: EncoderConfig) -> dict[str, list[Shape]]:
     """
     width = config.hidden_size
     norm: list[Shape] = [(width,), (width,)]
+    below = config.embedding_width
     found: dict[str, list[Shape]] = {
-        names.TOKEN_EMBEDDING: [(config.vocab_size, width)],
-        names.SEGMENT_EMBEDDING: [(config.type_vocab_size, width)],
-        names.POSITION_EMBEDDING: [(config.max_positions, width)],
-        names.EMBEDDING_NORM: norm}
+        names.TOKEN_EMBEDDING: [(config.vocab_size, below)],
+        names.SEGMENT_EMBEDDING: [(config.type_vocab_size, below)],
+        names.POSITION_EMBEDDING: [(config.max_positions, below)],
+        names.EMBEDDING_NORM: [(below,), (below,)]}
+    if config.embedding_size:
+        found[names.EMBEDDING_PROJECTION] = _dense(below, width)
     for i, (heads, neurons) in enumerate(zip(
             config.num_heads, config.intermediate_sizes, strict=True)):
         roles = {names.ATTENTION_NORM: norm, names.FFN_NORM: norm}
@@ -32,6 +35,8 @@ def of_encoder(config: EncoderConfig) -> dict[str, list[Shape]]:
             roles |= {role: _dense(width, inner)
                       for role in (names.QUERY, names.KEY, names.VALUE)}
             roles[names.ATTENTION_OUTPUT] = _dense(inner, width)
+            if config.relative_buckets:
+                roles[names.ATTENTION] = [(config.relative_buckets, heads)]
         if neurons:
             roles |= {names.INTERMEDIATE: _dense(width, neurons),
                       names.FFN_OUTPUT: _dense(neurons, width)}

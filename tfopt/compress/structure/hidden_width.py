@@ -19,6 +19,7 @@ from tfopt.compress.samples import read
 from tfopt.compress.structure.least_squares import damped
 from tfopt.model import encoder, heads, layers
 from tfopt.model.anatomy import Anatomy
+from tfopt.model.attention import SelfAttention
 from tfopt.model.layer_names import check_known
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
@@ -27,7 +28,7 @@ from tfopt.types import INPUT_NAMES, BatchSource
 WIDTH_SCORES = ("taylor", "fisher", "magnitude")
 # All that `encoder.build` makes and that has weights, or a random state.
 _PLAIN = (keras.layers.Dense, keras.layers.Embedding, layers.Dropout, layers.LayerNorm,
-          layers.PositionEmbedding)
+          layers.PositionEmbedding, SelfAttention)
 
 
 def check_plain(model: keras.Model) -> None:

@@ -65,13 +65,15 @@ def cut(model: keras.Model, kept: Kept) -> keras.Model:
     _check(kept, config)
     small = encoder.build(kept.config(config), heads.head_of(model))
     given = {layer.name: layer.get_weights() for layer in model.layers}
-    before = parts.embeddings.norm
+    before = parts.embeddings.last
     for i, layer in enumerate(parts.layers):
         if layer.attention:
             columns = _columns(kept.heads[i], config.head_size)
             for projection in layer.attention.projections.values():
                 _take(given, projection.name, columns, axis=1)
             _take(given, layer.attention.output.name, columns, axis=0)
+            core = layer.attention.core.name  # its table of relative positions, if any
+            given[core] = [np.take(table, kept.heads[i], 1) for table in given[core]]
             if not kept.heads[i]:
                 _leave_bias(given, layer.attention.output.name, before.name)
         if layer.ffn:
@@ -108,9 +110,11 @@ def drop_empty_layers(model: keras.Model) -> keras.Model:
     stay = [i for i, sizes in enumerate(zip(
         config.num_heads, config.intermediate_sizes, strict=True)) if any(sizes)]
     stay = stay or [config.num_layers - 1]  # without any block, too, one layer
+    if parts.embeddings.projection and 0 not in stay:
+        stay = [0, *stay]  # no LayerNorm is before it that could do what its own did
     small = shorten(model, stay)
     left = Anatomy.of(small)
-    before = left.embeddings.norm
+    before = left.embeddings.last
     for i, layer in enumerate(parts.layers):
         if i in stay:
             before = left.layers[stay.index(i)].ffn_norm
@@ -187,6 +191,8 @@ def _take(given: dict[str, list], name: str, units, axis: int) -> None:
 
 def _leave_bias(given: dict[str, list], output: str, norm: str) -> None:
     """Adds the bias of a block that goes to the beta of the LayerNorm before it.
+
+    Or to the bias of the Dense there, by which embeddings come to the stream's width.
 
     Of that only the residual stream is left, to which the block added its bias.
     """

@@ -19,9 +19,10 @@ from tfopt.types import shown
 
 _NORMS = (layer_names.ATTENTION_NORM, layer_names.FFN_NORM, layer_names.EMBEDDING_NORM)
 _TABLES = (layer_names.TOKEN_EMBEDDING, layer_names.SEGMENT_EMBEDDING,
-           layer_names.POSITION_EMBEDDING)
+           layer_names.POSITION_EMBEDDING, layer_names.ATTENTION)
 # What the class that wrote a checkpoint says of a head without a pooler.
 _TOKENS_ALONE = "ForTokenClassification"
+_PLAIN = ("classifier",)  # where no other layer is called so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +32,14 @@ class Source:
     Attributes:
         tensors: names, in the layer's order of weights.
         transposed: whether the first is [out, in], not [in, out].
+        skipped: rows of the first that are left out, at its beginning.
+        added: a tensor whose first row is added to each row of the first; or None.
     """
 
     tensors: tuple[str, ...]
     transposed: bool = False
+    skipped: int = 0
+    added: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,9 +61,12 @@ class Family:
         default_head_dropout: where none is given.
         pooler: activation of the pooler.
         below: layer -> tensor, before the encoder layers.
+        first_position: the row of the table of positions that the first token has.
+        added_to_positions: tensor whose first row every token has added to it.
         layers: what stands before the tensors of encoder layer {}.
         roles: role in an encoder layer -> tensor.
-        above: layer of the head -> tensor.
+        shared: role in an encoder layer -> tensor, one for all layers.
+        above: layer of the head -> tensor; a classifier of tokens may be `classifier`.
         beside: those of the head that are not within the encoder.
         passed_over: regular expressions of tensors that a text's class does not depend
             on, such as of the heads of pretraining.
@@ -75,8 +83,11 @@ class Family:
     default_head_dropout: float = 0.1
     pooler: str = "tanh"
     below: Mapping[str, str]
+    first_position: int = 0
+    added_to_positions: str | None = None
     layers: str
     roles: Mapping[str, str]
+    shared: Mapping[str, str] = dataclasses.field(default_factory=dict)
     above: Mapping[str, str]
     beside: tuple[str, ...] = (layer_names.CLASSIFIER,)
     passed_over: tuple[str, ...] = ()
@@ -107,10 +118,14 @@ class Family:
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise ValueError(f"`{name}` must be a positive whole number. Received: "
                                  f"{name}={size!r}")
+        own = {ours: fields[theirs] for ours, theirs in self.sizes.items()}
+        if self.first_position:
+            own["max_positions"] -= self.first_position
+        if own.get("embedding_size") == own["hidden_size"]:
+            del own["embedding_size"]
         return EncoderConfig.uniform(
-            **{ours: fields[theirs] for ours, theirs in self.sizes.items()},
-            **{ours: fields[theirs] for ours, theirs in self.options.items()
-               if theirs in fields},
+            **own, **{ours: fields[theirs] for ours, theirs in self.options.items()
+                      if theirs in fields},
             **self.fixed, family=self.name)
 
     def head(self, fields: Mapping[str, Any], outputs: int | None = None) -> Head:
@@ -163,7 +178,9 @@ class Family:
         outside = prefix.removesuffix(f"{self.encoder}.")
         for layer, stem in self.above.items():
             places = (outside, "") if layer in self.beside else (prefix,)
-            sources = (_source(layer, f"{place}{stem}") for place in places)
+            stems = (stem, *(_PLAIN if layer == layer_names.CLASSIFIER else ()))
+            sources = (_source(layer, f"{place}{stem}")
+                       for stem in stems for place in places)
             there = next((source for source in sources
                           if set(source.tensors) & set(names)), None)
             if there:
@@ -188,7 +205,8 @@ class Family:
         within = tuple(f"{prefix}{part}." for part in parts)
         number = re.compile(re.escape(f"{prefix}{self.layers}.").replace(
             r"\{\}", r"(\d+)"))
-        used = {name for source in sources.values() for name in source.tensors}
+        used = {name for source in sources.values()
+                for name in (*source.tensors, source.added)}
         others = sorted(name for name in set(names) - used
                         if not any(re.search(passed, name)
                                    for passed in self.passed_over))
@@ -208,11 +226,18 @@ class Family:
 
     def _encoder(self, config: EncoderConfig, prefix: str) -> dict[str, Source]:
         found = {layer: _source(layer, f"{prefix}{stem}")
-                 for layer, stem in self.below.items()}
+                 for layer, stem in self.below.items()
+                 if config.embedding_size or layer != layer_names.EMBEDDING_PROJECTION}
+        added = self.added_to_positions
+        found[layer_names.POSITION_EMBEDDING] = dataclasses.replace(
+            found[layer_names.POSITION_EMBEDDING], skipped=self.first_position,
+            added=added and f"{prefix}{added}.weight")
         for i in range(config.num_layers):
             found |= {layer_names.layer_name(i, role): _source(
                 role, f"{prefix}{self.layers.format(i)}.{stem}")
                 for role, stem in self.roles.items()}
+            found |= {layer_names.layer_name(i, role): _source(role, f"{prefix}{stem}")
+                      for role, stem in self.shared.items()}
         return found
 
     def to_fields(self, config: EncoderConfig) -> dict[str, Any]:
@@ -222,7 +247,9 @@ class Family:
             config: of layers that are all of one size.
         """
         sizes = {"num_layers": config.num_layers, "num_heads": config.num_heads[0],
-                 "intermediate_size": config.intermediate_sizes[0]}
+                 "intermediate_size": config.intermediate_sizes[0],
+                 "embedding_size": config.embedding_width,
+                 "max_positions": config.max_positions + self.first_position}
         return {"model_type": self.model_types[0], **{
             theirs: sizes[ours] if ours in sizes else getattr(config, ours)
             for ours, theirs in (*self.sizes.items(), *self.options.items())}}
