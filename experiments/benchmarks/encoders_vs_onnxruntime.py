@@ -1,10 +1,10 @@
-r"""Latency of each family's int8 `.tflite` against ONNX Runtime's int8 of the same model.
+r"""Latency of each family's int8 `.tflite` against ONNX Runtime's int8 of the same.
 
     python experiments/benchmarks/encoders_vs_onnxruntime.py --text_file=FILE \
         --reference_python=refs/bin/python --report=FILE.json
 
 Models are of published shapes with random weights (times do not depend on their
-values), but for those that --vectors_of names: a checkpoint whose mean vectors are taken.
+values), but for the checkpoint that --vectors_of names, whose mean vectors are taken.
 Texts are one a request, at the lengths of the file's texts. ONNX Runtime counts with
 the fastest of its ways to quantize, with and without spinning threads; both compute the
 same, which is checked in float32 first. Cost: five minutes a base shape on two cores.

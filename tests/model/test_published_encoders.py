@@ -74,7 +74,8 @@ def test_hidden_states_and_logits_are_the_reference(loaded, reference, kind):
                                atol=1e-4)
 
 
-@pytest.mark.parametrize("scheme, most", [("float32", 1e-4), ("dynamic_wi8_afp32", 0.1)])
+@pytest.mark.parametrize("scheme, most", [("float32", 1e-4),
+                                          ("dynamic_wi8_afp32", 0.1)])
 def test_exported_it_computes_the_same(loaded, reference, tmp_path, scheme, most):
     assert inference.supports(loaded) is None
     path = tmp_path / "model.tflite"
@@ -119,5 +120,6 @@ def test_without_heads_it_computes_what_zeroed_heads_did(loaded, reference):
 
 def test_buckets_of_distances():
     # Of 32, 16 are of later tokens; 8 of each hold one distance, the last is open.
-    found = relative.bucket_of(np.array([0, -1, -7, -8, -16, -32, -127, -500, 1, 8]), 32)
+    distances = np.array([0, -1, -7, -8, -16, -32, -127, -500, 1, 8])
+    found = relative.bucket_of(distances, 32)
     assert found.tolist() == [0, 1, 7, 8, 10, 12, 15, 15, 17, 24]

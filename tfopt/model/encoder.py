@@ -162,7 +162,8 @@ def _layers(config: EncoderConfig, head: Head, seed: int
 
     def embedding(name, rows):
         made.append(keras.layers.Embedding(
-            rows, config.embedding_width, embeddings_initializer=initializer(), name=name))
+            rows, config.embedding_width, embeddings_initializer=initializer(),
+            name=name))
 
     def norm(name):
         made.append(layers.LayerNorm(epsilon=config.layer_norm_epsilon, name=name))
@@ -182,8 +183,7 @@ def _layers(config: EncoderConfig, head: Head, seed: int
         dense(names.EMBEDDING_PROJECTION, config.hidden_size)
     buckets = config.relative_buckets if any(config.num_heads) else 0
     if buckets:
-        made.append(RelativeBuckets(buckets, config.max_positions,
-                                    name=names.RELATIVE_BUCKETS))
+        made.append(RelativeBuckets(buckets, name=names.RELATIVE_BUCKETS))
     for i in range(config.num_layers):
         num_heads, neurons = config.num_heads[i], config.intermediate_sizes[i]
         if num_heads:

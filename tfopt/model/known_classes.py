@@ -53,7 +53,8 @@ FUNCTIONS = frozenset(_ACTIVATIONS.split())
 FUNCTION_MODULES = frozenset({None, "builtins", "keras.activations"})
 # Modules of tfopt that have classes of saved models; what they register is known.
 OUR_MODULES = ("tfopt.model.layers", "tfopt.model.attention",
-               "tfopt.model.inference_layers", "tfopt.model.quantized_layers",
+               "tfopt.model.relative", "tfopt.model.inference_layers",
+               "tfopt.model.quantized_layers",
                "tfopt.xla", "tfopt.sparse.layer", "tfopt.compress.pruning.masked_layer",
                "tfopt.compress.pruning.schedules", "tfopt.compress.qat.configs")
 # Those that had another name in the first edition, whose files open still.

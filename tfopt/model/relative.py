@@ -44,24 +44,20 @@ class RelativeBuckets(keras.layers.Layer):
 
     Args:
         buckets: as of `bucket_of`.
-        max_positions: longest input, in tokens.
         **kwargs: of `keras.layers.Layer`.
     """
 
-    def __init__(self, buckets: int, max_positions: int, **kwargs):
+    def __init__(self, buckets: int, **kwargs):
         super().__init__(**kwargs)
         self.buckets = buckets
-        self.max_positions = max_positions
 
     def call(self, inputs):
         """Looks them up: row, the attending token; column, the attended one."""
-        last = self.max_positions - 1
-        found = tf.constant(bucket_of(np.arange(-last, last + 1), self.buckets))
+        found = tf.constant(bucket_of(np.arange(-_FAR, _FAR + 1), self.buckets))
         positions = tf.range(tf.shape(inputs)[1])
         distances = positions[tf.newaxis, :] - positions[:, tf.newaxis]
-        return tf.gather(found, distances + last)
+        return tf.gather(found, tf.clip_by_value(distances, -_FAR, _FAR) + _FAR)
 
     def get_config(self):
         """Mirrors `__init__`."""
-        return {**super().get_config(), "buckets": self.buckets,
-                "max_positions": self.max_positions}
+        return {**super().get_config(), "buckets": self.buckets}

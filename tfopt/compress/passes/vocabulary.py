@@ -77,8 +77,8 @@ class Vocabulary(Pass):
         return Outcome(
             model=narrow(model, kept),
             touched=(Anatomy.of(model).embeddings.token.name,),
-            figures={"parameters": float(
-                count_parameters(model) - len(gone) * config_of(model).embedding_width)},
+            figures={"parameters": float(count_parameters(model) - len(gone)
+                                         * config_of(model).embedding_width)},
             notes=(f"{len(kept)} of {rows} rows of the token embedding stay",),
             provides=changes)
 

@@ -1,4 +1,4 @@
-"""RoBERTa (Liu et al. 2019, arXiv:1907.11692): BERT without segments, with another head.
+"""RoBERTa (Liu et al. 2019, arXiv:1907.11692): BERT with another head.
 
 Its positions count from 2, and its one segment is added to every token; both are taken
 into the table of positions when it is read. The classifier reads the first token
