@@ -65,7 +65,7 @@ def visible(made: Mapping[str, keras.layers.Layer], mask) -> list:
     Returns:
         The mask; and the buckets <int32>[T, T] where positions are relative.
     """
-    buckets = made.get(names.RELATIVE_BUCKETS)
+    buckets = made.get(names.TOKEN_DISTANCES)
     return [mask] if buckets is None else [mask, buckets(mask)]
 
 
@@ -183,7 +183,7 @@ def _layers(config: EncoderConfig, head: Head, seed: int
         dense(names.EMBEDDING_PROJECTION, config.hidden_size)
     buckets = config.relative_buckets if any(config.num_heads) else 0
     if buckets:
-        made.append(RelativeBuckets(buckets, name=names.RELATIVE_BUCKETS))
+        made.append(RelativeBuckets(buckets, name=names.TOKEN_DISTANCES))
     for i in range(config.num_layers):
         num_heads, neurons = config.num_heads[i], config.intermediate_sizes[i]
         if num_heads:
