@@ -7,6 +7,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tokenizers import ByteLevelBPETokenizer
 
 from tfopt import data, model
 
@@ -76,6 +77,34 @@ def test_each_kind_of_files_gives_the_reference_ids(name, by_json, readers, fami
     assert tokenizer.pad_id == encoded.pad_id == PAD_IDS.get(name, 0)
     assert tokenizer.words[tokenizer.unknown_id] in ("[UNK]", "<unk>")
     assert tokenizer.lowercase == (name not in ("tiny_roberta", "tiny_bert_tokens"))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_tokenizer_json_is_enough(name, readers, goldens, tmp_path):
+    shutil.copy(goldens / name / "tokenizer.json", tmp_path)
+    alone, with_settings = data.tokenizer_from(tmp_path), readers[name, True]
+    assert alone.encode(HARD, HARD[::-1]) == with_settings.encode(HARD, HARD[::-1])
+    assert (alone.pad_id, alone.unknown_id) == (
+        with_settings.pad_id, with_settings.unknown_id)
+
+
+def test_vocabulary_and_merges_give_what_tokenizers_own_byte_level_bpe_gives(
+        readers, goldens, family):
+    """Between <s> and </s>; and two </s> stand between the texts of a pair."""
+    place = goldens / "tiny_roberta"
+    reference = ByteLevelBPETokenizer(str(place / "vocab.json"),
+                                      str(place / "merges.txt"))
+    ours = readers["tiny_roberta", False]
+    texts = [*family["texts"], "", "a" * 150, "ÉTÉ 東京\u200d\x00 don't  \n\t it's",
+             " so", "\U0001f600 \u0627\u0644"]
+    spelled = [encoding.ids for encoding in reference.encode_batch(texts)]
+    first, last = (ours.words.index(token) for token in ("<s>", "</s>"))
+    assert ours.encode(texts).ids == [[first, *ids, last] for ids in spelled]
+    assert ours.encode(texts, texts[::-1]).ids == [
+        [first, *one, last, last, *other, last]
+        for one, other in zip(spelled, spelled[::-1], strict=True)]
+    assert [ours.words[number] for number in (first, ours.pad_id, last)] == [
+        "<s>", "<pad>", "</s>"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

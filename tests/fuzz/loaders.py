@@ -71,6 +71,41 @@ def _checkpoint(place: Path) -> None:
               place / "model.safetensors")
 
 
+def _shards(place: Path) -> None:
+    """The same in two files, with an index."""
+    from safetensors.numpy import load_file, save_file
+
+    _checkpoint(place)
+    tensors = load_file(place / "model.safetensors")
+    (place / "model.safetensors").unlink()
+    names = {name: f"model-{number % 2}.safetensors"
+             for number, name in enumerate(sorted(tensors))}
+    for file in sorted(set(names.values())):
+        save_file({name: tensors[name] for name in names if names[name] == file},
+                  place / file)
+    (place / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": names}))
+
+
+def _sentences(place: Path) -> None:
+    (place / "modules.json").write_text(json.dumps([
+        {"idx": number, "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(
+            [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_N", "Normalize")])]))
+    (place / "sentence_bert_config.json").write_text('{"max_seq_length": 20}')
+    (place / "config_sentence_transformers.json").write_text('{"prompts": {}}')
+    (place / "1_Pooling").mkdir()
+    (place / "1_Pooling" / "config.json").write_text(
+        '{"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}')
+
+
+def _pooling(place: Path) -> None:
+    from tfopt import checkpoint_names, sentence_files
+
+    sentence_files.pooling_of(place)
+    checkpoint_names.place_of(place)
+
+
 def _google(place: Path) -> None:
     """The same as Google publishes it: a checkpoint of TensorFlow."""
     from safetensors.numpy import load_file
@@ -249,6 +284,14 @@ LOADERS = {loader.name: loader for loader in (
            files={"config.json": mutations.of_json}),
     Loader(name="safetensors", make=_checkpoint, load=_model, short=40,
            files={"model.safetensors": mutations.of_safetensors}),
+    Loader(name="shards", make=_shards, load=_model, short=20,
+           files={"model.safetensors.index.json": mutations.of_json,
+                  "model-1.safetensors": mutations.of_safetensors}),
+    Loader(name="sentence model", make=_sentences, load=_pooling, short=60,
+           files={"modules.json": mutations.of_json,
+                  "sentence_bert_config.json": mutations.of_json,
+                  "config_sentence_transformers.json": mutations.of_json,
+                  "1_Pooling/config.json": mutations.of_json}),
     Loader(name="google", make=_google, load=_model, short=30, files={
         "bert_config.json": mutations.of_json,
         "bert_model.ckpt.index": mutations.of_bytes,

@@ -1,9 +1,10 @@
 """Checkpoints on disk -> keras.Model, and back.
 
-Read are: a Hugging Face directory (`config.json`, `model.safetensors`), Google's
-original TensorFlow checkpoint (`bert_config.json`, `bert_model.ckpt.*`), and tfopt's
-own directory (`model.keras` beside its `encoder.json`). By name: `minilm`, the
-checkpoint of the demo, and `random:SHAPE`, random weights for benchmarks.
+Read are: a Hugging Face directory (`config.json`, `model.safetensors` or its shards;
+also one of sentence-transformers), Google's original TensorFlow checkpoint
+(`bert_config.json`, `bert_model.ckpt.*`, or `model.ckpt-343.*` of its training), and
+tfopt's own directory (`model.keras`). By name: `minilm`, the checkpoint of the demo,
+`random:SHAPE`, random weights for benchmarks, and `org/name`, a repository of the hub.
 """
 
 from __future__ import annotations
@@ -14,11 +15,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfopt import checks
+from tfopt import checks, shard_index
 from tfopt.backend import keras
 from tfopt.checkpoint_names import RANDOM, place_of
 from tfopt.files import partial_directory, to_json
-from tfopt.model import config, encoder, heads, keras_file, layer_names, tensor_files
+from tfopt.model import (
+    config,
+    encoder,
+    google_files,
+    heads,
+    keras_file,
+    layer_names,
+    not_honoured,
+    tensor_files,
+)
 from tfopt.model.anatomy import Anatomy
 from tfopt.model.families import registry
 from tfopt.model.heads import Head
@@ -32,8 +42,9 @@ def directory(name: PathLike) -> Path:
     """The directory a checkpoint's name stands for, where its vocabulary lies.
 
     Args:
-        name: a directory, "minilm", or "random:SHAPE" (which borrows the vocabulary
-            of "minilm", BERT's own uncased one).
+        name: a directory, "minilm", "random:SHAPE" (which borrows the vocabulary of
+            "minilm", BERT's own uncased one), or a text org/name[@revision] for a
+            repository of the hub, which is fetched.
 
     Returns:
         An existing directory.
@@ -44,8 +55,9 @@ def directory(name: PathLike) -> Path:
     path = place_of(name)
     if not path.is_dir():
         raise ValueError(
-            "A checkpoint must be a directory, 'minilm', or 'random:SHAPE' with SHAPE "
-            f"of {config.SHAPE_NAMES}. Received: model_dir={os.fspath(name)!r}")
+            "A checkpoint must be a directory, 'minilm', 'random:SHAPE' with SHAPE of "
+            f"{config.SHAPE_NAMES}, or 'org/name' of the hub. Received: model_dir="
+            f"{os.fspath(name)!r}")
     return path
 
 
@@ -55,9 +67,11 @@ def load(name: PathLike, *, num_labels: int | None = None, head: Head | None = N
     """Loads a checkpoint as a model with a head.
 
     Args:
-        name: a directory of one of the three kinds, "minilm" or "random:SHAPE".
+        name: a directory of one of the three kinds, "minilm", "random:SHAPE", or
+            org/name[@revision] of the hub (`hub.fetch`).
         num_labels: C, classes. Where the checkpoint's classifier has another number of
-            them, or none, it is fresh. Default: the checkpoint's own, or 2.
+            them, or none, it is fresh, and the log says so. Default: the checkpoint's
+            own, or 2.
         head: the head to build, in place of `num_labels`; what of the checkpoint's own
             is of the same kind and size keeps its weights, the rest is fresh.
         seed: of fresh weights.
@@ -86,20 +100,13 @@ def load(name: PathLike, *, num_labels: int | None = None, head: Head | None = N
     path = directory(name)
     if (path / KERAS_FILE).exists():
         return _load_own(path, num_labels, head, seed, custom_objects)
-    if (path / "model.safetensors").exists():
+    not_honoured.check_files(path)
+    if any((path / name).exists() for name in (shard_index.WHOLE, shard_index.INDEX)):
         return tensor_files.load_hugging_face(path, num_labels, head, seed)
-    if (path / "bert_config.json").exists() and list(path.glob("*.ckpt.index")):
-        return tensor_files.load_google(path, num_labels, head, seed)
-    if (path / "pytorch_model.bin").exists():
-        raise ValueError(
-            "Pickled weights can run code and are not read; convert them once with "
-            "`BertForSequenceClassification.from_pretrained(DIR).save_pretrained(DIR, "
-            "safe_serialization=True)` in transformers. Received: "
-            f"{path / 'pytorch_model.bin'}")
-    raise ValueError(
-        "A checkpoint directory must hold model.safetensors with config.json, "
-        "bert_model.ckpt.* with bert_config.json, or tfopt's model.keras. Received: "
-        f"{path} with {sorted(p.name for p in path.iterdir())[:12]}")
+    prefix = google_files.prefix_in(path)
+    if prefix is not None:
+        return tensor_files.load_google(prefix, num_labels, head, seed)
+    raise ValueError(_unreadable(path))
 
 
 def save(model: keras.Model, path: PathLike) -> None:
@@ -124,6 +131,21 @@ def save(model: keras.Model, path: PathLike) -> None:
             os.replace(temporary / name, path / name)
         if CONFIG_FILE not in names:  # of a model that was here before
             (path / CONFIG_FILE).unlink(missing_ok=True)
+
+
+def _unreadable(path: Path) -> str:
+    """What is wrong with a directory without a checkpoint that can be read."""
+    pickled = sorted(path.glob("pytorch_model*.bin"))
+    if pickled:
+        return ("Pickled weights can run code and are not read; convert them once with "
+                "`AutoModelForSequenceClassification.from_pretrained(DIR)"
+                ".save_pretrained(DIR, safe_serialization=True)` in transformers. "
+                f"Received: {pickled[0]}")
+    return ("A checkpoint directory must hold model.safetensors (or its index and "
+            "shards) with config.json, bert_model.ckpt.* or model.ckpt-N.* with "
+            "bert_config.json, or tfopt's model.keras; of the hub no other weights are "
+            f"fetched. Received: {path} with "
+            f"{sorted(file.name for file in path.iterdir())[:12]}")
 
 
 def _about(model: keras.Model) -> str:

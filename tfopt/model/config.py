@@ -19,6 +19,8 @@ _MOST_LAYERS = 1000
 _MOST_BUCKETS = 128  # from 256 on, distances up to the last exact one would not grow
 # Names other libraries, and Keras, give to the same functions.
 _ACTIVATION_ALIASES = {
+    "gelu_python": "gelu",
+    "gelu_fast": "gelu_tanh",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "swish": "silu",

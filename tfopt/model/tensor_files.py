@@ -12,33 +12,47 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from tfopt import checks
+from tfopt import checks, shard_index
 from tfopt.backend import keras
 from tfopt.files import read_json
-from tfopt.model import encoder, heads, left_over, weight_shapes
-from tfopt.model.config import EncoderConfig
+from tfopt.model import (
+    encoder,
+    google_files,
+    heads,
+    left_over,
+    not_honoured,
+    vocabulary_files,
+    weight_shapes,
+)
 from tfopt.model.families import registry
 from tfopt.model.families.base import Source
 from tfopt.model.heads import Head
 from tfopt.model.layer_names import CLASSIFIER
-from tfopt.model.tensors import Google, Tensors, open_safetensors
+from tfopt.model.tensors import Google, Tensors, open_safetensors, open_shards
 
 _SEVERAL_AT_ONCE = "multi_label_classification"
 
 
 def load_hugging_face(path: Path, num_labels: int | None, head: Head | None, seed: int
                       ) -> keras.Model:
-    """Loads `config.json` with `model.safetensors`; as `checkpoint.load` says."""
+    """Loads `config.json` with `model.safetensors`, whole or in shards.
+
+    As `checkpoint.load` says. Where both are there, the whole file counts, as for
+    transformers.
+    """
     _check_files(path, "config.json")
-    with open_safetensors(path / "model.safetensors") as tensors:
+    whole = path / shard_index.WHOLE
+    with (open_safetensors(whole) if whole.exists()
+          else open_shards(path / shard_index.INDEX)) as tensors:
         return _load(path / "config.json", tensors, num_labels, head, seed)
 
 
-def load_google(path: Path, num_labels: int | None, head: Head | None, seed: int
+def load_google(prefix: Path, num_labels: int | None, head: Head | None, seed: int
                 ) -> keras.Model:
-    """Loads `bert_config.json` with `*.ckpt.*`; as `checkpoint.load` says."""
-    prefix = str(sorted(path.glob("*.ckpt.index"))[0]).removesuffix(".index")
-    return _load(path / "bert_config.json", Google(prefix), num_labels, head, seed)
+    """Loads `bert_config.json` with the files of a prefix; as `checkpoint.load`."""
+    _check_files(prefix.parent, google_files.CONFIG_FILE)
+    return _load(prefix.with_name(google_files.CONFIG_FILE), Google(str(prefix)),
+                 num_labels, head, seed)
 
 
 def labels(file: Path) -> list[str] | None:
@@ -65,10 +79,11 @@ def labels(file: Path) -> list[str] | None:
 def _load(about: Path, tensors: Tensors, num_labels: int | None, head: Head | None,
           seed: int) -> keras.Model:
     fields = read_json(about)
+    not_honoured.check_fields(about, fields)
     with _naming(about):
         family = registry.of(fields)
         config = family.config(fields)
-    _check_vocabulary(about.parent, config)
+    vocabulary_files.check(about.parent, config.vocab_size)
     with _naming(tensors.file):
         sources = family.weights(config, tensors.names)
     asked = num_labels is not None or head is not None
@@ -84,6 +99,10 @@ def _load(about: Path, tensors: Tensors, num_labels: int | None, head: Head | No
     with _naming(about):
         own = family.head(fields, trained)
     wanted = head or own.with_outputs(num_labels)
+    if trained and not heads.keeps(CLASSIFIER, own, wanted):
+        asked_for = f"a fresh one of {wanted.outputs}" if wanted.outputs else "none"
+        logging.warning("%s: a trained classifier of %d outputs is not read; asked for "
+                        "is %s", tensors.file, trained, asked_for)
     model = encoder.build(config, wanted, seed)
     _assign(model, {name: _read(tensors, name, source)
                     for name, source in sources.items()
@@ -176,24 +195,12 @@ def _assign(model: keras.Model, values: Mapping[str, list], source: Path) -> Non
         model.get_layer(name).set_weights(arrays)
     fresh = [layer.name for layer in model.layers
              if layer.weights and layer.name not in values]
-    if fresh:
-        logging.info("%s: fresh weights for %s", source, ", ".join(fresh))
+    if fresh:  # beneath a classifier that was trained, they give it other numbers
+        say = logging.warning if CLASSIFIER in values else logging.info
+        say("%s: fresh weights for %s", source, ", ".join(fresh))
 
 
 def _check_files(path: Path, *names: str) -> None:
     for name in names:
         if not (path / name).exists():
             raise ValueError(f"A checkpoint's {name} is missing. Received: {path}")
-
-
-def _check_vocabulary(path: Path, settings: EncoderConfig) -> None:
-    file = path / "vocab.txt"
-    if not file.exists():
-        return
-    with file.open("rb") as lines:
-        count = sum(1 for _ in lines)
-    if count > settings.vocab_size:
-        raise ValueError(
-            "A vocabulary must not have more entries than the checkpoint has "
-            f"embeddings. Received: {file} with {count} lines, "
-            f"vocab_size={settings.vocab_size}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from tfopt import shard_index
 from tfopt.backend import tf
 from tfopt.files import MOST_JSON_BYTES, parse_json
 
@@ -17,6 +18,7 @@ from tfopt.files import MOST_JSON_BYTES, parse_json
 _TENSORFLOW_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 # What Google's training leaves beside the weights.
 _OF_TRAINING = re.compile(r"(^|/)(global_step|adam_[mv]|beta[12]_power|loss_scale)$")
+_NAMED = 6  # files, in a message
 # As safetensors calls them.
 _FLOATS = ("F32", "F16", "BF16", "F64")
 
@@ -48,7 +50,11 @@ class Tensors(Protocol):
 
 
 class Safetensors:
-    """An open `.safetensors`."""
+    """An open `.safetensors`.
+
+    Attributes:
+        published: the names of its tensors as they stand in the file.
+    """
 
     def __init__(self, file: Path, tensors):
         self.file = file
@@ -57,6 +63,7 @@ class Safetensors:
         self._own = {re.sub(r"(LayerNorm\.)(gamma|beta)$", _renamed, name): name
                      for name in tensors.keys()}
         self.names = set(self._own)
+        self.published = set(self._own.values())
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor; see `Tensors`."""
@@ -75,6 +82,44 @@ class Safetensors:
             raise ValueError("A weight is missing. Received: "
                              f"{self.file} without {name!r}")
         return self._tensors.get_slice(self._own[name])
+
+
+class Shards:
+    """Several open `.safetensors`, as one.
+
+    Args:
+        index: the file that names them.
+        shards: name of a file -> it.
+
+    Raises:
+        ValueError: a tensor lies in two of them.
+    """
+
+    def __init__(self, index: Path, shards: Mapping[str, Safetensors]):
+        self.file = index
+        self._holders: dict[str, Safetensors] = {}
+        for shard in shards.values():
+            for name in sorted(shard.names):
+                other = self._holders.setdefault(name, shard)
+                if other is not shard:
+                    raise ValueError(
+                        "A tensor must lie in one shard alone. Received: "
+                        f"{index}: {name!r} in {other.file.name}, {shard.file.name}")
+        self.names = set(self._holders)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor; see `Tensors`."""
+        return self._holder(name).shape(name)
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor, <float32>; see `Tensors`."""
+        return self._holder(name).read(name)
+
+    def _holder(self, name: str) -> Safetensors:
+        if name not in self.names:
+            raise ValueError("A weight is missing. Received: "
+                             f"{self.file} without {name!r}")
+        return self._holders[name]
 
 
 class Google:
@@ -153,6 +198,33 @@ def open_safetensors(file: Path) -> Iterator[Safetensors]:
     except (SafetensorError, OSError) as error:
         raise ValueError("The safetensors file is truncated or damaged. Received: "
                          f"{file}: {error}") from error
+
+
+@contextlib.contextmanager
+def open_shards(index: Path) -> Iterator[Shards]:
+    """Opens all files that an index names.
+
+    Args:
+        index: a `model.safetensors.index.json`.
+
+    Raises:
+        ValueError: it is damaged; a file is missing, damaged, or lacks a tensor that
+            it should have. Names the file.
+    """
+    places = shard_index.read(index)
+    names = list(dict.fromkeys(places.values()))
+    missing = [name for name in names if not index.with_name(name).is_file()]
+    if missing:
+        raise ValueError("Every shard must lie beside its index. Received: "
+                         f"{index} without {', '.join(missing[:_NAMED])}")
+    with contextlib.ExitStack() as opened:
+        shards = {name: opened.enter_context(open_safetensors(index.with_name(name)))
+                  for name in names}
+        for name, file in places.items():
+            if name not in shards[file].published:
+                raise ValueError("A shard must have the tensors that its index says. "
+                                 f"Received: {index.with_name(file)} without {name!r}")
+        yield Shards(index, shards)
 
 
 def _check_header(file: Path) -> None:

@@ -23,6 +23,10 @@ _TABLES = (layer_names.TOKEN_EMBEDDING, layer_names.SEGMENT_EMBEDDING,
 # What the class that wrote a checkpoint says of a head without a pooler.
 _TOKENS_ALONE = "ForTokenClassification"
 _PLAIN = ("classifier",)  # where no other layer is called so
+# Fields of a JSON -> the only value that is honoured, whatever the family.
+_HONOURED = {"is_decoder": False, "is_encoder_decoder": False,
+             "add_cross_attention": False, "pruned_heads": {},
+             "quantization_config": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Family:
         options: field of `EncoderConfig` -> field of the JSON, which may be there.
         fixed: fields of `EncoderConfig` that all checkpoints share.
         honoured: field of the JSON -> the only value of it that is honoured, which it
-            has where it is not there.
+            has where it is not there; beside those that no family honours.
         head_dropout: fields of the JSON for the classifier's dropout; the first that is
             given counts.
         default_head_dropout: where none is given.
@@ -105,7 +109,7 @@ class Family:
             ValueError: a field is missing, breaks a rule, or asks for what is not
                 honoured.
         """
-        for name, value in self.honoured.items():
+        for name, value in {**_HONOURED, **self.honoured}.items():
             if fields.get(name, value) != value:
                 raise ValueError(f"Only {value!r} of {name!r} is supported. "
                                  f"Received: {name}={fields[name]!r}")
