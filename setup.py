@@ -57,6 +57,7 @@ setup(
         "tensorflow-model-optimization>=0.8.1,<0.9",
         "ai-edge-quantizer>=0.10,<0.11",
         "safetensors>=0.4,<1",
+        "huggingface-hub>=0.30,<3",  # which tokenizers brings
         "tensorboard>=2.20,<3",  # tf.summary writes through it
         *SERVE,
     ],

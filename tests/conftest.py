@@ -6,6 +6,7 @@ import contextlib
 import gc
 import hashlib
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from tfopt.backend import keras, tf
 from tfopt.export import converter
 
 GOLDENS = Path(__file__).parent / "goldens"
+
+# No test asks the network for a checkpoint, by mistake, say: org/name may be a
+# directory's name that is misspelled. `huggingface_hub` reads this when it is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 # Must happen before TensorFlow computes anything: MirroredStrategy is tested on two
 # logical devices of one CPU.

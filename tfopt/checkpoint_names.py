@@ -1,8 +1,8 @@
 """A checkpoint's name -> the directory that it stands for.
 
 One rule for weights (`model.load`) and tokenizers (`data.tokenizer_from`): "minilm" is
-the packaged checkpoint, and "random:SHAPE" borrows its vocabulary, if any. Imports no
-TensorFlow.
+the packaged checkpoint, "random:SHAPE" borrows its vocabulary, if any, and "org/name"
+is a repository of the hub, unless a directory is called so. Imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib.util
 import os
 from pathlib import Path
 
+from tfopt import hub, sentence_files
 from tfopt.types import PathLike
 
 MINILM, RANDOM = "minilm", "random:"
@@ -23,14 +24,17 @@ def place_of(name: PathLike) -> Path:
     """The place that a name stands for, be something there or not.
 
     Args:
-        name: a path, "minilm", or "random:SHAPE".
+        name: a path, "minilm", "random:SHAPE", or a text org/name[@revision], which is
+            fetched. Of a model of sentence-transformers it is the encoder's place.
 
     Raises:
-        ValueError: the packaged checkpoint is not installed; says how it is.
+        ValueError: the packaged checkpoint is not installed; says how it is. Or the
+            hub has no such repository, or cannot be reached (`hub.fetch`).
     """
     text = os.fspath(name)
     if text != MINILM and not text.startswith(RANDOM):
-        return Path(text)
+        return sentence_files.encoder_in(
+            hub.fetch(text).directory if hub.is_name(name) else Path(text))
     found = _installed()
     if found is None and text != MINILM:
         return _VOCABULARY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
@@ -41,6 +42,9 @@ def test_a_job_leaves_a_bundle_and_says_what_it_reached(job, result):
     assert result.bundle.max_length == 16
     again = tfopt.Bundle.open(job.out_dir, 1).predict(["a great film"])
     assert again[0]["label"] == answer["label"]
+    source = json.loads((job.out_dir / "run.json").read_text())
+    assert result.bundle.fields["source"] == source
+    assert source["model"]["name"] == str(job.model)
 
 
 def test_changed_data_never_meets_an_old_model(job, result):

@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import logging
 
-from tfopt import compress, model, train
+from tfopt import compress, hub, model, train
 from tfopt.backend import keras
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.pipeline import identity as identities
@@ -207,11 +207,11 @@ class FineTuning(Files):
 
 
 def of_checkpoint(name: PathLike | None) -> dict[str, str] | None:
-    """The identity of a checkpoint by its name.
+    """The identity of a checkpoint by its name; of one of the hub with its commit.
 
     Raises:
         ValueError: there is none.
     """
     if name is None or str(name).startswith("random:"):
         return identities.of_checkpoint(name)
-    return identities.of_checkpoint(name, model.directory(name))
+    return identities.of_checkpoint(name, model.directory(name), hub.revision_of(name))

@@ -17,10 +17,13 @@ from tfopt.types import PathLike
 
 _BLOCK = 1 << 20
 # What a checkpoint of any kind is read from: weights, configs, and how texts are read.
-_READ = ("*.keras", "*.safetensors", "*.ckpt.*", "config.json", "bert_config.json",
-         "encoder.json", "bert.json", "tokenizer.json", "tokenizer_config.json",
-         "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
-         "merges.txt", "labels.txt", "task.json", "text.json")
+_READ = ("*.keras", "*.safetensors", "*.safetensors.index.json", "*.ckpt[.-]*",
+         "checkpoint", "config.json", "bert_config.json", "encoder.json", "bert.json",
+         "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+         "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "labels.txt",
+         "task.json", "text.json")
+# What the identity of contents may say beside: a commit, which two may share.
+_BESIDE = {"revision"}
 # Options that do not change what is computed.
 _FREE = {"num_threads", "wait_s", "out_dir"}
 
@@ -36,19 +39,22 @@ def of_file(path: PathLike | None) -> dict[str, str] | None:
     return {"name": str(path), "sha256": _hash([Path(path)])}
 
 
-def of_checkpoint(name: PathLike | None, directory: Path | None = None
-                  ) -> dict[str, str] | None:
+def of_checkpoint(name: PathLike | None, directory: Path | None = None,
+                  revision: str | None = None) -> dict[str, str] | None:
     """Name of a checkpoint, and the hash of all files that are read of it.
 
     Args:
         name: as it was given; None for no checkpoint.
         directory: where it is; None for one without files.
+        revision: the commit of the hub that it is of, if it is.
     """
     if name is None:
         return None
     files = [] if directory is None else sorted(
-        {file for pattern in _READ for file in directory.glob(pattern)})
-    return {"name": str(name), "sha256": _hash(files)}
+        {file for pattern in _READ for file in directory.glob(pattern)
+         if file.is_file()})
+    return {"name": str(name), "sha256": _hash(files),
+            **({"revision": revision} if revision else {})}
 
 
 def of_options(record: Any, leave: frozenset[str] | set[str] = frozenset()
@@ -97,8 +103,8 @@ def _short(value: Any) -> str:
 
 
 def _is_contents(value: Any) -> TypeGuard[Mapping[str, str]]:
-    return isinstance(value, Mapping) and set(value) == {"name", "sha256"} and all(
-        isinstance(text, str) for text in value.values())
+    return (isinstance(value, Mapping) and set(value) - _BESIDE == {"name", "sha256"}
+            and all(isinstance(text, str) for text in value.values()))
 
 
 def _plain(value: Any) -> Any:

@@ -40,8 +40,9 @@ class Files(Options):
 
     model: PathLike = option(
         "minilm", "Checkpoint: a directory (Hugging Face with model.safetensors, "
-        "Google's TF checkpoint, or tfopt's own), 'minilm' for the packaged one, or "
-        "'random:bert_base' for a shape with random weights.", flag="model_dir")
+        "Google's TF checkpoint, or tfopt's own), org/name[@revision] of the Hugging "
+        "Face hub, 'minilm' for the packaged one, or 'random:bert_base' for a shape "
+        "with random weights.", flag="model_dir")
     task: str = option("classification", "What is learned from the texts.",
                        choices=_tasks)
     train: PathLike | None = option(
