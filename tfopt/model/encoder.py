@@ -70,7 +70,7 @@ def visible(made: Mapping[str, keras.layers.Layer], mask) -> list:
 
 
 def embed(made: Mapping[str, keras.layers.Layer], ids, segments=None, positions=None, *,
-          dropout: bool = False):
+          dropout: bool = False, apart: bool = False):
     """Sums and normalizes the embeddings, and maps them to the stream's width.
 
     Args:
@@ -79,6 +79,7 @@ def embed(made: Mapping[str, keras.layers.Layer], ids, segments=None, positions=
         segments: of the same shape; None where there are none.
         positions: <int32>[B*T]; None where the shape tells them.
         dropout: whether to wire the dropout layer in.
+        apart: whether the LayerNorm's output is kept apart from a kernel behind it.
 
     Returns:
         <float>[B, T, D], or [B*T, D].
@@ -93,7 +94,9 @@ def embed(made: Mapping[str, keras.layers.Layer], ids, segments=None, positions=
     if dropout:
         x = made[names.EMBEDDING_DROPOUT](x)
     project = made.get(names.EMBEDDING_PROJECTION)
-    return x if project is None else project(x)
+    if project is None:
+        return x
+    return project(inference_layers.KeepApart()(x) if apart else x)
 
 
 def encoder_layer(made: Mapping[str, keras.layers.Layer], index: int, x, memory,

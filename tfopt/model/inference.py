@@ -58,7 +58,7 @@ def for_inference(model: keras.Model,
     if integer:
         made |= _integer_norms(made, outlier_channels or {})
     inputs = encoder.make_inputs(Anatomy.of(model).config)
-    x = _embed(made, inputs)  # [B*T, D]
+    x = _embed(made, inputs, outlier_channels is not None)  # [B*T, D]
     mask, last = inputs["attention_mask"], len(Anatomy.of(model).layers) - 1
     seen = encoder.visible(made, mask)
 
@@ -84,13 +84,14 @@ def for_inference(model: keras.Model,
 for_inference.supports = supports  # type: ignore[attr-defined]
 
 
-def _embed(made: Mapping[str, keras.layers.Layer], inputs: Mapping):
+def _embed(made: Mapping[str, keras.layers.Layer], inputs: Mapping, apart: bool):
     """The embeddings of all tokens, batch and tokens in one axis: <float>[B*T, D]."""
     merge = inference_layers.MergeTokens(name="merge_tokens")
     positions = inference_layers.Positions(name="positions")(inputs["input_ids"])
     segments = inputs.get("token_type_ids")
     return encoder.embed(made, merge(inputs["input_ids"]),
-                         None if segments is None else merge(segments), positions)
+                         None if segments is None else merge(segments), positions,
+                         apart=apart)
 
 
 def _integer_norms(made: Mapping[str, keras.layers.Layer],

@@ -181,6 +181,7 @@ class QuantizedAttention(Quantized, SelfAttention):
 
     plain = SelfAttention
     points = ("scores", "rows", "biased", "probabilities", "output")
+    weights_name = "relative_bias"
 
 
 QUANTIZED: dict[type, type[Quantized]] = {kind.plain: kind for kind in (

@@ -60,8 +60,8 @@ def _in_integers(layer: keras.layers.Layer) -> PointsConfig | None:
     if isinstance(layer, LayerNorm):
         return PointsConfig({"output": "range"})
     if isinstance(layer, SelfAttention):
-        relative = ({"biased": "range", "rows": "table"} if layer.relative_buckets
-                    else {})
-        return PointsConfig({"scores": "range", "probabilities": "unit",
-                             "output": "range", **relative})
+        points = {"scores": "range", "probabilities": "unit", "output": "range"}
+        if layer.relative_buckets:
+            return PointsConfig({**points, "rows": "table", "biased": "range"}, 8)
+        return PointsConfig(points)
     return PointsConfig({"rows": "table"}, 8) if isinstance(layer, _TABLES) else None
