@@ -114,7 +114,7 @@ def main() -> None:
             if name == FLAGS.vectors_of:
                 published = model.directory(name)
                 keras_model = model.load(name, head=model.Head(
-                    outputs=None, reads="mean", pooler=None, normalize=True))
+                    outputs=None, reads="mean", pooler=None))
             else:
                 keras_model = model.load(f"random:{name}")
                 published = hugging_face.write(keras_model, place / "hugging_face")

@@ -31,8 +31,7 @@ class Encoder(torch.nn.Module):
     Args:
         model: of transformers.
         names: of the inputs, in the graph's order.
-        vectors: whether the mean over visible tokens is given, of length 1, in place of
-            logits.
+        vectors: whether the mean over visible tokens is given, in place of logits.
     """
 
     def __init__(self, model: torch.nn.Module, names: tuple[str, ...], vectors: bool):
@@ -48,8 +47,7 @@ class Encoder(torch.nn.Module):
         if not self.vectors:
             return found.logits
         seen = named["attention_mask"][:, :, None].to(torch.float32)
-        mean = (found.last_hidden_state * seen).sum(1) / seen.sum(1)
-        return torch.nn.functional.normalize(mean, dim=1)
+        return (found.last_hidden_state * seen).sum(1) / seen.sum(1)
 
 
 def export(directory: str, file: Path, vectors: bool) -> transformers.PretrainedConfig:
@@ -75,7 +73,7 @@ def main() -> None:
     parser.add_argument("model_dir", help="a Hugging Face directory")
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("--vectors", action="store_true",
-                        help="mean vectors of length 1, not logits")
+                        help="mean vectors, not logits")
     arguments = parser.parse_args()
     channel = protocol.Channel()
     floats = {"plain": arguments.out_dir / "float32_plain.onnx",
