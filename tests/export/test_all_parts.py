@@ -13,8 +13,8 @@ from tfopt.compress.qat import configs
 from tfopt.export import tflite
 
 # |logit of the file - logit of Keras| of the usual example, where logits of examples
-# differ by 0.3. Of schemes that are trained for, Keras rounds as the file does; a number
-# on the edge of two integers may fall to either side, in one example or another.
+# differ by 0.3. Of schemes that are trained for, Keras rounds as the file does; a
+# number on the edge of two integers may fall to either side, in one example or another.
 TOLERANCES = dict.fromkeys(tflite.SCHEMES, 1e-4) | {
     "float16": 0.02, "static_wi8_ai8": 0.05, "static_wi8_ai16": 0.05,
     "integer_wi8_ai8": 0.1}
