@@ -64,7 +64,7 @@ def assert_nothing_left(place: Path) -> None:
     ("train.tsv", b"phrase\tlabel\na\tb\n", ["train.tsv:1", "'text'", "phrase"]),
     ("train.tsv", b"", ["train.tsv"]),
     ("dev.tsv", b"text\tlabel\n", ["dev.tsv"]),
-    ("dev.tsv", b"text\tlabel\nfine\tfine\na\tsuperb\n", ["dev.tsv:3", "'superb'"]),
+    ("dev.tsv", b"text\tlabel\na\tsuperb\na\tbest\n", ["dev.tsv:2", "'superb'"]),
     ("train.tsv", b"text\tlabel\na\tgood\nno label\n", ["train.tsv:3", "no label"]),
     ("train.tsv", b"text\tlabel\na\tb\tc\n", ["train.tsv:2", "3: a, b, c"]),
     ("train.tsv", b"text\tlabel\ncaf\xe9\tgood\n", ["train.tsv:2", "0xe9"]),
@@ -72,8 +72,8 @@ def assert_nothing_left(place: Path) -> None:
     ("bert/model.safetensors", b"\x10\0\0\0\0\0\0\0{}", ["model.safetensors"]),
     ("bert/config.json", b"{", ["config.json"]),
 ], ids=["missing label column", "missing text column", "empty", "header only",
-        "label that train lacks", "too few fields", "too many fields", "not UTF-8",
-        "vocabulary without specials", "broken weights", "broken config"])
+        "labels that train lacks alone", "too few fields", "too many fields",
+        "not UTF-8", "vocabulary without specials", "broken weights", "broken config"])
 def test_a_broken_file_is_named(file, contents, words, place):
     (place / file).write_bytes(contents)
     assert_told(compress(place), "compress", *words)

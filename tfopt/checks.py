@@ -67,22 +67,28 @@ def check_one_output(model: keras.Model, what: str = "A model") -> None:
             f"{model.name!r} with the outputs {names}")
 
 
-def check_logits(model: keras.Model, what: str = "A model") -> None:
-    """Checks that a model gives logits of two classes or more.
+def check_logits(model: keras.Model, what: str = "A model", several: bool = True
+                 ) -> None:
+    """Checks that a model gives logits.
+
+    Args:
+        model: to be checked.
+        what: how an error calls it.
+        several: whether they are of classes, of which there must be two or more.
 
     Raises:
-        ValueError: it gives probabilities, of which a softmax would be taken once more,
-            or a single number.
+        ValueError: it gives probabilities, of which a softmax or sigmoid would be taken
+            once more, or a single number.
     """
     check_one_output(model, what)
     found = _gives_probabilities(model)
     if found:
         raise ValueError(
-            f"{what} must give logits, for softmax is taken of what it gives: take the "
-            "activation off (`layer.activation = tf.keras.activations.linear`), or end "
-            f"the model before (`layer.input`). Received: {model.name!r}, whose "
-            f"{found} gives probabilities")
-    if model.output_shape[-1] == 1:
+            f"{what} must give logits, for {'softmax' if several else 'a sigmoid'} is "
+            "taken of what it gives: take the activation off (`layer.activation = "
+            "tf.keras.activations.linear`), or end the model before (`layer.input`). "
+            f"Received: {model.name!r}, whose {found} gives probabilities")
+    if several and model.output_shape[-1] == 1:
         raise ValueError(
             f"{what} of classes must give a logit for each of two or more; a model of "
             "one number is trained by the task `regression`. Received: "

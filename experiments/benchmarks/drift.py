@@ -61,7 +61,7 @@ def observations(bundle: Bundle, texts: Sequence[str], pairs: Sequence[str] | No
 def alarms(drift: Drift, seen: Sequence[Observation]) -> list[str]:
     """Signals above their thresholds after a window of observations."""
     for each in seen:
-        drift.add(each.confidence, each.entropy, each.tokens, each.unknown, each.label)
+        drift.add(each)
     return drift.alarms()
 
 

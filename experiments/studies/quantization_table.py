@@ -83,11 +83,11 @@ def run_cell(dataset, baseline, graphs, scheme: str, how: str) -> dict[str, floa
         write_whole(Path(FLAGS.files_dir) / f"{scheme}_{how}_{FLAGS.seed}.tflite",
                     contents)
 
-    # Where each output is a label's.
-    same = found.argmax(1) == expected.argmax(1) if dataset.task.labels else None
+    same = [one.label == other.label for one, other in zip(
+        *map(dataset.task.signals, (found, expected)), strict=True)]
     return {
         **tables.values(dataset, {"": found, "keras_": expected}),
-        **({} if same is None else {"agreement": float(np.mean(same))}),
+        **({"agreement": float(np.mean(same))} if dataset.task.labels else {}),
         "logit_difference": float(np.abs(found - expected).mean() / expected.std()),
         "file_bytes": float(len(contents)),
     }

@@ -239,10 +239,10 @@ def test_bad_label_lists_are_refused(write, contents, place, received):
 def test_a_json_number_with_a_fraction_is_a_label_where_labels_are_numbers(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a", "label": 0.5}\n{"text": "b", "label": 3}\n')
-    assert data.read(path, data.Columns(numbers=True)).labels == ["0.5", "3"]
+    assert data.read(path, data.Columns(form="number")).labels == ["0.5", "3"]
     path.write_text('{"text": 0.5, "label": 0.5}\n')
     with pytest.raises(ValueError, match="'text' must hold a text"):
-        data.read(path, data.Columns(numbers=True))
+        data.read(path, data.Columns(form="number"))
 
 
 @pytest.mark.parametrize("names", [

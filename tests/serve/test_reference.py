@@ -31,7 +31,7 @@ def drift_of(reference, seen, window=300):
 
 def filled(drift, seen):
     for each in seen:
-        drift.add(each.confidence, each.entropy, each.tokens, each.unknown, each.label)
+        drift.add(each)
     return drift
 
 

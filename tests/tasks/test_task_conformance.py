@@ -21,9 +21,10 @@ CORPUS = data.Corpus(path="train.tsv", texts=["a", "b", "c", "d"], pairs=None,
                      labels=["1", "2", "0", "2"], lines=[2, 3, 4, 5])
 # Of tasks whose labels are not a word or a number each: the second and the last
 # example are alike, the first is another.
-CORPORA: dict[str, data.Corpus] = {}
+CORPORA: dict[str, data.Corpus] = {"multi_label": dataclasses.replace(
+    CORPUS, labels=[("1", "0"), ("2",), (), ("2",)])}
 # A label for which there is no target, and how the error quotes it.
-WRONG: dict[str, tuple] = {}
+WRONG: dict[str, tuple] = {"multi_label": (("1", "neither"), "'neither'")}
 
 
 def corpus_of(name: str) -> data.Corpus:
@@ -140,8 +141,9 @@ def test_the_monitor_is_among_the_metrics_of_training(task, outputs, targets):
     metrics = {metric.name: metric for metric in task.objective().metrics()}
     metric = metrics[task.monitor[0]]
     metric.update_state(targets, outputs)
+    found = outputs.numpy(), targets.numpy()
     assert float(metric.result()) == pytest.approx(
-        task.value(task.quality(outputs.numpy(), targets.numpy())), rel=1e-5)
+        task.value(task.fitted(*found).quality(*found)), rel=1e-5)
 
 
 def with_missing(task, targets) -> list[tf.Tensor]:
@@ -223,8 +225,33 @@ def test_other_numbers_of_targets_and_none_are_refused(task, outputs, targets):
 def test_answers_are_json(task, outputs):
     encoded = data.Encoded(ids=[[2, 5, 3]] * 4, first_lengths=[3] * 4)
     answers = json.loads(json.dumps(task.decode(outputs.numpy(), encoded)))
-    assert len(answers) == 4 and all("score" in answer for answer in answers)
+    assert len(answers) == 4 and all({"score", "scores"} & {*each} for each in answers)
     assert answers[0] != answers[1]
+
+
+def test_what_is_watched_is_of_its_labels_and_in_range(task, outputs):
+    found = task.signals(outputs.numpy())
+    assert len(found) == 4
+    for seen in found:
+        if not task.labels:
+            assert seen == (None, None, None)
+            continue
+        words = (seen.label,) if isinstance(seen.label, str) else seen.label
+        assert {*words} <= {*task.labels}
+        assert 0 < seen.confidence <= 1 and seen.entropy >= 0
+
+
+def test_what_answers_choose_is_undone_and_a_file_keeps_it(task, targets, tmp_path):
+    many, wanted = np.repeat(best_outputs(task, targets), 5, axis=0), np.repeat(
+        targets.numpy(), 5, axis=0)
+    chosen = task.fitted(many - 2.0, wanted)
+    assert chosen.unfitted == task
+    tasks.save(chosen, tmp_path)
+    assert tasks.read(tmp_path) == chosen
+    moved = task.quality(many - 2.0, wanted) if not task.fitted_fields else (
+        task.quality(many, wanted))
+    assert task.value(task.fitted_quality(many - 2.0, wanted)) == pytest.approx(
+        task.value(moved), abs=1e-6)
 
 
 def small(task, seed: int) -> keras.Model:
@@ -258,7 +285,8 @@ def test_a_student_learns_from_targets_and_teacher_where_targets_are_missing(
     assert history[1]["loss"] < history[0]["loss"]
     best = (max if better == "higher" else min)(
         epoch[f"val_{name}"] for epoch in history)
-    found = task.value(task.quality(student(inputs).numpy(), own.numpy()))
+    judged = student(inputs).numpy(), own.numpy()
+    found = task.value(task.fitted(*judged).quality(*judged))
     assert found == pytest.approx(best, rel=1e-5)
 
 

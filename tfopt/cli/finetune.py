@@ -48,7 +48,7 @@ def main() -> None:
             return
         runner = runners.open_artifact(path, pad_id=dataset.tokenizer.pad_id)
         found = measuring.Measured()
-        found.judge(report.BASELINE, runner, dataset.task, dataset.report)
+        found.judge(report.BASELINE, runner, dataset)
         here = report.environment(command=report.command(), notes=dataset.notes)
         write_whole(path / "report.json", report.to_json(here, found.rows,
                                                          found.by_class))

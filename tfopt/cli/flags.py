@@ -34,7 +34,8 @@ FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
 
 Record = TypeVar("Record")
-_COLUMNS = ("text_column", "text_pair_column", "label_column", "max_length")
+_COLUMNS = ("text_column", "text_pair_column", "label_column", "label_separator",
+            "max_length")
 
 
 def define(kind: type, only: Collection[str] | None = None,

@@ -21,7 +21,7 @@ from tfopt.files import check_place, write_whole
 from tfopt.measure import cost, runners
 from tfopt.pipeline import timing
 from tfopt.pipeline.options import SMOKE_EXAMPLES, Data
-from tfopt.pipeline.splits import encode
+from tfopt.pipeline.splits import check_labels, encode
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
@@ -36,12 +36,13 @@ def main() -> None:
         check_place(FLAGS.report)
     side = artifacts.text_side(artifact, FLAGS.text_dir)
     options, task = shared.read(Data), side.task
-    corpus = data.read(FLAGS.eval_file, options.columns(task.number_labels))
+    corpus = data.read(FLAGS.eval_file, options.columns(task.label_form))
+    notes = check_labels(corpus, task, "the file")
     if FLAGS.smoke:
         corpus = corpus.take(range(min(SMOKE_EXAMPLES["dev"], len(corpus))))
     max_length = options.max_length or side.max_length or options.tokens
     part = encode(corpus, side.tokenizer, task, max_length)
-    notes = remarks.on_lengths({"the file": part.encoded}, max_length)
+    notes += remarks.on_lengths({"the file": part.encoded}, max_length)
     for note in notes:
         logging.warning("%s", note)
     runner = runners.open_artifact(artifact, FLAGS.num_threads, side.tokenizer.pad_id)

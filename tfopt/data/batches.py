@@ -101,10 +101,8 @@ class Batches:
         if pad_to is not None and self.lengths.max() > pad_to:
             raise ValueError("No example may be longer than `pad_to`. Received: "
                              f"{self.lengths.max()} tokens, pad_to={pad_to}")
-        self.targets = None
-        if targets is not None:
-            self.targets = model_targets.build(
-                targets, self.lengths, per_token=per_token)
+        self.targets = None if targets is None else model_targets.build(
+            targets, self.lengths, per_token=per_token)
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
         self.pad_to = pad_to
@@ -113,7 +111,8 @@ class Batches:
         self.sort_window = sort_window
         self.pad_id = encoded.pad_id if pad_id is None else pad_id
         self.names = tuple(names)
-        self.per_token = per_token and np.ndim(self.targets) > 1
+        self.per_token = (per_token and self.targets is not None
+                          and self.targets.ndim > 1)
         self._ids = tf.RaggedTensor.from_row_lengths(
             np.concatenate([np.asarray(ids, np.int32) for ids in encoded.ids]),
             self.lengths)

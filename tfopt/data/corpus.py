@@ -9,11 +9,13 @@ import dataclasses
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tfopt.data.readers import EMPTY, READERS, decode
 from tfopt.types import PathLike, check_fields, check_lists, few, is_one_line, shown
 
 LABELS_FILE = "labels.txt"
+FORMS = ("word", "number", "set")
 _MOST_DIGITS = 100  # of a label that is a number
 _DEMO = Path(__file__).parent / "support_intents"
 DEMO_TRAIN_FILE = _DEMO / "train.tsv"
@@ -28,21 +30,29 @@ class Columns:
         text: the text, or the first of a pair.
         pair: the second text, or None.
         label: the label.
-        numbers: whether labels are numbers to be learned (`Task.number_labels`), and a
-            JSON number with a fraction is one; else it is refused, being no class.
+        form: of a label, as the task has it (`Task.label_form`): "word"; "number",
+            that is to be learned, so that a JSON number with a fraction is one; "set",
+            of any number of words, none too.
+        separator: between the words of a set in .tsv and .csv; .jsonl has lists.
     """
 
     text: str = "text"
     pair: str | None = None
     label: str = "label"
-    numbers: bool = False
+    form: str = "word"
+    separator: str = ";"
 
     def __post_init__(self):
-        """Checks the names.
+        """Checks the fields.
 
         Raises:
-            ValueError: one is empty, or stands for two columns.
+            ValueError: a name is empty, or stands for two columns; or there is no such
+                form, or nothing separates labels.
         """
+        check_fields(self, {
+            "form": (self.form in FORMS, f"one of {FORMS}"),
+            "separator": (len(self.separator.strip("\n\r")) > 0,
+                          "a sign or some, and no line break")})
         names = [self.text, self.label, *([] if self.pair is None else [self.pair])]
         if "" in names or len(set(names)) < len(names):
             raise ValueError("Text, second text and label must be of different columns"
@@ -58,14 +68,14 @@ class Corpus:
         path: the file.
         texts: N texts.
         pairs: N second texts, or None.
-        labels: N label words.
+        labels: of each of N examples its label word, or several words, or none.
         lines: N line numbers in the file, from 1.
     """
 
     path: str
     texts: list[str]
     pairs: list[str] | None
-    labels: list[str]
+    labels: list[str] | list[tuple[str, ...]]
     lines: list[int]
 
     def __post_init__(self):
@@ -110,9 +120,14 @@ class Corpus:
         return (self.take([i for i in range(len(self)) if i not in held]),
                 self.take(sorted(held)))
 
+    def words(self) -> list[tuple[str, ...]]:
+        """The label words of each of N examples."""
+        return [(label,) if isinstance(label, str) else tuple(label)
+                for label in self.labels]
+
     def label_list(self) -> list[str]:
         """The distinct labels, by number if all are whole numbers, else by letter."""
-        distinct = set(self.labels)
+        distinct = {word for words in self.words() for word in words}
         if all(label.removeprefix("-").isdecimal() and len(label) < _MOST_DIGITS
                for label in distinct):
             return sorted(distinct, key=lambda label: (int(label), label))
@@ -132,12 +147,22 @@ class Corpus:
         """
         check_lists(label_list=label_list)
         numbers = {label: i for i, label in enumerate(label_list)}
-        for label, line in zip(self.labels, self.lines, strict=True):
-            if label not in numbers:
-                raise ValueError(
-                    f"{self.path}:{line}: a label must be one that the train file has: "
-                    f"{few(label_list)}. Received: {shown(label)}")
-        return [numbers[label] for label in self.labels]
+        self.check_known(label_list)
+        return [numbers[word] for word, in self.words()]
+
+    def check_known(self, label_list: Sequence[str]) -> None:
+        """Checks that all labels are in a list.
+
+        Raises:
+            ValueError: one is not; names file and line.
+        """
+        known = set(label_list)
+        for words, line in zip(self.words(), self.lines, strict=True):
+            for label in words:
+                if label not in known:
+                    raise ValueError(
+                        f"{self.path}:{line}: a label must be one that the train file "
+                        f"has: {few(label_list)}. Received: {shown(label)}")
 
 
 def read(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
@@ -160,13 +185,9 @@ def read(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
                          f"Received: {path}")
     wanted = [name for name in (columns.text, columns.pair, columns.label) if name]
     texts, pairs, labels, lines = [], [], [], []
-    fractions = [columns.label] if columns.numbers else []
     for line, row in READERS[path.suffix.lower()](path, decode(path), wanted,
-                                                  fractions):
-        label = row[columns.label].strip()
-        if not is_one_line(label):
-            raise ValueError(f"{path}:{line}: a label must be one line, not empty. "
-                             f"Received: {columns.label}={shown(row[columns.label])}")
+                                                  {columns.label: columns.form}):
+        label = _label(row[columns.label], columns, f"{path}:{line}")
         texts.append(row[columns.text])
         if columns.pair:
             pairs.append(row[columns.pair])
@@ -176,6 +197,25 @@ def read(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
         raise ValueError(f"{EMPTY} Received: {path}")
     return Corpus(path=str(path), texts=texts, pairs=pairs if columns.pair else None,
                   labels=labels, lines=lines)
+
+
+def _label(value: Any, columns: Columns, place: str) -> Any:
+    """A label, or the set of them, as it is kept."""
+    if columns.form == "set":
+        parts = value if isinstance(value, list) else (
+            value.split(columns.separator) if value.strip() else [])
+        return tuple(dict.fromkeys(_word(part, value, columns, place)
+                                   for part in parts))
+    return _word(value, value, columns, place)
+
+
+def _word(label: str, value: Any, columns: Columns, place: str) -> str:
+    word = label.strip()
+    if not is_one_line(word):
+        each = "each label of a set" if columns.form == "set" else "a label"
+        raise ValueError(f"{place}: {each} must be one line, not empty. Received: "
+                         f"{columns.label}={shown(value)}")
+    return word
 
 
 def read_labels(path: PathLike) -> list[str]:

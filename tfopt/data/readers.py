@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tfopt.files import parse_json
 from tfopt.types import few, shown
@@ -39,14 +40,19 @@ def decode(path: Path) -> str:
                          f"0x{raw[error.start]:02x}") from error
 
 
-def _tsv(path: Path, text: str, wanted: Sequence[str], _: Sequence[str] = ()):
+_NO_FORMS: Mapping[str, str] = {}
+
+
+def _tsv(path: Path, text: str, wanted: Sequence[str],
+         _: Mapping[str, str] = _NO_FORMS):
     # Not splitlines(): a text may hold U+2028 and its like.
     lines = enumerate(text.split("\n"), start=1)
     return _table(path, ((n, line.rstrip("\r").split("\t")) for n, line in lines
                          if line.rstrip("\r")), wanted)
 
 
-def _csv(path: Path, text: str, wanted: Sequence[str], _: Sequence[str] = ()):
+def _csv(path: Path, text: str, wanted: Sequence[str],
+         _: Mapping[str, str] = _NO_FORMS):
     def rows():
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         while True:
@@ -88,26 +94,40 @@ def _table(path: Path, rows: Iterator, wanted: Sequence[str],
 
 
 def _jsonl(path: Path, text: str, wanted: Sequence[str],
-           fractions: Sequence[str] = ()):
+           forms: Mapping[str, str] = _NO_FORMS):
     for line, source in enumerate(text.split("\n"), start=1):
         if not source.strip():
             continue
         row = parse_json(source, repr(source[:_SHOWN]),
                          f"{path}:{line}: a line must be a JSON object", finite=False)
+        found = {}
         for name in wanted:
-            value = row.get(name)
-            fits = isinstance(value, str | int) and not isinstance(value, bool)
-            if not fits and not (name in fractions and isinstance(value, float)):
+            value, form = row.get(name), forms.get(name, "word")
+            fits, rule = _FORMS.get(form, (_is_word, "a text or a whole number"))
+            if not fits(value):
                 raise ValueError(
-                    f"{path}:{line}: the key {name!r} must hold a text or a whole "
-                    f"number. Received: {shown(value)} among {few(row)}")
-        yield line, {name: str(row[name]) for name in wanted}
+                    f"{path}:{line}: the key {name!r} must hold {rule}. "
+                    f"Received: {shown(value)} among {few(row)}")
+            found[name] = [*map(str, value)] if isinstance(value, list) else str(value)
+        yield line, found
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+# Form of a JSON value (`Columns.form`) -> whether one has it, and in words.
+_FORMS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "number": (lambda value: _is_word(value) or isinstance(value, float),
+               "a text or a number"),
+    "set": (lambda value: isinstance(value, list) and all(map(_is_word, value)),
+            "a list of texts or whole numbers, which may be empty")}
 
 
 def _line(text: str, number: int) -> str:
     return text.split("\n")[number - 1][:_SHOWN]
 
 
-# By a file's ending: (path, its text, wanted columns, those that may hold fractions) ->
-# line and fields of each row.
+# By a file's ending: (path, its text, wanted columns, forms of those that are no words)
+# -> line and fields of each row.
 READERS = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl}

@@ -31,6 +31,11 @@ def on_examples(corpora: Mapping[str, Corpus]) -> list[str]:
         if len(labels) > 1:
             notes.append("Labels that differ in letters' case or spaces alone are "
                          f"different classes: {few(map(repr, labels))}.")
+    if corpora["train"].labels and all(
+            isinstance(labels, tuple) and len(labels) < 2
+            for labels in corpora["train"].labels):
+        notes.append("No example of train has several labels: is --label_separator "
+                     "what stands between them?")
     known = set(_texts(corpora["train"]))
     for name, corpus in corpora.items():
         texts = _texts(corpus)
@@ -42,6 +47,23 @@ def on_examples(corpora: Mapping[str, Corpus]) -> list[str]:
         if empty:
             notes.append(f"{empty} of {name}'s {len(texts)} texts are empty.")
     return notes
+
+
+def on_unknown_labels(name: str, unknown: Sequence[Sequence[str]]) -> list[str]:
+    """How many examples have labels that train lacks, and which.
+
+    Args:
+        name: of a split.
+        unknown: such labels of each of its examples (`Task.unknown_labels`).
+
+    Returns:
+        A sentence, if there are such examples.
+    """
+    count = sum(map(bool, unknown))
+    labels = dict.fromkeys(label for labels in unknown for label in labels)
+    return [f"{count} of {name}'s {len(unknown)} examples have labels that train lacks "
+            f"and no answer can be: they count as wrong. {few(map(repr, labels))}."
+            ] if count else []
 
 
 def on_lengths(encoded: Mapping[str, Encoded], max_length: int) -> list[str]:

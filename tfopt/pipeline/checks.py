@@ -28,7 +28,7 @@ def check_trained_for(task: tasks.Task, path: PathLike, what: str) -> None:
         ValueError: its task or its labels are others.
     """
     own = tasks.read(model.directory(path), model.published_labels(path))
-    if own != task and (own is not None or task.labels):
+    if (own and own.unfitted) != task.unfitted and (own is not None or task.labels):
         labels = f" of the labels {shown(list(task.labels))}" if task.labels else ""
         has = ("no labels" if own is None else
                f"the task {own.name()!r} of the labels {shown(list(own.labels))}")

@@ -10,9 +10,10 @@ from absl import logging
 
 from tfopt import data as readers
 from tfopt import inputs, model, tasks, train
+from tfopt.backend import keras
 from tfopt.data import remarks
 from tfopt.data.tokenizer import Tokenizer
-from tfopt.pipeline import checks, text_side
+from tfopt.pipeline import checks, judging, text_side
 from tfopt.pipeline.options import (
     SMOKE_EXAMPLES,
     Batching,
@@ -22,7 +23,7 @@ from tfopt.pipeline.options import (
     Files,
     Teacher,
 )
-from tfopt.pipeline.splits import Split, encode
+from tfopt.pipeline.splits import Split, check_labels, encode
 from tfopt.types import PathLike, few
 
 # Texts by which it is tried whether two tokenizers read alike.
@@ -40,7 +41,8 @@ class Dataset:
         train: batches to learn from.
         transfer_set: batches to learn from where there is a teacher: those of train,
             and texts without labels.
-        choose: batches that choose the best epoch; None keeps the last.
+        choose: batches that choose the best epoch, of labels that train has; None
+            keeps the last.
         guard: the part held out of train, or dev where none is; budgets are held on it.
         calibration: texts to learn from as inputs of a model, for ranges.
         report: split name -> the examples to report on.
@@ -101,14 +103,14 @@ class Dataset:
         fixed = batching.pad_to_max_length or placed.name == "tpu"  # of fixed shapes
         pad = {"batch_size": placed.batch_size(batching.batch_size),
                "pad_multiple": batching.multiple(settings),
-               "pad_to": data.tokens if fixed else None}
+               "pad_to": data.tokens if fixed else None, "per_token": task.per_token}
 
         def learning(split: Split) -> readers.Batches:
             return readers.Batches(
                 split.encoded, split.targets, shuffle_seed=seed,
-                sort_window=batching.sort_window, per_token=task.per_token, **pad)
+                sort_window=batching.sort_window, **pad)
 
-        train_batches = learning(learn)
+        train_batches, chosen_by = learning(learn), choose.labelled
         return cls(
             tokenizer=tokenizer, task=task, max_length=data.tokens, report=splits,
             notes=notes, train=train_batches,
@@ -117,28 +119,39 @@ class Dataset:
                 targets=[*learn.targets, *[None] * len(more.ids)])),
             guard=choose,
             calibration=_calibration(learn.encoded, exports.calibration_texts, seed),
-            choose=None if data.keep_epoch == "last" else readers.Batches(
-                choose.encoded, choose.targets, per_token=task.per_token, **pad))
+            choose=None if data.keep_epoch == "last" or not chosen_by.targets
+            else readers.Batches(chosen_by.encoded, chosen_by.targets, **pad))
 
     def log_notes(self) -> None:
         """Says in the log what a reader of the report must know."""
         for note in self.notes:
             logging.info("%s", note)
 
-    def save_text_side(self, directory: PathLike) -> None:
-        """Writes tokenizer, labels, task and length beside a model."""
-        text_side.write(directory, self.tokenizer, self.task, self.max_length)
+    def save_text_side(self, directory: PathLike, keras_model: keras.Model | None = None
+                       ) -> None:
+        """Writes tokenizer, labels, task and length beside a model.
+
+        Args:
+            directory: the model's.
+            keras_model: whose answers choose what the task chooses by them; None leaves
+                that as it is.
+        """
+        task = self.task if keras_model is None else judging.fitted(
+            self.task, keras_model, self.guard)
+        text_side.write(directory, self.tokenizer, task, self.max_length)
 
 
 def _corpora(files: Files, data: Data, labels: Sequence[str] | None, seed: int,
              smoke: bool) -> tuple[tasks.Task, dict[str, readers.Corpus], list[str]]:
     """The task, the files by the names of their splits, and notes on them."""
     kind = tasks.named(files.task)
-    corpora, notes = _files(files, data.columns(kind.number_labels))
+    corpora, notes = _files(files, data.columns(kind.label_form))
     task = kind.from_corpus(
         corpora["train"], labels or model.published_labels(files.model))
-    for corpus in corpora.values():
-        task.targets(corpus)  # a label that train lacks is found before any work
+    # Mistakes are found before any work.
+    task.targets(corpora["train"])
+    for name in [name for name in corpora if name != "train"]:
+        notes += check_labels(corpora[name], task, name)
     whole = corpora["train"]
     if "dev" not in corpora:
         corpora["train"], corpora["dev"] = corpora["train"].split(0.1, seed)
@@ -151,7 +164,7 @@ def _corpora(files: Files, data: Data, labels: Sequence[str] | None, seed: int,
     if data.holdout_fraction:
         corpora["train"], corpora["holdout"] = corpora["train"].split(
             data.holdout_fraction, seed)
-    without = sorted({*whole.labels} - {*corpora["train"].labels})
+    without = sorted({*whole.label_list()} - {*corpora["train"].label_list()})
     if without and task.labels and not smoke:
         notes.append("All examples of these labels were held out by chance, and none "
                      f"is left to learn from: {few(without)}.")

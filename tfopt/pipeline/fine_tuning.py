@@ -180,7 +180,7 @@ class FineTuning(Files):
             logging.info("Fine-tuned already: %s", directory)
             return
         keras_model, _ = self.train_model(dataset, context, **places)
-        dataset.save_text_side(directory)
+        dataset.save_text_side(directory, keras_model)
         run_dir.note_stage(directory, identity)
         model.save(keras_model, directory)
 

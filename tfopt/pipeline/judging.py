@@ -31,9 +31,28 @@ def outputs_of(artifact: keras.Model | bytes, part: Split, num_threads: int = 2
 
 def value_of(artifact: keras.Model | bytes, task: tasks.Task, part: Split,
              num_threads: int = 2) -> float:
-    """The task's monitored metric of an artifact on a split."""
-    return task.value(task.quality(outputs_of(artifact, part, num_threads),
-                                   part.targets))
+    """The task's monitored metric of an artifact on a split.
+
+    Where the task has a threshold, it is this artifact's, chosen by folds.
+    """
+    return task.value(task.fitted_quality(outputs_of(artifact, part, num_threads),
+                                          part.targets))
+
+
+def fitted(task: tasks.Task, artifact: keras.Model | bytes, part: Split) -> tasks.Task:
+    """The task with what an artifact's answers on a split choose, such as a threshold.
+
+    Args:
+        task: of the artifact.
+        artifact: a Keras model, or the bytes of a `.tflite`.
+        part: examples that it did not learn from.
+
+    Returns:
+        It; itself, and the artifact is not run, where there is nothing to choose.
+    """
+    if not task.fitted_fields:
+        return task
+    return task.fitted(outputs_of(artifact, part), part.targets)
 
 
 def judge_on(task: tasks.Task, part: Split, num_threads: int = 2

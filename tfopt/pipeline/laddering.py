@@ -27,7 +27,7 @@ from tfopt.pipeline.result import Result
 from tfopt.serve import cascade, manifest
 from tfopt.serve.ladder import Ladder
 from tfopt.serve.rungs import LeftOut, Rung, sorted_out
-from tfopt.tasks import Task
+from tfopt.tasks import Task, named
 from tfopt.train.distribute import cluster
 
 if TYPE_CHECKING:
@@ -154,10 +154,9 @@ def _measured(job: Job, road: Road, out: Path, names: Sequence[str]) -> Measured
         name: stages.as_read_by(road.job, out / name / "keras", road.dataset)
         for name in names}
     for name, file in files.items():
-        tokenizer = read[name].tokenizer
         measured.judge(name, runners.open_artifact(
-            file, job.measuring.num_threads, tokenizer.pad_id, known=True),
-            road.dataset.task, read[name].report)
+            file, job.measuring.num_threads, read[name].tokenizer.pad_id, known=True),
+            read[name])
     # Ids of the smallest vocabulary are in every other.
     smallest = min(read.values(), key=lambda own: own.tokenizer.vocab_size)
     taken = timing.times(
@@ -182,8 +181,10 @@ def _on(left: Sequence[LeftOut], task: Task) -> list[str]:
 def _on_the_cascade(ladder: Ladder, job: Job) -> str:
     """What is said of the cascade's threshold."""
     found = ladder.cascade
+    if found is None and (why := named(job.task).no_cascade):
+        return f"No cascade: {why}."
     if found is None:
-        return ("No cascade: there is one rung, the task has no classes, or no "
+        return ("No cascade: there is one rung, or no "
                 f"threshold keeps within --cascade_max_drop={job.cascade_max_drop:g} "
                 "and takes less time than the best rung.")
     return (f"Cascade: {ladder.first.name} answers first, and hands on to "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from tfopt.model.anatomy import Anatomy
 from tfopt.pipeline import stages, timing
 from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.fine_tuning import FineTuning
-from tfopt.pipeline.splits import Split
 from tfopt.sparse import embedding
 
 
@@ -29,29 +27,39 @@ class Measured:
         rows: of the report.
         by_class: figures of each class.
         outputs: artifact -> split -> what it gives, <float>[N, outputs].
+        tasks: artifact -> the task as it is answered by, with the artifact's own
+            threshold where it has one.
     """
 
     rows: list[report.Row] = dataclasses.field(default_factory=list)
     by_class: dict[str, Any] = dataclasses.field(default_factory=dict)
     outputs: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+    tasks: dict[str, tasks.Task] = dataclasses.field(default_factory=dict)
 
-    def judge(self, name: str, runner: runners.Runner, task: tasks.Task,
-              splits: Mapping[str, Split]) -> None:
+    def judge(self, name: str, runner: runners.Runner, dataset: Dataset) -> None:
         """Adds how right an artifact is on each split.
+
+        What the task chooses by answers, such as a threshold, is chosen on the part
+        held out of train, or on dev where none is; dev is then judged by folds.
 
         Args:
             name: of the artifact.
             runner: of it.
-            task: what outputs mean.
-            splits: name -> examples, as the artifact reads them.
+            dataset: as the artifact reads it.
         """
-        outputs, classes = {}, {}
-        for split, part in splits.items():
-            outputs[split] = runner.logits(part.encoded.ids, part.encoded.first_lengths)
-            self.rows.extend(report.rows(
-                name, task.quality(outputs[split], part.targets), split, task.metrics))
+        outputs = {split: runner.logits(part.encoded.ids, part.encoded.first_lengths)
+                   for split, part in dataset.report.items()}
+        task, guard, classes = dataset.task, dataset.guard, {}
+        by_dev = guard is dataset.report["dev"]
+        if task.fitted_fields:
+            task = task.fitted(outputs["dev"] if by_dev else runner.logits(
+                guard.encoded.ids, guard.encoded.first_lengths), guard.targets)
+        for split, part in dataset.report.items():
+            judged = (task.fitted_quality if by_dev and split == "dev"
+                      else task.quality)(outputs[split], part.targets)
+            self.rows.extend(report.rows(name, judged, split, task.metrics))
             classes[split] = task.by_class(outputs[split], part.targets)
-        self.outputs[name] = outputs
+        self.outputs[name], self.tasks[name] = outputs, task
         if any(classes.values()):
             self.by_class[name] = classes
 
@@ -81,7 +89,7 @@ def measure(tuning: FineTuning, dataset: Dataset, own: Dataset, baseline: Path,
         reader = own if name in served | files else dataset
         runner = runners.open_artifact(path, num_threads, reader.tokenizer.pad_id,
                                        known=True)
-        found.judge(name, runner, dataset.task, reader.report)
+        found.judge(name, runner, reader)
 
     counts = {report.BASELINE: cost.of_model(before)} | {
         name: stages.count(model.load(path)) for name, path in served.items()} | {

@@ -62,6 +62,9 @@ class Data(Options):
     text_column: str = option("text", "Column (or JSON key) of the text.")
     text_pair_column: str | None = option(None, "Column of the second text, if any.")
     label_column: str = option("label", "Column of the label.")
+    label_separator: str = option(
+        ";", "What stands between several labels of a text in .tsv and .csv files "
+        "(multi_label); .jsonl files have lists.")
     max_length: int | None = option(
         None, "Tokens to which texts are cut. Left out: as the baseline's were, or "
         f"{DEFAULT_LENGTH}.", at_least=4)
@@ -79,12 +82,13 @@ class Data(Options):
         """Tokens to which texts are cut."""
         return DEFAULT_LENGTH if self.max_length is None else self.max_length
 
-    def columns(self, numbers: bool = False) -> Any:
-        """The columns of the files (`data.Columns`); labels may be numbers."""
+    def columns(self, form: str = "word") -> Any:
+        """The columns of the files (`data.Columns`), and the form of their labels."""
         from tfopt import data
 
-        return data.Columns(text=self.text_column, pair=self.text_pair_column,
-                            label=self.label_column, numbers=numbers)
+        return data.Columns(
+            text=self.text_column, pair=self.text_pair_column, label=self.label_column,
+            form=form, separator=self.label_separator)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -59,11 +59,12 @@ def publish(out: Path, recipe: compress.Recipe, dataset: Dataset,
         if contents is not None:
             write_whole(out / name, contents)
     scheme = recipe.exports[-1]
+    task = measured.tasks[scheme]
     Bundle.write(
-        out, task=dataset.task, tokenizer=dataset.tokenizer,
+        out, task=task, tokenizer=dataset.tokenizer,
         max_length=dataset.max_length, scheme=scheme, model=files[scheme].read_bytes(),
         figures={row.metric: row.value for row in rows
                  if row.artifact == scheme and row.split in ("", "dev")},
         source=dict(identity), reference=Reference.of(observe(
-            dataset.task, measured.outputs[scheme]["dev"],
+            task, measured.outputs[scheme]["dev"],
             dataset.report["dev"].encoded.ids, dataset.tokenizer.unknown_id)))

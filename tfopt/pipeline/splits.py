@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from tfopt import data as readers
 from tfopt import tasks
+from tfopt.data import remarks
 from tfopt.data.tokenizer import Tokenizer
+from tfopt.types import is_labelled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +19,8 @@ class Split:
 
     Attributes:
         encoded: token ids.
-        targets: what the model is to give for each.
+        targets: what the model is to give for each; of a label that train lacks, what
+            the task judges as wrong (`Task.evaluation_targets`).
     """
 
     encoded: readers.Encoded
@@ -27,9 +32,44 @@ class Split:
         return [len(ids) for ids in self.encoded.ids]
 
 
+    @property
+    def labelled(self) -> Split:
+        """The examples that have a target the model can give; maybe none."""
+        rows = [row for row, target in enumerate(self.targets)
+                if is_labelled(np.asarray(target)).any()]
+        if len(rows) == len(self.targets):
+            return self
+        encoded = self.encoded
+        return Split(
+            encoded=dataclasses.replace(
+                encoded, ids=[encoded.ids[row] for row in rows],
+                first_lengths=[encoded.first_lengths[row] for row in rows]),
+            targets=[self.targets[row] for row in rows])
+
+
 def encode(corpus: readers.Corpus, tokenizer: Tokenizer, task: tasks.Task,
            max_length: int) -> Split:
-    """Encodes a corpus."""
+    """Encodes a corpus to learn from or to judge by; `check_labels` is strict."""
     return Split(encoded=tokenizer.encode(corpus.texts, corpus.pairs,
                                           max_length=max_length),
-                 targets=task.targets(corpus))
+                 targets=task.evaluation_targets(corpus))
+
+
+def check_labels(corpus: readers.Corpus, task: tasks.Task, name: str) -> list[str]:
+    """Checks a file to judge by: some of its labels must be the task's.
+
+    Args:
+        corpus: the file's examples.
+        task: that judges.
+        name: of the split.
+
+    Returns:
+        A sentence on labels that the task lacks, if there are any.
+
+    Raises:
+        ValueError: all examples have such labels; names file and line of the first.
+    """
+    unknown = task.unknown_labels(corpus)
+    if unknown and all(unknown):
+        task.targets(corpus)
+    return remarks.on_unknown_labels(name, unknown)

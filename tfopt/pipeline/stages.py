@@ -58,6 +58,8 @@ def compress_model(tuning: FineTuning, recipe: compress.Recipe, dataset: Dataset
         context = context.replaced(outcome.provides)
     dataclasses.replace(
         dataset, tokenizer=context.get("tokenizer")).save_text_side(target)
+    if dataset.task.fitted_fields:  # on texts as this model reads them
+        as_read_by(tuning, target, dataset).save_text_side(target, outcomes[-1].model)
     write_whole(target / _NOTES, "\n".join(notes) + "\n")
     facts.write(recipe.passes, outcomes, target)
     run_dir.note_stage(target, identity)

@@ -115,10 +115,10 @@ def choose(task: Task, fast: np.ndarray, best: np.ndarray, targets: Sequence,
         seed: of the folds.
 
     Returns:
-        The cascade; None where the task has no classes, there are fewer examples than
-        folds, or everything would be handed on.
+        The cascade; None where the task has none (`Task.no_cascade`), there are fewer
+        examples than folds, or everything would be handed on.
     """
-    if not task.labels or np.ndim(fast) != 2 or len(targets) < 2 * _FOLDS:
+    if task.no_cascade or len(targets) < 2 * _FOLDS:
         return None
     threshold = threshold_of(task, fast, best, targets, max_drop)
     if threshold == ALL:

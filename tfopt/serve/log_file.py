@@ -85,17 +85,19 @@ def read(path: PathLike) -> Iterator[Line]:
 
 def _line(fields: Mapping[str, Any], place: str) -> Line:
     maybe = [fields.get(name) for name in ("confidence", "entropy")]
+    label = fields.get("label")
     if not (all(_is_number(fields.get(name)) for name in _NUMBERS)
             and all(isinstance(fields.get(name), str) for name in _WORDS)
             and all(value is None or _is_number(value) for value in maybe)
-            and isinstance(fields.get("label"), str | None)):
+            and (isinstance(label, str | None) or isinstance(label, list) and all(
+                isinstance(word, str) for word in label))):
         raise ValueError(f"{_RULE}. Received: {place}: {shown(dict(fields))}")
     return Line(
         time=fields["time"], model=fields["model"], variant=fields["variant"],
         milliseconds=fields["milliseconds"], queue_ms=fields["queue_ms"],
         seen=Observation(maybe[0], maybe[1], int(fields["tokens"]),
                          int(fields["unknown"]), bool(fields.get("truncated")),
-                         fields.get("label")))
+                         tuple(label) if isinstance(label, list) else label))
 
 
 def _is_number(value: Any) -> bool:
@@ -130,12 +132,13 @@ class _Bins:
         return {name: self.statistic(of, functools.partial(np.percentile, q=which))
                 for name, which in percent.items()}
 
-    def rates(self, of: Callable[[Line], str]) -> dict[str, np.ndarray]:
-        """Word -> lines that have it per second, the most frequent first."""
+    def rates(self, of: Callable[[Line], Sequence[str]]) -> dict[str, np.ndarray]:
+        """Word -> lines that have it, among others maybe, per second, most first."""
         found: dict[str, np.ndarray] = {}
         each = 1 / (self.edges[1] - self.edges[0])
         for line, place in zip(self._lines, self._bins, strict=True):
-            found.setdefault(of(line), np.zeros(len(self.edges) - 1))[place] += each
+            for word in of(line):
+                found.setdefault(word, np.zeros(len(self.edges) - 1))[place] += each
         return dict(sorted(found.items(), key=lambda item: -item[1].sum()))
 
 
@@ -159,7 +162,7 @@ def panels(lines: Sequence[Line], references: Mapping[str, Reference] | None = N
     lines = sorted(lines, key=lambda line: line.time)
     bins = _Bins(lines)
     found: dict[str, Mapping[str, np.ndarray]] = {
-        "texts per second, by variant": bins.rates(lambda line: line.variant),
+        "texts per second, by variant": bins.rates(lambda line: (line.variant,)),
         "milliseconds of a request": {
             **bins.quantiles(lambda line: line.milliseconds, p50=50, p90=90, p99=99),
             **bins.quantiles(lambda line: line.queue_ms, **{"p50 in the queue": 50})},
@@ -168,7 +171,7 @@ def panels(lines: Sequence[Line], references: Mapping[str, Reference] | None = N
         "entropy, nats": bins.quantiles(lambda line: line.seen.entropy, median=50,
                                         p90=90),
         "answers per second, by label": _most(
-            bins.rates(lambda line: line.seen.label or "")),
+            bins.rates(lambda line: line.seen.words or ("",))),
         "tokens of a text": bins.quantiles(lambda line: line.seen.tokens, median=50,
                                            p90=90),
         "shares of texts": {
@@ -199,8 +202,7 @@ def _drift(lines: Sequence[Line], reference: Reference, edges: np.ndarray
     for number, end in enumerate(edges[1:]):
         while place < len(lines) and lines[place].time < end:
             seen = lines[place].seen
-            drift.add(seen.confidence, seen.entropy, seen.tokens, seen.unknown,
-                      seen.label)
+            drift.add(seen)
             place += 1
         for signal, (value, threshold) in drift.values().items():
             series.setdefault(signal, np.full(len(edges) - 1, np.nan))[number] = (

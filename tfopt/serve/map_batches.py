@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tfopt.files import to_json
 from tfopt.serve import bulk
 from tfopt.serve.bundle import Bundle
 from tfopt.types import PathLike
@@ -45,8 +46,8 @@ class Answers:
             batch: column -> N values.
 
         Returns:
-            The same with the answers' single values, such as `label` and `score`, and
-            `error`: why a text has none, or "".
+            The same with the answers' single values, such as `label` and `score`, lists
+            in JSON, and `error`: why a text has none, or "".
 
         Raises:
             ValueError: there is no such column.
@@ -58,7 +59,10 @@ class Answers:
         texts = [str(text) for text in batch[self._text]]
         pairs = [None] * len(texts) if self._pair is None else [
             str(pair) for pair in batch[self._pair]]
-        found = bulk.answers(self._bundle, list(zip(texts, pairs, strict=True)))
+        found = [{name: to_json(value, ensure_ascii=False)
+                  if isinstance(value, list) else value for name, value in each.items()}
+                 for each in bulk.answers(
+                     self._bundle, list(zip(texts, pairs, strict=True)))]
         names = dict.fromkeys(name for each in found for name, value in each.items()
                               if not isinstance(value, dict) and name != _ERROR)
         missing_value = {name: "" if any(isinstance(each.get(name), str)

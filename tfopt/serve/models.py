@@ -102,7 +102,7 @@ def open_model(name: str, version: int, directory: Path, *, copies: int,
     for rung in ladder.rungs:
         bundles.append(Bundle.open(ladder.path(rung), num_threads=1, copies=copies,
                                    beside=[*bundles, *others], private=True))
-    tasks = {repr(bundle.task): bundle.task for bundle in bundles}
+    tasks = {repr(bundle.task.unfitted): bundle.task for bundle in bundles}
     if len(tasks) > 1:
         raise ValueError("All rungs of a ladder must be of one task. Received: "
                          f"{directory} with {few(tasks)}")
@@ -138,5 +138,5 @@ def _seconds(bundle: Bundle, ids: Sequence[int]) -> float:
 
 def confidence(answer: dict) -> float | None:
     """The probability of what an answer says; None where a task has none."""
-    return answer["score"] if "scores" in answer else None
+    return answer.get("score") if "scores" in answer else None
 

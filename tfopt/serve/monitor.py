@@ -60,7 +60,7 @@ class Monitor:
         self._queue_seconds = self._histogram(
             "queue_seconds", "From a request's arrival to the model's start.", _SECONDS)
         self._confidence = self._histogram(
-            "confidence", "Highest probability of an answer.", _SHARES)
+            "confidence", "Probability of what is answered.", _SHARES)
         self._entropy = self._histogram(
             "entropy", "Entropy of an answer's probabilities, in nats.", _NATS)
         self._tokens = self._histogram("tokens", "Tokens of a text.", _TOKENS)
@@ -134,8 +134,8 @@ class Monitor:
                 confidence.observe(seen.confidence)
             if seen.entropy is not None:
                 entropy.observe(seen.entropy)
-            if seen.label is not None:
-                self._predictions.labels(*key, seen.label).inc()
+            for word in seen.words:
+                self._predictions.labels(*key, word).inc()
         self._unknown.labels(*key).inc(sum(seen.unknown for seen in observations))
         self._truncated.labels(*key).inc(sum(seen.truncated for seen in observations))
         with self._lock:
@@ -143,8 +143,7 @@ class Monitor:
             if drift is None:
                 return
             for seen in observations:
-                drift.add(seen.confidence, seen.entropy, seen.tokens, seen.unknown,
-                          seen.label)
+                drift.add(seen)
 
     def rejected(self, reason: str) -> None:
         """Counts a request that was refused; `reason` is one of the server's few."""

@@ -13,18 +13,22 @@ import numpy as np
 
 from tfopt.tasks import Task
 
+NO_LABEL = "(none)"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Observation:
     """What is watched of an answer.
 
     Attributes:
-        confidence: the highest probability, in (0, 1]; None for a task without classes.
+        confidence: the probability of what is answered, in (0, 1], as the task has it
+            (`Task.signals`); None for a task without classes.
         entropy: of the probabilities, in nats; None likewise.
         tokens: of the text, special ones included.
         unknown: how many of these the vocabulary cannot spell.
         truncated: whether the text was cut.
-        label: the answer's; None likewise.
+        label: the answer's; of a task whose answers have several, or none, a tuple;
+            None for a task without classes.
     """
 
     confidence: float | None
@@ -32,7 +36,17 @@ class Observation:
     tokens: int
     unknown: int
     truncated: bool = False
-    label: str | None = None
+    label: str | tuple[str, ...] | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The labels to count the answer by; `NO_LABEL` where it has none of several.
+
+        Nothing for a task without classes.
+        """
+        if self.label is None or isinstance(self.label, str):
+            return () if self.label is None else (self.label,)
+        return self.label or (NO_LABEL,)
 
 
 def observe(task: Task, outputs: np.ndarray, ids: Sequence[Sequence[int]],
@@ -53,15 +67,7 @@ def observe(task: Task, outputs: np.ndarray, ids: Sequence[Sequence[int]],
     cut = [False] * len(ids) if truncated is None else truncated
     sizes = [(len(each), 0 if unknown_id is None else list(each).count(unknown_id))
              for each in ids]
-    outputs = np.asarray(outputs, np.float64)
-    if not (task.labels and outputs.ndim == 2 and outputs.shape[1] == len(task.labels)):
-        return [Observation(None, None, tokens, unknown, bool(was_cut))
-                for (tokens, unknown), was_cut in zip(sizes, cut, strict=True)]
-    shifted = outputs - outputs.max(axis=1, keepdims=True)
-    sums = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    logs = shifted - sums  # <float>[N, C]
-    entropies = -(np.exp(logs) * logs).sum(axis=1)
-    return [Observation(float(np.exp(row.max())), max(0.0, float(entropy)), tokens,
-                        unknown, bool(was_cut), task.labels[int(row.argmax())])
-            for row, entropy, (tokens, unknown), was_cut in zip(
-                logs, entropies, sizes, cut, strict=True)]
+    return [Observation(seen.confidence, seen.entropy, tokens, unknown, bool(was_cut),
+                        seen.label)
+            for seen, (tokens, unknown), was_cut in zip(
+                task.signals(outputs), sizes, cut, strict=True)]

@@ -3,14 +3,16 @@
     reference = Reference.read("runs/a")
     drift = Drift(reference)
     for seen in observations:
-        drift.add(seen.confidence, seen.entropy, seen.tokens, seen.unknown, seen.label)
+        drift.add(seen)
     drift.values()   # {"confidence": (0.31, 0.14), ...}: above its threshold is drift
 
 Of each signal that has an order, the statistic is Kolmogorov's and Smirnov's: the
 largest distance of the two distribution functions. Of labels it is the total variation.
 Thresholds are by bootstrap at the window's size (Efron 1979): of a window and a
 reference both drawn from dev, so that a small dev set, which knows its own distribution
-badly, raises no more alarms than a large one. NumPy alone.
+badly, raises no more alarms than a large one. Of answers with several labels each
+counts once, and the draws are as many as texts, for labels of one text come together.
+NumPy alone.
 """
 
 from __future__ import annotations
@@ -47,12 +49,13 @@ class Reference:
         numbers: signal -> its values <float>[N]; of a task without classes tokens and
             unknown alone.
         labels: words that were predicted; none for a task without classes.
-        label: by their places in `labels` what was predicted, <int>[N] or <int>[0].
+        label: by their places in `labels` what was predicted of N texts, or nothing;
+            a place, or a list of them for a task whose answers have several.
     """
 
     numbers: Mapping[str, np.ndarray]
     labels: tuple[str, ...]
-    label: np.ndarray
+    label: Sequence[int | Sequence[int]]
 
     @classmethod
     def of(cls, observations: Sequence[Observation], seed: int = 0) -> Reference:
@@ -69,16 +72,17 @@ class Reference:
             raise ValueError("A reference is taken of one text or more. Received: none")
         rows = np.random.default_rng(seed).permutation(len(observations))[:MOST_TEXTS]
         drawn = [observations[row] for row in sorted(rows)]
-        signals = [_signals(seen.confidence, seen.entropy, seen.tokens, seen.unknown)
-                   for seen in drawn]
+        signals = [_signals(seen) for seen in drawn]
         names = [name for name in _NUMBERS if signals[0][name] is not None]
-        said = [seen.label for seen in drawn if seen.label is not None]
-        words = sorted({*said})
+        said = [seen for seen in drawn if seen.label is not None]
+        words = sorted({word for seen in said for word in seen.words})
         places = {word: place for place, word in enumerate(words)}
         return cls(
             numbers={name: np.array([each[name] for each in signals], np.float64)
                      for name in names},
-            labels=tuple(words), label=np.array([places[word] for word in said], int))
+            labels=tuple(words), label=[
+                places[seen.label] if isinstance(seen.label, str)
+                else [places[word] for word in seen.words] for seen in said])
 
     @classmethod
     def read(cls, directory: PathLike) -> Reference | None:
@@ -106,7 +110,7 @@ class Reference:
             OSError: the disk is full or not writable.
         """
         fields = {"format": FORMAT, "labels": list(self.labels),
-                  LABEL: self.label.tolist()} | {
+                  LABEL: [*self.label]} | {
             name: [round(float(value), _DIGITS) for value in values]
             for name, values in self.numbers.items()}
         write_whole(Path(directory) / manifest.REFERENCE_FILE,
@@ -122,9 +126,10 @@ def _checked(fields: Mapping[str, Any]) -> Reference:
         raise ValueError("`labels` must be a list of words. Received: labels="
                          f"{shown(labels)}")
     if not (isinstance(label, list) and all(
-            type(place) is int and 0 <= place < len(labels) for place in label)):
-        raise ValueError("`label` must be a list of places in `labels`. Received: "
-                         f"label={shown(label)}")
+            type(place) is int and 0 <= place < len(labels)
+            for part in label for place in _places(part))):
+        raise ValueError("`label` must be a list of places in `labels`, or of lists of "
+                         f"them. Received: label={shown(label)}")
     numbers = {}
     for name, most in _NUMBERS.items():
         values = fields.get(name)
@@ -142,13 +147,17 @@ def _checked(fields: Mapping[str, Any]) -> Reference:
     if len(sizes) > 1:
         raise ValueError("The signals of a reference must be of the same texts. "
                          f"Received: {sorted(sizes)} texts")
-    return Reference(numbers=numbers, labels=tuple(labels), label=np.array(label, int))
+    return Reference(numbers=numbers, labels=tuple(labels), label=label)
 
 
-def _signals(confidence: float | None, entropy: float | None, tokens: int, unknown: int
-             ) -> dict[str, float | None]:
-    return {"confidence": confidence, "entropy": entropy, "tokens": float(tokens),
-            "unknown": unknown / tokens if tokens else 0.0}
+def _places(part: Any) -> Sequence[Any]:
+    return part if isinstance(part, list) else [part]
+
+
+def _signals(seen: Observation) -> dict[str, float | None]:
+    return {"confidence": seen.confidence, "entropy": seen.entropy,
+            "tokens": float(seen.tokens),
+            "unknown": seen.unknown / seen.tokens if seen.tokens else 0.0}
 
 
 def distances(window: np.ndarray, reference: np.ndarray, ordered: bool) -> np.ndarray:
@@ -198,36 +207,33 @@ class Drift:
                               minlength=len(edges) + 1)
             for name, edges in self._edges.items()}
         if self._places:
-            self._reference[LABEL] = np.bincount(reference.label,
-                                                 minlength=len(self._places) + 1)
+            self._reference[LABEL] = np.bincount(
+                [place for part in reference.label for place in _places(part)],
+                minlength=len(self._places) + 1)
+        self._texts = len(next(iter(reference.numbers.values())))
         self._counts = {name: np.zeros_like(counts)
                         for name, counts in self._reference.items()}
-        self._last: deque[dict[str, int]] = deque()
+        self._last: deque[dict[str, list[int]]] = deque()
         self._thresholds: dict[str, float] | None = None
 
-    def add(self, confidence: float | None, entropy: float | None, tokens: int,
-            unknown: int, label: str | None) -> None:
-        """Takes in an answer, and lets go of the one a window before.
-
-        Args:
-            confidence: as of `Observation`, like all of them.
-            entropy: in nats.
-            tokens: of the text.
-            unknown: how many of these are unknown.
-            label: that was predicted.
-        """
-        values = _signals(confidence, entropy, tokens, unknown)
-        bins = {name: int(np.searchsorted(edges, value))
+    def add(self, seen: Observation) -> None:
+        """Takes in an answer, and lets go of the one a window before."""
+        values = _signals(seen)
+        bins = {name: [int(np.searchsorted(edges, value))]
                 for name, edges in self._edges.items()
                 if (value := values[name]) is not None}
         if self._places:
-            bins[LABEL] = self._places.get(label or "", len(self._places))
+            bins[LABEL] = [self._places.get(word, len(self._places))
+                           for word in seen.words or ("",)]
         self._last.append(bins)
-        for name, place in bins.items():
-            self._counts[name][place] += 1
+        self._count(bins, 1)
         if len(self._last) > self.window:
-            for name, place in self._last.popleft().items():
-                self._counts[name][place] -= 1
+            self._count(self._last.popleft(), -1)
+
+    def _count(self, bins: Mapping[str, list[int]], by: int) -> None:
+        for name, places in bins.items():
+            for place in places:
+                self._counts[name][place] += by
 
     def values(self) -> dict[str, tuple[float, float]]:
         """The distance of each signal, and the threshold above which it is drift.
@@ -256,7 +262,7 @@ class Drift:
         for name, counts in self._reference.items():
             chances = counts / counts.sum()
             windows = random.multinomial(self.window, chances, _DRAWS)
-            others = random.multinomial(counts.sum(), chances, _DRAWS)
+            others = random.multinomial(self._texts, chances, _DRAWS)
             found[name] = float(np.quantile(
                 distances(windows, others, name != LABEL), level))
         return found

@@ -5,7 +5,8 @@
      "tokens": 7, "unknown": 0, "truncated": false, "label": "track_order"}
 
 The text, and of a pair the second, is there where the service was told so: `text`,
-`pair`. A task without classes has null for confidence, entropy and label.
+`pair`. A task without classes has null for confidence, entropy and label; one whose
+answers have several labels, a list of them.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import queue
 import random
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from absl import logging
 
@@ -41,8 +42,8 @@ class Shadow:
                              f"{directory}, of {self._bundle.task.name()}")
         self._fraction, self._monitor = fraction, monitor
         self._random = random.Random(0)
-        # (text, pair, the label it got)
-        self._queue: queue.Queue[tuple[str, str | None, str | None] | None] = (
+        # (text, pair, the label or labels it got)
+        self._queue: queue.Queue[tuple[str, str | None, Any] | None] = (
             queue.Queue(_WAITING))
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
@@ -64,8 +65,9 @@ class Shadow:
         while (drawn := self._queue.get()) is not None:
             text, pair, label = drawn
             try:
-                found, = self._bundle.predict([text], None if pair is None else [pair])
+                seen, = self._bundle.task.signals(self._bundle.outputs(
+                    [text], None if pair is None else [pair]))
             except ValueError as error:
                 logging.warning("The shadow gives no answer: %s", error)
                 continue
-            self._monitor.shadow(found["label"] == label)
+            self._monitor.shadow(seen.label == label)

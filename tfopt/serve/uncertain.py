@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -43,7 +44,7 @@ class Uncertain:
                              f"Received: {path}")
         check_place(path)
         # (text, pair or None) -> (confidence, label)
-        self._kept: dict[tuple[str, str | None], tuple[float, str | None]] = {}
+        self._kept: dict[tuple[str, str | None], tuple[float, Any]] = {}
         self._written, self._changed = time.monotonic(), False
         if self._path.exists() and self._path.stat().st_size:
             self._read()
@@ -91,10 +92,10 @@ class Uncertain:
             row = parse_json(source, shown(source, 60),
                              f"{self._path}:{line}: a line must be a JSON object")
             text, pair, confidence, label = (row.get(name) for name in _FIELDS)
-            words = [value for value in (pair, label) if value is not None]
+            words = [pair, *(label if isinstance(label, list) else [label])]
             if not (isinstance(text, str) and isinstance(confidence, int | float)
                     and 0 <= confidence <= 1
-                    and all(isinstance(word, str) for word in words)):
+                    and all(isinstance(word, str | None) for word in words)):
                 raise ValueError(f"{self._path}:{line}: a line must have a text and a "
                                  f"confidence in [0, 1]. Received: {shown(row, 60)}")
             self._kept[text, pair] = float(confidence), label

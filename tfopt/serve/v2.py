@@ -7,8 +7,9 @@
 
 Texts come as BYTES `text` and perhaps `pair`, or as INT32 `input_ids`, with
 `attention_mask` and `token_type_ids` where texts differ in length or are pairs. The
-answer has `logits`, and of a classification `probabilities` and `label`, of other tasks
-`score`; and the `variant` that answered each text. Source: the protocol of KServe,
+answer has `logits`, and of a classification `probabilities` and `label`, of a number
+`score`; what else a task answers is JSON, a text each, such as `labels` where there are
+several; and the `variant` that answered each text. Source: the protocol of KServe,
 Triton and MLServer (kserve/open-inference-protocol), which leaves parameters to each.
 """
 
@@ -63,7 +64,9 @@ def outputs_of(model: Model) -> dict[str, tuple[str, bool]]:
     there = {"logits", "variant", *model.answers}
     if "scores" in model.answers:
         there.add("probabilities")
-    return {name: kind for name, kind in known.items() if name in there}
+    return {name: kind for name, kind in known.items() if name in there} | {
+        name: ("BYTES", False) for name in model.answers
+        if name not in known and name != "scores"}
 
 
 def parse(model: Model, fields: dict[str, Any]) -> Call:
@@ -216,7 +219,10 @@ def _render(wanted: Sequence[str], id_: str | None, request: Request, seconds: f
         kind, wide = kinds[name]
         outputs.append({"name": name, "datatype": kind,
                         "shape": [count, model.task.outputs] if wide else [count],
-                        "data": _DATA[name](request.given(), model.task.labels)})
+                        "data": _DATA[name](request.given(), model.task.labels)
+                        if name in _DATA else [
+                            to_json(answer.fields[name], ensure_ascii=False)
+                            for answer in request.given()]})
     return to_json({
         "model_name": model.name, "model_version": str(model.version),
         **({} if id_ is None else {"id": id_}), "outputs": outputs,

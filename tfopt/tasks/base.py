@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tfopt.report import Metric
+from tfopt.tasks.judged import Judged
 from tfopt.types import check_fields
 
 if TYPE_CHECKING:
@@ -23,21 +23,19 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Task(abc.ABC):
+class Task(Judged):
     """What a model is trained for, and judged by.
 
     A task without its fields, `NAME()`, can be made too, where losses and metrics alone
     are asked for.
 
-    Class attributes:
-        monitor: name of the metric by which an epoch is the best and a budget holds,
-            and whether "higher" or "lower" is better.
-        number_labels: whether labels are numbers, with fractions or without.
+    Class attributes, beside those of `Judged`:
+        label_form: of a label in a file (`data.Columns.form`): "word", "number", with
+            a fraction or without, or "set", of any number of words.
         no_target: what stands for a missing target, or for a number of one that is an
             array: -1 or NaN (`types.is_labelled`).
         target_rank: axes of one example's target: 0 of a number, 1 of a row of them.
         per_token: whether the first of these is that of the example's tokens.
-        metrics: what `quality` gives, in the order of a report; the monitor among them.
 
     Attributes:
         labels: label words by class number; empty where the task has none.
@@ -53,12 +51,10 @@ class Task(abc.ABC):
         """
         check_fields(self, {})
 
-    monitor: ClassVar[tuple[str, str]]
-    number_labels: ClassVar[bool] = False
+    label_form: ClassVar[str] = "word"
     no_target: ClassVar[float]
     target_rank: ClassVar[int] = 0
     per_token: ClassVar[bool] = False
-    metrics: ClassVar[tuple[Metric, ...]]
 
     @classmethod
     def name(cls) -> str:
@@ -97,6 +93,34 @@ class Task(abc.ABC):
             ValueError: a label cannot be a target; names file and line.
         """
 
+    def evaluation_targets(self, corpus: Any) -> list:
+        """Targets of a file to judge by, whose labels may be others than train's.
+
+        A label that the task does not have counts as wrong, whatever a model answers.
+
+        Args:
+            corpus: a `data.Corpus`.
+
+        Returns:
+            As of `targets`, which a task without labels calls.
+
+        Raises:
+            ValueError: as of `targets`, but for unknown labels.
+        """
+        return self.targets(corpus)
+
+    def unknown_labels(self, corpus: Any) -> list[tuple[str, ...]]:
+        """Of each of N examples, its labels that the task does not have.
+
+        Args:
+            corpus: a `data.Corpus`.
+        """
+        if not self.labels:
+            return [()] * len(corpus)
+        known = {*self.labels}
+        return [tuple(word for word in words if word not in known)
+                for words in corpus.words()]
+
     @abc.abstractmethod
     def objective(self) -> Objective:
         """What training minimizes, with its metrics."""
@@ -111,34 +135,6 @@ class Task(abc.ABC):
         Returns:
             <int32>[B, ...] or <float32>[B, ...], as the task's targets.
         """
-
-    @abc.abstractmethod
-    def quality(self, outputs: np.ndarray, targets: Sequence) -> dict[str, float]:
-        """How right answers are.
-
-        Args:
-            outputs: <float>[N, outputs].
-            targets: N, as `targets` gives them.
-
-        Returns:
-            Name of a metric -> value, of all `metrics`.
-
-        Raises:
-            ValueError: the numbers of examples differ, or there are none.
-        """
-
-    def by_class(self, outputs: np.ndarray, targets: Sequence
-                 ) -> dict[str, dict[str, float]]:
-        """How right answers are of each class, for a task that has classes.
-
-        Args:
-            outputs: as of `quality`.
-            targets: the same.
-
-        Returns:
-            Label -> name of a figure -> value; empty where there are no classes.
-        """
-        return {}
 
     @abc.abstractmethod
     def decode(self, outputs: np.ndarray, encoded: Any = None) -> list[dict[str, Any]]:
@@ -217,38 +213,6 @@ class Task(abc.ABC):
 
         return self.objective().hard_loss(
             tf.cast(outputs, tf.float32), self.with_guesses(outputs, targets))
-
-    def value(self, quality: Mapping[str, float]) -> float:
-        """The monitored metric of a quality."""
-        return quality[self.monitor[0]]
-
-    def better(self, value: float, than: float) -> bool:
-        """Whether a value of the monitor is better than another."""
-        return value > than if self.monitor[1] == "higher" else value < than
-
-    def drop(self, before: float, after: float) -> float:
-        """By how much the monitor became worse: in points where it is a fraction.
-
-        Args:
-            before: its value.
-            after: its value.
-
-        Returns:
-            100 times the difference of fractions, or the difference in the metric's own
-            unit; negative for a gain.
-        """
-        scale = 100.0 if self._monitored.unit == "fraction" else 1.0
-        sign = 1.0 if self.monitor[1] == "higher" else -1.0
-        return scale * sign * (before - after)
-
-    @property
-    def drop_unit(self) -> str:
-        """What `drop` counts: "points", or the metric's own name."""
-        return "points" if self._monitored.unit == "fraction" else self.monitor[0]
-
-    @property
-    def _monitored(self) -> Metric:
-        return next(m for m in self.metrics if m.name == self.monitor[0])
 
     def to_fields(self) -> dict[str, Any]:
         """The task as JSON values: {"task": name, field: value, ...}."""

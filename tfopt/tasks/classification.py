@@ -5,7 +5,6 @@ Cross-entropy of the softmax of C outputs; accuracy, and F1 averaged over classe
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -14,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfopt.report import Metric
+from tfopt.tasks import figures
 from tfopt.tasks.base import Task, check_same_number
-from tfopt.types import few, is_one_line, shown
+from tfopt.tasks.judged import Signals
+from tfopt.types import few, shown
 
 if TYPE_CHECKING:
     from tfopt.train.objective import Objective
@@ -34,6 +35,7 @@ class Classification(Task):
     no_target = -1
     metrics = (Metric("accuracy", "fraction", "higher"),
                Metric("macro_f1", "fraction", "higher"))
+    no_cascade = ""
 
     def __post_init__(self):
         """Checks that a label list can hold the labels, before they are trained on.
@@ -41,13 +43,7 @@ class Classification(Task):
         Raises:
             ValueError: one is empty, of several lines, or named twice.
         """
-        wrong = [label for label in self.labels if not is_one_line(label)]
-        wrong += [label for label, count in collections.Counter(self.labels).items()
-                  if count > 1]
-        if wrong:
-            raise ValueError("A classification's labels must be words of one line, "
-                             f"each once. Received: {shown(wrong[0])} among "
-                             f"{len(self.labels)} labels")
+        figures.check_labels(self.labels, "A classification")
 
     @classmethod
     def from_corpus(cls, corpus: Any, known_labels: Sequence[str] | None = None
@@ -90,6 +86,11 @@ class Classification(Task):
         """
         return corpus.class_ids(self.labels)
 
+    def evaluation_targets(self, corpus: Any) -> list[int]:
+        """The class number of every example, -1 of a label that the task lacks."""
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        return [numbers.get(label, self.no_target) for label in corpus.labels]
+
     def objective(self) -> Objective:
         """Cross-entropy with accuracy."""
         from tfopt.train import objective
@@ -107,12 +108,13 @@ class Classification(Task):
 
         Args:
             outputs: logits <float>[N, C].
-            targets: class numbers <int>[N].
+            targets: class numbers <int>[N]; below 0, a label that is not among the
+                task's: whatever is answered is wrong.
 
         Returns:
             {accuracy, macro_f1}, fractions in [0, 1]. Macro F1 is the mean over the
-            classes that occur among targets or predictions; F1 = 2 TP / (2 TP + FP +
-            FN).
+            task's classes that occur among targets or predictions; F1 = 2 TP / (2 TP +
+            FP + FN).
 
         Raises:
             ValueError: the numbers of examples differ, or there are none.
@@ -121,7 +123,7 @@ class Classification(Task):
         check_same_number(outputs, classes)
         predicted = outputs.argmax(axis=-1)
         scores = []
-        for label in np.union1d(classes, predicted):
+        for label in np.union1d(classes[classes >= 0], predicted):
             hits = np.sum((predicted == label) & (classes == label))
             scores.append(2 * hits / (np.sum(predicted == label)
                                       + np.sum(classes == label)))
@@ -150,14 +152,23 @@ class Classification(Task):
         predicted, found = outputs.argmax(axis=-1), {}
         for number, label in enumerate(self.labels):
             answered, support = predicted == number, classes == number
-            hits = np.sum(answered & support)
-            precision, recall, f1 = (float(part / whole) if whole else 0.0
-                                     for part, whole in (
-                (hits, answered.sum()), (hits, support.sum()),
-                (2 * hits, answered.sum() + support.sum())))
-            found[label] = {"precision": precision, "recall": recall, "f1": f1,
-                            "support": float(support.sum())}
+            found[label] = figures.of_counts(
+                np.sum(answered & support), answered.sum(), support.sum())
         return found
+
+    def signals(self, outputs: np.ndarray) -> list[Signals]:
+        """The highest probability, the entropy of all, and the label of each answer.
+
+        Args:
+            outputs: logits <float>[N, C].
+        """
+        outputs = np.asarray(outputs, np.float64)
+        shifted = outputs - outputs.max(axis=1, keepdims=True)
+        logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))  # [N, C]
+        entropies = -(np.exp(logs) * logs).sum(axis=1)
+        return [Signals(float(np.exp(row.max())), max(0.0, float(entropy)),
+                        self.labels[int(row.argmax())])
+                for row, entropy in zip(logs, entropies, strict=True)]
 
     def decode(self, outputs: np.ndarray, encoded: Any = None) -> list[dict[str, Any]]:
         """The likeliest label, and the probability of each, the highest first.

@@ -25,7 +25,7 @@ class Regression(Task):
     """One number for each example, in the unit of the train set's labels."""
 
     monitor = ("rmse", "lower")
-    number_labels = True
+    label_form = "number"
     no_target = math.nan
     metrics = (Metric("rmse", "", "lower"), Metric("pearson", "", "higher"),
                Metric("spearman", "", "higher"))

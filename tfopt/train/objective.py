@@ -18,7 +18,7 @@ class Objective:
 
     Attributes:
         loss: makes the Keras loss of (targets <int32>[B, ...] or <float32>[B, ...],
-            outputs <float>[B, C]); `loss_of` makes one of `hard_loss`.
+            outputs <float>[B, C]); `ExampleLoss` is one of `hard_loss`.
         metrics: makes the list of Keras metrics of the same.
         monitor: name of the metric by which an epoch is the best, and whether "higher"
             or "lower" is better.
@@ -26,7 +26,8 @@ class Objective:
             there is no target (`types.is_labelled`).
         soft_loss: (outputs, teacher's outputs, temperature) -> how far a student is
             from its teacher <float>[B].
-        logits: whether outputs are logits of classes, of which softmax is taken.
+        logits: whether outputs are logits, of which softmax or, with a row of targets,
+            a sigmoid is taken.
         target_rank: axes of one example's target: 0 of a number, 1 of a row of them.
     """
 
@@ -49,8 +50,10 @@ class Objective:
             ValueError: it has several outputs, or gives probabilities, or one number,
                 where logits of classes are asked for.
         """
-        (checks.check_logits if self.logits else checks.check_one_output)(
-            model, what)
+        if self.logits:
+            checks.check_logits(model, what, several=not self.target_rank)
+        else:
+            checks.check_one_output(model, what)
 
     def check_batches(self, train: BatchSource, model: keras.Model) -> None:
         """Checks batches for what their shapes tell.
@@ -116,20 +119,20 @@ class Objective:
         return prepared.trainable_variables
 
 
-def loss_of(hard_loss: Callable[[Any, Any], Any]) -> Callable[[], keras.losses.Loss]:
-    """What makes the Keras loss whose mean is that of the losses of examples.
+class ExampleLoss(keras.losses.Loss):
+    """The Keras loss that is the mean of the losses of examples.
 
     Args:
         hard_loss: as of `Objective`.
     """
-    class Loss(keras.losses.Loss):
-        """The loss of each example."""
 
-        def call(self, y_true, y_pred):
-            """<float>[B]."""
-            return hard_loss(y_pred, y_true)
+    def __init__(self, hard_loss: Callable[[Any, Any], Any]):
+        super().__init__(name="loss")
+        self._hard_loss = hard_loss
 
-    return Loss
+    def call(self, y_true, y_pred):
+        """<float>[B]."""
+        return self._hard_loss(y_pred, y_true)
 
 
 def cross_entropy() -> Objective:
