@@ -72,23 +72,23 @@ def test_labels_that_train_lacks_count_as_wrong_and_are_said(files, tmp_path):
     write(tmp_path / "test.tsv", "a film\tgood\nit was\tnew\n")
     found = pipeline.Dataset.read(dataclasses.replace(
         files, test=tmp_path / "test.tsv"))
-    assert found.task.labels == ("bad", "good")
+    assert found.task.labels == ("bad", "fine", "good")
     assert found.notes == [
         "2 of dev's 4 examples have labels that train lacks and no answer can be: they "
         "count as wrong. 'new', 'newer'.",
         "1 of test's 2 examples have labels that train lacks and no answer can be: "
         "they count as wrong. 'new'."]
-    assert found.report["dev"].targets == [1, -1, 0, -1]
+    assert found.report["dev"].targets == [2, -1, 0, -1]
     # An epoch is the best by those that can be right: a loss needs a class.
-    assert sorted(found.choose.targets.tolist()) == [0, 1]
-    right = [[0, 9], [0, 9], [9, 0], [0, 9]]
+    assert sorted(found.choose.targets.tolist()) == [0, 2]
+    right = [[0, 0, 9], [0, 0, 9], [9, 0, 0], [0, 9, 0]]
     assert found.task.quality(right, found.report["dev"].targets)["accuracy"] == 0.5
 
 
 @pytest.mark.parametrize("name", ["dev", "test"])
 def test_a_file_of_other_labels_alone_is_refused(name, files, tmp_path):
     write(tmp_path / f"{name}.tsv", "a film\t1\nit was\t0\n")
-    with pytest.raises(ValueError, match=f"{name}.tsv:2: .*bad, good. Received: '1'$"):
+    with pytest.raises(ValueError, match=f"{name}.tsv:2: .*fine, good. Received: '1'$"):
         pipeline.Dataset.read(dataclasses.replace(
             files, **{name: tmp_path / f"{name}.tsv"}))
 
