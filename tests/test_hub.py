@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -235,6 +236,26 @@ def test_a_run_by_a_name_knows_its_commit(cached, tmp_path, tiny_dir):
     # Contents count: another name or commit of the same files is the same run.
     assert identity.digest(by_name) == identity.digest(of_files)
     assert identity.difference(by_name, of_files) == ""
+
+
+def test_what_was_made_of_a_name_knows_the_commit_too(cached, tmp_path, tiny_dir):
+    """A baseline of `finetune`, that in a directory of `compress`, a rung of either."""
+    job = pipeline.Job(model="org/tiny@main", out_dir=tmp_path / "out")
+    said = f"org/tiny@{cached['revision']}"
+    tuned = shutil.copytree(tiny_dir, tmp_path / "tuned")
+    inner = shutil.copytree(tiny_dir, tmp_path / "run" / "baseline")
+    for place in (tuned, inner.parent):
+        (place / "run.json").write_text(json.dumps(job.identity()))
+    for place in (tuned, inner):
+        of_baseline = dataclasses.replace(job, baseline=place).identity()
+        assert of_baseline["baseline"]["made_of"] == said
+        assert "model" not in of_baseline  # of which nothing is taken
+    (inner.parent / "run.json").write_text(json.dumps(of_baseline))
+    assert dataclasses.replace(job, baseline=inner).identity()["baseline"][
+        "made_of"] == said
+    (tuned / "run.json").write_text("{")
+    assert "made_of" not in dataclasses.replace(
+        job, baseline=tuned).identity()["baseline"]
 
 
 def test_weights_and_tokenizer_are_those_of_the_directory(cached, tiny_dir):

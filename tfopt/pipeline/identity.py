@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from tfopt.files import to_json
+from tfopt.files import read_json, to_json
 from tfopt.types import PathLike
 
+RUN_FILE = "run.json"
 _BLOCK = 1 << 20
 # What a checkpoint of any kind is read from: weights, configs, and how texts are read.
 _READ = ("*.keras", "*.safetensors", "*.safetensors.index.json", "*.ckpt[.-]*",
@@ -22,8 +23,8 @@ _READ = ("*.keras", "*.safetensors", "*.safetensors.index.json", "*.ckpt[.-]*",
          "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
          "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "labels.txt",
          "task.json", "text.json")
-# What the identity of contents may say beside: a commit, which two may share.
-_BESIDE = {"revision"}
+# What the identity of contents may say beside: where they are from.
+_BESIDE = {"revision", "made_of"}
 # Options that do not change what is computed.
 _FREE = {"num_threads", "wait_s", "out_dir"}
 
@@ -53,8 +54,27 @@ def of_checkpoint(name: PathLike | None, directory: Path | None = None,
     files = [] if directory is None else sorted(
         {file for pattern in _READ for file in directory.glob(pattern)
          if file.is_file()})
+    beside = {"revision": revision, "made_of": directory and _made_of(directory)}
     return {"name": str(name), "sha256": _hash(files),
-            **({"revision": revision} if revision else {})}
+            **{key: value for key, value in beside.items() if value}}
+
+
+def _made_of(directory: Path) -> str | None:
+    """The repository of the hub, and its commit, that a run left a directory from.
+
+    Args:
+        directory: of `finetune`, or a baseline in that of `compress`.
+    """
+    for place in (directory, directory.parent):
+        try:
+            found = read_json(place / RUN_FILE)
+        except ValueError:  # none, or of another program
+            continue
+        model, baseline = found.get("model"), found.get("baseline")
+        if _is_contents(model) and "revision" in model:
+            return f"{model['name'].partition('@')[0]}@{model['revision']}"
+        return baseline.get("made_of") if _is_contents(baseline) else None
+    return None
 
 
 def of_options(record: Any, leave: frozenset[str] | set[str] = frozenset()

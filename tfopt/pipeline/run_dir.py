@@ -25,7 +25,7 @@ from tfopt.files import read_json, remove_partial, to_json, write_whole
 from tfopt.pipeline import identity as identities
 from tfopt.types import PathLike
 
-RUN_FILE = "run.json"
+RUN_FILE = identities.RUN_FILE
 _RUN_RULE = "A run's file must be a JSON object"
 STATE = "state"
 _LOCK = ".lock"
