@@ -69,6 +69,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.server.asked.append(f"{self.command} {path}")
         words = [unquote(word) for word in path.strip("/").split("/")]
+        if len(words) < 4:  # no repository: the package asks for news of its own
+            self._send(404, b"", {})
+            return
         if words[:2] == ["api", "models"]:
             repository, (kind, revision) = "/".join(words[2:4]), (
                 words[4:6] if len(words) > 4 else ("revision", "main"))

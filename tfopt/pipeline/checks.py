@@ -121,7 +121,8 @@ def check_vocabulary(keras_model: keras.Model, tokenizer: Tokenizer) -> None:
     if tokenizer.vocab_size > rows:
         raise ValueError(
             f"A tokenizer must not have more entries than the model's embedding, {rows}"
-            f". Received: {tokenizer.vocab_size} entries")
+            f". Received: {tokenizer.vocab_size} entries, of which the last is "
+            f"{shown(tokenizer.words[-1])}")
 
 
 def check_calibrated(schemes: Sequence[str], texts: int, exports: Exports) -> None:
