@@ -97,7 +97,7 @@ def test_a_vocabulary_larger_than_the_embedding(place):
 @pytest.mark.parametrize(("field", "value", "words"), [
     ("hidden_act", "sine", ["'sine'"]),
     ("num_attention_heads", 5, ["num_heads=5", "hidden_size=32"]),
-    ("model_type", "roberta", ["'roberta'"]),
+    ("model_type", "gpt2", ["'gpt2'"]),
     ("hidden_size", 16, ["(103, 16)", "(103, 32)"]),
     ("num_hidden_layers", 4, ["layer.3."]),
 ])

@@ -402,7 +402,7 @@ def test_a_config_that_is_no_json_object_is_named(
 
 @pytest.mark.parametrize("fields, received", [
     ({"hidden_act": "tanh"}, "activation='tanh'"),
-    ({"model_type": "roberta"}, "model_type='roberta'"),
+    ({"model_type": "gpt2"}, "model_type='gpt2'"),
     ({"model_type": ["bert"]}, "model_type=['bert']"),
     ({"architectures": 3}, "architectures=3"),
     ({"architectures": "BertModel"}, "architectures='BertModel'"),

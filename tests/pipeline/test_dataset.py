@@ -12,7 +12,7 @@ import pytest
 import tfopt
 from tfopt import compress, data, model, pipeline, tasks, train
 from tfopt.cli import artifacts
-from tfopt.pipeline import stages, text_side
+from tfopt.pipeline import checks, stages, text_side
 from tfopt.pipeline.options import Data, Exports, Files, Tables, Teacher
 
 ROWS = "a great film\tgood\nbad bad\tbad\nit is\tgood\n" * 4
@@ -170,7 +170,11 @@ class TestBeforeAnyWork:
         description["model"]["vocab"]["more"] = 103
         file.write_text(json.dumps(description))
         assert_refused(dataclasses.replace(job, model=place),
-                       "embedding, 103. Received: 104 entries")
+                       r"tokenizer\.json with 'more' of id 103, vocab_size=103$")
+        # As of a baseline, whose files of weights know no vocabulary.
+        with pytest.raises(ValueError, match="embedding, 103. Received: 104 entries, "
+                                             "of which the last is 'more'$"):
+            checks.check_vocabulary(model.load(job.model), data.tokenizer_from(place))
 
     @pytest.mark.parametrize(("fields", "said"), [
         ({"positions": 12}, "the teacher's 12 positions. Received: --max_length=16"),
