@@ -48,8 +48,8 @@ def check(file: Path, found: LeftOver, head_is_known: bool) -> None:
                         _some(found.beyond))
     if found.outer and not head_is_known:
         raise ValueError(
-            "A trained head must be called `classifier`, as Hugging Face calls it; "
-            "`num_labels` asks for a fresh one in its place. Received: "
+            "A trained head must be called as transformers calls it in this family, "
+            "`classifier`; `num_labels` asks for a fresh one in its place. Received: "
             f"{file} with {_some(found.outer)}")
     if found.outer:
         logging.warning("%s: a head that is not read: %s", file, _some(found.outer))
