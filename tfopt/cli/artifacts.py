@@ -82,6 +82,6 @@ def check_outputs(task: tasks.Task, outputs: int, artifact: Path) -> None:
         raise ValueError(
             f"The label list must have the model's {outputs} classes. "
             f"Received: {data.LABELS_FILE} of {artifact} with {len(task.labels)}")
-    if task.outputs != outputs:
+    if task.giving(outputs).outputs != outputs:
         raise ValueError(f"A model of the task {task.name()!r} must give "
                          f"{task.outputs} outputs. Received: {outputs} outputs")

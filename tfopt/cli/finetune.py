@@ -29,13 +29,13 @@ def main() -> None:
     # These bring TensorFlow, which --help does without.
     from tfopt import compress
     from tfopt.measure import runners
-    from tfopt.pipeline import measuring
+    from tfopt.pipeline import measuring, reference
 
     tuning = shared.fine_tuning()
-    settings = tuning.teacher.distillation()  # before any work: it may be wrong
+    settings = tuning.distillation()  # before any work: it may be wrong
     dataset = tuning.dataset()
     dataset.log_notes()
-    teacher = tuning.load_teacher(settings)
+    teacher = tuning.load_teacher(settings, dataset.task)
     identity = tuning.identity()
     with run_dir.claim(FLAGS.out_dir, identity) as path:
         state = path / run_dir.STATE
@@ -47,6 +47,7 @@ def main() -> None:
         if run_dir.is_helper():
             return
         runner = runners.open_artifact(path, pad_id=dataset.tokenizer.pad_id)
+        dataset = reference.completed(dataset, path)
         found = measuring.Measured()
         found.judge(report.BASELINE, runner, dataset)
         here = report.environment(command=report.command(), notes=dataset.notes)

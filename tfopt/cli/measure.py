@@ -36,7 +36,13 @@ def main() -> None:
         check_place(FLAGS.report)
     side = artifacts.text_side(artifact, FLAGS.text_dir)
     options, task = shared.read(Data), side.task
-    corpus = data.read(FLAGS.eval_file, options.columns(task.label_form))
+    columns = options.columns(task.label_form)
+    if task.apart and columns.pair is None:
+        raise ValueError(f"The task {task.name()!r} is judged by pairs with scores: "
+                         "--text_pair_column must name the second texts. Received: "
+                         "none")
+    corpus = data.read(FLAGS.eval_file, columns)
+    task = task.of(corpus)
     notes = check_labels(corpus, task, "the file")
     if FLAGS.smoke:
         corpus = corpus.take(range(min(SMOKE_EXAMPLES["dev"], len(corpus))))

@@ -63,7 +63,12 @@ class Answering:
             ValueError: the text is empty, or no valid Unicode, or the model refuses it.
         """
         bulk.check(text)
-        answer, = self.task.decode(self._outputs(text, pair)[np.newaxis])
+        if pair is not None and self.task.apart:
+            bulk.check(pair)
+            answer, = self.task.decode_pairs(*(
+                self._outputs(part, None)[np.newaxis] for part in (text, pair)))
+        else:
+            answer, = self.task.decode(self._outputs(text, pair)[np.newaxis])
         return answer
 
     def _outputs(self, text: str, pair: str | None) -> np.ndarray:
@@ -113,10 +118,14 @@ def texts() -> Iterator[tuple[str, str | None]]:
         ValueError: the input is not UTF-8, or the file is missing or wrong.
     """
     if FLAGS.text:
-        yield from ((text, None) for text in FLAGS.text)
+        pairs: Sequence[str | None] = FLAGS.text_pair or [None] * len(FLAGS.text)
+        if len(pairs) != len(FLAGS.text):
+            raise ValueError("--text_pair must be given as often as --text, or not at "
+                             f"all. Received: {len(FLAGS.text)} and {len(pairs)}")
+        yield from zip(FLAGS.text, pairs, strict=True)
     elif FLAGS.input_file and Path(FLAGS.input_file).suffix.lower() in READERS:
         found = data.read_texts(FLAGS.input_file, shared.read(Data).columns())
-        pairs: Sequence[str | None] = found.pairs or [None] * len(found)
+        pairs = found.pairs or [None] * len(found)
         yield from zip(found.texts, pairs, strict=True)
     else:
         yield from ((line, None) for line in _lines())
@@ -214,6 +223,8 @@ def define_flags() -> None:
                         "leaves it.")
     artifacts.define(required=False)
     flags.DEFINE_multi_string("text", None, "A text; may be given several times.")
+    flags.DEFINE_multi_string("text_pair", None, "The second text of a pair, for each "
+                              "--text; of vectors, the answer is then their cosine.")
     flags.DEFINE_string("input_file", None, "Texts: .tsv, .csv or .jsonl with the "
                         "column of texts, else a text a line. Left out, with no "
                         "--text: standard input.")

@@ -5,8 +5,8 @@
     encoded = tokenizer.encode(corpus.texts, max_length=128)
     batches = tfopt.data.Batches(encoded, corpus.class_ids(corpus.label_list()))
 
-Only `Batches` needs TensorFlow, which is imported when it is first asked for: a
-server that tokenizes for LiteRT does without.
+Only `Batches` and `PairedBatches` need TensorFlow, which is imported when they are
+first asked for: a server that tokenizes for LiteRT does without.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ from tfopt.data.corpus import (
 )
 from tfopt.data.tokenizer import Encoded, Tokenizer, WordPiece
 from tfopt.data.tokenizer import from_directory as tokenizer_from
-from tfopt.data.unlabelled import Texts, join, read_texts
+from tfopt.data.unlabelled import Texts, join, read_each, read_texts
 
 __all__ = [
     "DEMO_DEV_FILE",
@@ -35,12 +35,14 @@ __all__ = [
     "Columns",
     "Corpus",
     "Encoded",
+    "PairedBatches",
     "Texts",
     "Tokenizer",
     "WordPiece",
     "join",
     "labels_text",
     "read",
+    "read_each",
     "read_labels",
     "read_texts",
     "tokenizer_from",
@@ -52,4 +54,8 @@ def __getattr__(name: str) -> Any:
         from tfopt.data.batches import Batches
 
         return Batches
+    if name == "PairedBatches":
+        from tfopt.data.paired_batches import PairedBatches
+
+        return PairedBatches
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,11 +6,12 @@ its file and line.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tfopt.data.corpus import Columns
+from tfopt.data.corpus import Columns, Corpus
 from tfopt.data.readers import READERS, decode
 from tfopt.data.tokenizer_json import Encoded
 from tfopt.files import parse_json
@@ -81,6 +82,46 @@ def read_texts(path: PathLike, columns: Columns = Columns()) -> Texts:  # noqa: 
                          f"{path}")
     return Texts(texts=[row[columns.text] for row in rows],
                  pairs=[row[columns.pair] for row in rows] if columns.pair else None)
+
+
+def read_each(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
+    """Reads a file of texts that stand each for itself.
+
+    Args:
+        path: as of `read_texts`.
+        columns: where the texts are; that of second texts may be missing from a file.
+            Its label is not asked for.
+
+    Returns:
+        The texts as a corpus without pairs, its labels empty: those of both columns,
+        row by row.
+
+    Raises:
+        ValueError: as `read_texts`.
+    """
+    path = Path(path)
+    alone = dataclasses.replace(columns, pair=None)
+    found = read_texts(path, columns if _has_pairs(path, columns) else alone)
+    rows = zip(*(part for part in (found.texts, found.pairs) if part), strict=True)
+    texts = [text for row in rows for text in row]
+    return Corpus(path=str(path), texts=texts, pairs=None, labels=[""] * len(texts),
+                  lines=[0] * len(texts))
+
+
+def _has_pairs(path: Path, columns: Columns) -> bool:
+    """Whether the first row of a file has second texts."""
+    if columns.pair is None or path.suffix.lower() not in READERS:
+        return False
+    first = next((line for line in decode(path).split("\n") if line.strip()), "")
+    if path.suffix.lower() == ".jsonl":
+        try:
+            row = parse_json(first, "", finite=False)
+        except ValueError:  # which the reader says with its line
+            return False
+        return columns.pair in row or _KEPT[1] in row
+    names = next(csv.reader([first], delimiter="," if path.suffix.lower() == ".csv"
+                            else "\t"))
+    return columns.pair in names
 
 
 def _in_first_row(contents: str, columns: Columns) -> Columns:

@@ -90,7 +90,7 @@ def join(contents: bytes, lowest: float) -> bytes:
     """
     model = parse(contents)
     unused = []
-    for graph in model.subgraphs:
+    for number, graph in enumerate(model.subgraphs):
         source: dict[int, int] = {}  # tensor -> the one it equals
         left = []
         for operation in graph.operators:
@@ -104,6 +104,11 @@ def join(contents: bytes, lowest: float) -> bytes:
                 left.append(operation)
         graph.operators = left
         graph.outputs = _renamed(graph.outputs, source)
+        for signature in model.signatureDefs or []:  # where it was the last operation
+            if signature.subgraphIndex == number:
+                for output in signature.outputs:
+                    output.tensorIndex = source.get(output.tensorIndex,
+                                                    output.tensorIndex)
     for operand in unused:
         model.buffers[operand.buffer].data = None
     return serialize(model)

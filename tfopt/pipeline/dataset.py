@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
@@ -11,9 +11,10 @@ from absl import logging
 from tfopt import data as readers
 from tfopt import inputs, model, tasks, train
 from tfopt.backend import keras
+from tfopt.checkpoint_names import RANDOM
 from tfopt.data import remarks
 from tfopt.data.tokenizer import Tokenizer
-from tfopt.pipeline import checks, judging, text_side
+from tfopt.pipeline import checks, judging, plain_files, text_side
 from tfopt.pipeline.options import (
     SMOKE_EXAMPLES,
     Batching,
@@ -88,14 +89,14 @@ class Dataset:
         """
         # First: workers must be there before TensorFlow computes anything.
         placed, seed = devices.placement(), settings.seed
-        task, corpora, notes = _corpora(files, data, labels, seed, smoke)
+        task, corpora, notes = _corpora(files, data, labels, seed, smoke, teacher)
         tokenizer = tokenizer or readers.tokenizer_from(model.directory(files.model))
         checks.check_teacher(teacher.teacher, task, tokenizer,
                              corpora["dev"].texts[:_TRIED_TEXTS], data.tokens)
         splits = {name: encode(corpus, tokenizer, task, data.tokens)
                   for name, corpus in corpora.items()}
-        more = _unlabelled(corpora["train"], teacher, data, tokenizer, seed, smoke,
-                           notes)
+        more = _unlabelled(corpora["train"], files, teacher, data, tokenizer, seed,
+                           smoke, notes)
         notes += remarks.on_lengths(
             {name: split.encoded for name, split in splits.items()}
             | ({"the unlabelled set": more} if more else {}), data.tokens)
@@ -103,24 +104,38 @@ class Dataset:
         fixed = batching.pad_to_max_length or placed.name == "tpu"  # of fixed shapes
         pad = {"batch_size": placed.batch_size(batching.batch_size),
                "pad_multiple": batching.multiple(settings),
-               "pad_to": data.tokens if fixed else None, "per_token": task.per_token}
+               "pad_to": data.tokens if fixed else None,
+               "per_token": task.per_token}
 
         def learning(split: Split) -> readers.Batches:
-            return readers.Batches(
-                split.encoded, split.targets, shuffle_seed=seed,
-                sort_window=batching.sort_window, **pad)
+            return split.batches(shuffle_seed=seed, sort_window=batching.sort_window,
+                                 **pad)
 
         train_batches, chosen_by = learning(learn), choose.labelled
         return cls(
             tokenizer=tokenizer, task=task, max_length=data.tokens, report=splits,
             notes=notes, train=train_batches,
-            transfer_set=train_batches if more is None else learning(Split(
-                encoded=readers.join([learn.encoded, more]),
-                targets=[*learn.targets, *[None] * len(more.ids)])),
+            transfer_set=train_batches if more is None else learning(
+                learn.with_more(more)),
             guard=choose,
             calibration=_calibration(learn.encoded, exports.calibration_texts, seed),
             choose=None if data.keep_epoch == "last" or not chosen_by.targets
-            else readers.Batches(chosen_by.encoded, chosen_by.targets, **pad))
+            else chosen_by.batches(**pad))
+
+    def judged_by(self, outputs: Mapping[str, np.ndarray]) -> Dataset:
+        """The dataset for a task whose outputs are compared with the baseline's.
+
+        Args:
+            outputs: name of a split (of `report`, and "guard") -> what the baseline
+                gives for it, <float>[N, outputs], where that is its target.
+        """
+        def of(name: str, split: Split) -> Split:
+            return dataclasses.replace(
+                split, targets=outputs[name]) if name in outputs else split
+
+        return dataclasses.replace(
+            self, guard=of("guard", self.guard), report={
+                name: of(name, split) for name, split in self.report.items()})
 
     def log_notes(self) -> None:
         """Says in the log what a reader of the report must know."""
@@ -142,10 +157,13 @@ class Dataset:
 
 
 def _corpora(files: Files, data: Data, labels: Sequence[str] | None, seed: int,
-             smoke: bool) -> tuple[tasks.Task, dict[str, readers.Corpus], list[str]]:
+             smoke: bool, teacher: Teacher
+             ) -> tuple[tasks.Task, dict[str, readers.Corpus], list[str]]:
     """The task, the files by the names of their splits, and notes on them."""
     kind = tasks.named(files.task)
-    corpora, notes = _files(files, data.columns(kind.label_form))
+    columns = data.columns(kind.label_form)
+    corpora, notes = (_files(files, columns) if kind.needs_labels
+                      else plain_files.read(files, columns, teacher))
     task = kind.from_corpus(
         corpora["train"], labels or model.published_labels(files.model))
     # Mistakes are found before any work.
@@ -154,8 +172,12 @@ def _corpora(files: Files, data: Data, labels: Sequence[str] | None, seed: int,
         notes += check_labels(corpora[name], task, name)
     whole = corpora["train"]
     if "dev" not in corpora:
-        corpora["train"], corpora["dev"] = corpora["train"].split(0.1, seed)
-        notes.append("dev is a tenth of the train file, held out by chance.")
+        part = 0.1 if kind.needs_labels else plain_files.held_out(whole)
+        corpora["train"], corpora["dev"] = whole.split(part, seed)
+        notes.append(f"dev is {'a tenth' if part == 0.1 else len(corpora['dev'])} of "
+                     "the train file, held out by chance.")
+    task = task.of(corpora["dev"], None if str(files.start).startswith(RANDOM)
+                   else model.directory(files.start))
     notes += remarks.on_examples(corpora)
     if smoke:
         corpora = {name: corpus.take(range(min(len(corpus), SMOKE_EXAMPLES[name])))
@@ -191,13 +213,19 @@ def _files(files: Files, columns: readers.Columns
     return corpora, notes
 
 
-def _unlabelled(corpus: readers.Corpus, teacher: Teacher, data: Data,
+def _unlabelled(corpus: readers.Corpus, files: Files, teacher: Teacher, data: Data,
                 tokenizer: Tokenizer, seed: int, smoke: bool, notes: list[str]
                 ) -> readers.Encoded | None:
     """The texts without labels that are asked for, encoded; None for none."""
-    parts = []
-    if teacher.unlabelled is not None:
-        found = readers.read_texts(teacher.unlabelled, data.columns())
+    parts, kind = [], tasks.named(files.task)
+    own = readers.Texts(texts=corpus.texts, pairs=corpus.pairs)
+    # Without a train file, those of a task that needs no labels are the train set.
+    path = teacher.unlabelled if kind.needs_labels or files.train else None
+    if kind.apart:
+        own = plain_files.alone(own)
+    if path is not None:
+        found = (plain_files.texts if kind.apart else readers.read_texts)(
+            path, data.columns())
         if smoke:
             most = SMOKE_EXAMPLES["train"]
             found = readers.Texts(texts=found.texts[:most],
@@ -205,8 +233,7 @@ def _unlabelled(corpus: readers.Corpus, teacher: Teacher, data: Data,
         parts.append(found)
         notes.append(f"{len(found)} texts without labels, judged by the teacher.")
     if teacher.augment:
-        parts.append(readers.Augmentation(seed=seed)(
-            readers.Texts(texts=corpus.texts, pairs=corpus.pairs), teacher.augment))
+        parts.append(readers.Augmentation(seed=seed)(own, teacher.augment))
         notes.append(f"{len(parts[-1])} changed copies of train's texts, judged by the "
                      "teacher.")
     if not parts:

@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import logging
 
-from tfopt import compress, hub, model, train
+from tfopt import compress, hub, model, tasks, train
 from tfopt.backend import keras
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.pipeline import identity as identities
@@ -98,19 +98,54 @@ class FineTuning(Files):
             else self.batching.multiple(self.settings),
             self.exports.export_length if whose == "model" else None, whose)
 
-    def load_teacher(self, settings: train.Distillation | None) -> keras.Model | None:
+    def load_teacher(self, settings: train.Distillation | None, task: tasks.Task
+                     ) -> keras.Model | None:
         """The teacher that is named, if something is learned from it.
 
         Args:
             settings: what is learned (`Teacher.distillation`).
+            task: that it was trained for.
 
         Raises:
             ValueError: it cannot be read, or has too few positions.
         """
         if settings is None or self.teacher.teacher is None:
             return None
-        found = model.load(self.teacher.teacher)
+        found = (model.load(self.teacher.teacher) if task.needs_labels
+                 else self.load(self.teacher.teacher, task))
         self.check_length(found, "teacher")
+        return found
+
+    def distillation(self, recipes: train.Distillation | None = None
+                     ) -> train.Distillation | None:
+        """What is to be learned from a teacher (`Teacher.distillation`).
+
+        Args:
+            recipes: what a recipe says of it.
+
+        Raises:
+            ValueError: what needs a teacher, or labels, is given without.
+        """
+        labels = tasks.named(self.task).needs_labels or (
+            self.train is not None and self.data.text_pair_column is not None)
+        return self.teacher.distillation(recipes, labels)
+
+    def load(self, path: PathLike, task: tasks.Task) -> keras.Model:
+        """A checkpoint with the head of a task.
+
+        Args:
+            path: of the checkpoint.
+            task: whose classifier, if it has one, is fresh where the checkpoint's own
+                has other outputs.
+
+        Raises:
+            ValueError: it cannot be read, or the task has another head.
+        """
+        head: dict[str, Any] = {"head": task.head()}
+        if task.head().outputs:  # its pooler stays the checkpoint's own
+            head = {"num_labels": task.outputs}
+        found = model.load(path, seed=self.settings.seed, **head)
+        task.check_outputs(found.output_shape)
         return found
 
     def train_model(self, dataset: Dataset, context: compress.Context | None = None,
@@ -123,18 +158,19 @@ class FineTuning(Files):
             **places: `state_dir` and `log_dir` of `train.fit`.
 
         Returns:
-            The model, and the figures of each epoch.
+            The model, and the figures of each epoch; none where there are neither
+            labels nor a teacher, and the checkpoint is what it is.
 
         Raises:
             ValueError: the checkpoint cannot be read, or has too few positions.
         """
         with self.devices.placement().strategy.scope():
-            keras_model = model.load(self.model, num_labels=dataset.task.outputs,
-                                     seed=self.settings.seed)
-        dataset.task.check_outputs(keras_model.output_shape)
+            keras_model = self.load(self.start, dataset.task)
         self.check_length(keras_model)
         check_vocabulary(keras_model, dataset.tokenizer)
         context = context or compress.Context(task=dataset.task, train=dataset.train)
+        if context.teacher is None and not dataset.task.learns_from_labels:
+            return keras_model, []  # nothing is to be learned: it is the baseline
         batches, goal = context.training_inputs(keras_model)
         return keras_model, train.fit(
             keras_model, batches, dataset.choose, self.training_settings(), goal=goal,

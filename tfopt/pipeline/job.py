@@ -24,6 +24,7 @@ from tfopt.pipeline import (
     measuring,
     publishing,
     recipes,
+    reference,
     run_dir,
     stages,
     timing,
@@ -42,6 +43,7 @@ from tfopt.pipeline.options import Tables, Targets
 from tfopt.pipeline.result import Result
 from tfopt.pipeline.run_options import RunOptions
 from tfopt.sparse import embedding
+from tfopt.types import PathLike
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ class Job(RunOptions, FineTuning):
         context, table_notes = job._context(dataset, recipe)
         # The teacher, which may be the baseline, is there later.
         compress.check(dataclasses.replace(recipe, distillation=None), context)
-        teacher = job.load_teacher(recipe.distillation)
+        teacher = job.load_teacher(recipe.distillation, dataset.task)
         as_is = self.tables.latency_tables_as_is
         if as_is or compress.names_layers(recipe):  # mistakes are found before training
             start = model.load(self.baseline or self.model)
@@ -135,8 +137,13 @@ class Job(RunOptions, FineTuning):
             raise ValueError(
                 "--export_length must hold texts of --max_length. Received: "
                 f"--export_length={length}, --max_length={self.data.tokens}")
-        return dataclasses.replace(
-            recipe, distillation=self.teacher.distillation(recipe.distillation))
+        return dataclasses.replace(recipe, distillation=self.distillation(
+            recipe.distillation))
+
+    @property
+    def start(self) -> PathLike:
+        """The checkpoint, or the baseline that was made of one."""
+        return self.model if self.baseline is None else self.baseline
 
     def _by_baseline(self) -> tuple[Job, text_sides.TextSide]:
         """The job that reads texts as its baseline does, and what this brings for it.
@@ -223,13 +230,16 @@ class Road:
         before = model.load(baseline)
         job.check_length(before)
         check_vocabulary(before, dataset.tokenizer)
-        context = job.with_teacher(self.context, dataset, recipe.distillation,
+        dataset = reference.completed(dataset, baseline)
+        context = dataclasses.replace(self.context, task=dataset.task)
+        context = job.with_teacher(context, dataset, recipe.distillation,
                                    out / run_dir.STATE, self.teacher or before)
         notes = stages.compress_model(job, recipe, dataset, context, before, out,
                                       self.identity, self.table_notes)
         if run_dir.is_helper():
             return None
         compressed = model.load(out / "keras")
+        dataset.task.check_outputs(compressed.output_shape)
         own = stages.as_read_by(job, out / "keras", dataset)
         files, said, met = stages.export(job, recipe, own, compressed, out,
                                          job.targets.max_accuracy_drop)
@@ -265,8 +275,10 @@ class Road:
             out: directory of the run.
             identity: of the run.
         """
-        if self.job.baseline is not None:
-            return model.directory(self.job.baseline)
+        own = self.job.baseline
+        if own is not None and (self.dataset.task.learns_from_labels or (
+                model.directory(own) / model.KERAS_FILE).is_file()):
+            return model.directory(own)
         directory = out / "baseline"
         self.job.fill(directory, self.dataset, identity, {
             "state_dir": out / run_dir.STATE / "baseline", "log_dir": out / "logs"})

@@ -19,7 +19,7 @@ from absl import logging
 from tfopt import compress, report
 from tfopt.files import read_json, to_json, write_whole
 from tfopt.measure import cost, runners
-from tfopt.pipeline import publishing, recipes, run_dir, stages, timing
+from tfopt.pipeline import publishing, recipes, reference, run_dir, stages, timing
 from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.measuring import Measured
 from tfopt.pipeline.options import Teacher
@@ -60,6 +60,8 @@ def run(job: Job) -> Result | None:
         "recipe": json.loads(recipe.to_json())}
     with run_dir.claim(job.out_dir, identity) as out:
         baseline = road.baseline(out, identity)
+        road = dataclasses.replace(
+            road, dataset=reference.completed(road.dataset, baseline))
         said = _climb(jobs, baseline, out)
         return _put_together(job, recipe, road, out, said)
 

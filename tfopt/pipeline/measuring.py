@@ -57,7 +57,11 @@ class Measured:
         for split, part in dataset.report.items():
             judged = (task.fitted_quality if by_dev and split == "dev"
                       else task.quality)(outputs[split], part.targets)
-            self.rows.extend(report.rows(name, judged, split, task.metrics))
+            if report.BASELINE in self.outputs or name == report.BASELINE:
+                first = self.outputs.get(report.BASELINE, outputs)
+                judged |= task.agreement(outputs[split], first[split])
+            self.rows.extend(report.rows(name, judged, split,
+                                         (*task.metrics, *task.compared)))
             classes[split] = task.by_class(outputs[split], part.targets)
         self.outputs[name], self.tasks[name] = outputs, task
         if any(classes.values()):

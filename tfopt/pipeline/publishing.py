@@ -26,7 +26,7 @@ def on_the_epoch(tuning: FineTuning, dataset: Dataset, out: Path) -> list[str]:
     if tuning.data.holdout_fraction:
         return [f"The epoch was chosen on {len(dataset.guard.targets)} examples held "
                 "out of train."]
-    if tuning.data.keep_epoch == "last":
+    if dataset.choose is None:
         return []
     return [f"The best epoch was chosen on dev: with several epochs, "
             f"{dataset.task.monitor[0]} on dev is a little optimistic "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,38 @@ class Split:
         encoded: token ids.
         targets: what the model is to give for each; of a label that train lacks, what
             the task judges as wrong (`Task.evaluation_targets`).
+        paired: whether examples are two and two the texts of a pair.
     """
 
     encoded: readers.Encoded
-    targets: list
+    targets: Any
+    paired: bool = False
+
+    def with_more(self, texts: readers.Encoded) -> Split:
+        """The examples, and texts without a target behind them.
+
+        Where examples are two and two, so are these; the last of an odd number is there
+        twice.
+
+        Args:
+            texts: encoded by the same tokenizer.
+        """
+        if self.paired and len(texts.ids) % 2:
+            texts = readers.join([texts, dataclasses.replace(
+                texts, ids=texts.ids[-1:], first_lengths=texts.first_lengths[-1:],
+                truncated=0)])
+        return dataclasses.replace(
+            self, encoded=readers.join([self.encoded, texts]),
+            targets=[*self.targets, *[None] * len(texts.ids)])
+
+    def batches(self, **options: Any) -> readers.Batches:
+        """The examples as batches, in which pairs stay together.
+
+        Args:
+            **options: of `data.Batches`.
+        """
+        kind = readers.PairedBatches if self.paired else readers.Batches
+        return kind(self.encoded, self.targets, **options)
 
     @property
     def lengths(self) -> list[int]:
@@ -40,8 +69,8 @@ class Split:
         if len(rows) == len(self.targets):
             return self
         encoded = self.encoded
-        return Split(
-            encoded=dataclasses.replace(
+        return dataclasses.replace(
+            self, encoded=dataclasses.replace(
                 encoded, ids=[encoded.ids[row] for row in rows],
                 first_lengths=[encoded.first_lengths[row] for row in rows]),
             targets=[self.targets[row] for row in rows])
@@ -49,10 +78,17 @@ class Split:
 
 def encode(corpus: readers.Corpus, tokenizer: Tokenizer, task: tasks.Task,
            max_length: int) -> Split:
-    """Encodes a corpus to learn from or to judge by; `check_labels` is strict."""
-    return Split(encoded=tokenizer.encode(corpus.texts, corpus.pairs,
+    """Encodes a corpus to learn from or to judge by; `check_labels` is strict.
+
+    The texts of a pair are encoded each by itself where the task says so.
+    """
+    texts, pairs, apart = corpus.texts, corpus.pairs, task.apart
+    if apart and pairs is not None:
+        texts = [text for row in zip(texts, pairs, strict=True) for text in row]
+    return Split(encoded=tokenizer.encode(texts, None if apart else pairs,
                                           max_length=max_length),
-                 targets=task.evaluation_targets(corpus))
+                 targets=task.evaluation_targets(corpus),
+                 paired=apart and pairs is not None)
 
 
 def check_labels(corpus: readers.Corpus, task: tasks.Task, name: str) -> list[str]:

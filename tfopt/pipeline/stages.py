@@ -17,7 +17,7 @@ from tfopt.compress import facts
 from tfopt.export import densify, saved_model, tflite
 from tfopt.files import write_whole
 from tfopt.measure import cost, sensitivity
-from tfopt.pipeline import judging, run_dir
+from tfopt.pipeline import judging, reference, run_dir
 from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.fine_tuning import FineTuning
 
@@ -117,6 +117,7 @@ def as_read_by(tuning: FineTuning, compressed: Path, dataset: Dataset) -> Datase
     alone = dataclasses.replace(tuning, teacher=dataclasses.replace(
         tuning.teacher, teacher=None))  # which reads by the whole vocabulary
     found = alone.dataset(tokenizer, dataset.task.labels)
+    found = reference.as_in(found, dataset)
     after, before = (sum(map(len, read.report["dev"].encoded.ids))
                      for read in (found, dataset))
     return dataclasses.replace(found, notes=[

@@ -25,7 +25,7 @@ from tfopt.files import write_whole
 from tfopt.serve import manifest
 from tfopt.serve.reference import Reference
 from tfopt.tasks import Task
-from tfopt.types import PathLike
+from tfopt.types import PathLike, check_lists
 
 
 class Bundle:
@@ -46,6 +46,7 @@ class Bundle:
 
     def __init__(self, interpreter: Interpreter, *, task: Task, tokenizer: Tokenizer,
                  max_length: int, fields: Mapping[str, Any]):
+        task = task.giving(interpreter.outputs)
         if interpreter.outputs != task.outputs:
             raise ValueError(
                 f"The model of a bundle must give the {task.outputs} outputs of its "
@@ -147,15 +148,29 @@ class Bundle:
 
         Returns:
             The task's answer to each: of a classification its label, score, and the
-            scores of all labels.
+            scores of all labels; of an embedding the vector of a text, or of a pair the
+            cosine as its score.
 
         Raises:
             ValueError: what should be lists of texts is not, or texts and pairs differ
                 in number.
         """
+        if pairs is not None and self.task.apart:
+            return self.task.decode_pairs(*self._apart(texts, pairs))
         encoded = self.encode(texts, pairs)
         return (self.task.decode(self._outputs(encoded), encoded) if encoded.ids
                 else [])
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """The vectors of N texts <float32>[N, D].
+
+        Each text is computed at its own length. The vectors have length 1 where the
+        task says so, as most models of sentences do: a product of two is their cosine.
+
+        Raises:
+            ValueError: the bundle is of another task, or as `predict`.
+        """
+        return self.task.vectors(self.outputs(texts))
 
     def outputs(self, texts: Sequence[str], pairs: Sequence[str] | None = None
                 ) -> np.ndarray:
@@ -198,6 +213,15 @@ class Bundle:
             ValueError: the model does not answer.
         """
         self._interpreter.warm(self.encode(["a"]).ids[0])
+
+    def _apart(self, texts: Sequence[str], pairs: Sequence[str]
+               ) -> tuple[np.ndarray, np.ndarray]:
+        """What the model gives for the texts of pairs, each read by itself."""
+        check_lists(texts=texts, pairs=pairs)
+        if len(texts) != len(pairs):
+            raise ValueError("Texts and pairs must be equally many. Received: "
+                             f"{len(texts)} texts, {len(pairs)} pairs")
+        return self.outputs(texts), self.outputs(pairs)
 
     def _outputs(self, encoded: Encoded) -> np.ndarray:
         return self._interpreter.logits(encoded.ids, encoded.first_lengths)

@@ -57,6 +57,10 @@ class Call:
             if len(text) > max_letters:
                 raise Refusal(413, f"A text may have {max_letters:,} letters. Received:"
                               f" {len(text):,}", "too_large")
+        if self.pairs is not None and model.task.apart:
+            raise Refusal(400, "Pairs are of models that read two texts together; of "
+                          "vectors, ask for each text. Received: pairs for "
+                          f"{model.name}")
         chosen = None
         if self.variant is not None:
             chosen = model.variant(self.variant)

@@ -8,9 +8,10 @@
 Texts come as BYTES `text` and perhaps `pair`, or as INT32 `input_ids`, with
 `attention_mask` and `token_type_ids` where texts differ in length or are pairs. The
 answer has `logits`, and of a classification `probabilities` and `label`, of a number
-`score`; what else a task answers is JSON, a text each, such as `labels` where there are
-several; and the `variant` that answered each text. Source: the protocol of KServe,
-Triton and MLServer (kserve/open-inference-protocol), which leaves parameters to each.
+`score`, or in the place of logits the `embedding` of each text; what else a task
+answers is JSON, a text each, such as `labels` where there are several; and the
+`variant` that answered each text. Source: the protocol of KServe, Triton and MLServer
+(kserve/open-inference-protocol), which leaves parameters to each.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _REQUEST = ("id", "parameters", "inputs", "outputs")
 _INPUT = ("name", "shape", "datatype", "parameters", "data")
 _PARAMETERS = ("deadline_ms", "variant", "binary_data_output")
 _INT32 = 1 << 31
+_VECTOR = "embedding"  # of a task's answer
 
 
 def metadata(model: Model) -> dict[str, Any]:
@@ -60,8 +62,10 @@ def outputs_of(model: Model) -> dict[str, tuple[str, bool]]:
     """Name of an output -> its datatype, and whether it has a column an output."""
     known = {"logits": ("FP32", True), "probabilities": ("FP32", True),
              "label": ("BYTES", False), "score": ("FP32", False),
-             "variant": ("BYTES", False)}
+             _VECTOR: ("FP32", True), "variant": ("BYTES", False)}
     there = {"logits", "variant", *model.answers}
+    if _VECTOR in there:  # as it is asked for, in the place of what the model gives
+        there.remove("logits")
     if "scores" in model.answers:
         there.add("probabilities")
     return {name: kind for name, kind in known.items() if name in there} | {
@@ -235,6 +239,8 @@ _DATA: dict[str, Any] = {
     "probabilities": lambda answers, labels: [
         answer.fields["scores"][label] for answer in answers for label in labels],
     "label": lambda answers, labels: [answer.fields["label"] for answer in answers],
+    _VECTOR: lambda answers, labels: [
+        value for answer in answers for value in answer.fields[_VECTOR]],
     "score": lambda answers, labels: [answer.fields["score"] for answer in answers],
     "variant": lambda answers, labels: [answer.variant.name for answer in answers],
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tfopt.tasks.judged import Judged
+from tfopt.tasks.optional import TaskDefaults
 from tfopt.types import check_fields
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Task(Judged):
+class Task(TaskDefaults, Judged):
     """What a model is trained for, and judged by.
 
     A task without its fields, `NAME()`, can be made too, where losses and metrics alone

@@ -19,7 +19,7 @@ from tfopt.tasks.base import Task
 from tfopt.types import PathLike, check_types, shown
 
 FILE = "task.json"
-_NO_TASKS = ("base", "figures", "judged", "registry")
+_NO_TASKS = ("base", "figures", "judged", "optional", "registry")
 
 
 @functools.cache

@@ -117,21 +117,22 @@ class Regression(Task):
         check_same_number(outputs, wanted)
         found = outputs[:, 0]
         return {"rmse": float(np.sqrt(np.mean((found - wanted) ** 2))),
-                "pearson": _correlation(found, wanted),
-                "spearman": _correlation(_ranks(found), _ranks(wanted))}
+                "pearson": correlation(found, wanted),
+                "spearman": correlation(ranks(found), ranks(wanted))}
 
     def decode(self, outputs: np.ndarray, encoded: Any = None) -> list[dict[str, Any]]:
         """{"score": the number} of each of <float>[N, 1]."""
         return [{"score": float(row[0])} for row in np.asarray(outputs)]
 
 
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson's of <float>[N] and <float>[N]; 0 where one has but one value."""
     x, y = x - x.mean(), y - y.mean()
     size = np.sqrt((x @ x) * (y @ y))
     return float(x @ y / size) if size else 0.0
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def ranks(values: np.ndarray) -> np.ndarray:
     """Ranks <float>[N] from 0; of equal values, their mean."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
