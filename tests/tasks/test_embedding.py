@@ -250,9 +250,9 @@ def test_pairs_are_learned_and_dev_chooses_the_epoch():
         student, batches, data.PairedBatches(encoded, scores, batch_size=8),
         train.Settings(epochs=6, learning_rate=0.01), goal=task.objective())
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
-    outputs = np.concatenate([student(data.Batches(
-        data.Encoded(ids=[ids], first_lengths=[len(ids)])).dataset().get_single_element()
-        ).numpy() for ids in encoded.ids])
+    outputs = np.concatenate([student(data.Batches(data.Encoded(
+        ids=[ids], first_lengths=[len(ids)])).dataset().get_single_element()).numpy()
+        for ids in encoded.ids])
     best = max(epoch["val_spearman"] for epoch in history)
     assert task.quality(outputs, scores)["spearman"] == pytest.approx(best, abs=1e-5)
 

@@ -21,8 +21,14 @@ CORPUS = data.Corpus(path="train.tsv", texts=["a", "b", "c", "d"], pairs=None,
                      labels=["1", "2", "0", "2"], lines=[2, 3, 4, 5])
 # Of tasks whose labels are not a word or a number each: the second and the last
 # example are alike, the first is another.
-CORPORA: dict[str, data.Corpus] = {"multi_label": dataclasses.replace(
-    CORPUS, labels=[("1", "0"), ("2",), (), ("2",)])}
+CORPORA: dict[str, data.Corpus] = {
+    # Two pairs, which are two examples each: the first two are alike.
+    "embedding": data.Corpus(
+        path="train.tsv", texts=["a", "c"], pairs=["b", "d"], labels=["1", "0"],
+        lines=[2, 4]),
+    "multi_label": dataclasses.replace(
+        CORPUS, labels=[("1", "0"), ("2",), (), ("2",)])}
+WIDTH = 8  # of outputs, for a task that takes the encoder's
 # A label for which there is no target, and how the error quotes it.
 WRONG: dict[str, tuple] = {"multi_label": (("1", "neither"), "'neither'")}
 
@@ -33,7 +39,7 @@ def corpus_of(name: str) -> data.Corpus:
 
 @pytest.fixture(params=sorted(TASKS))
 def task(request) -> tasks.Task:
-    return TASKS[request.param].from_corpus(corpus_of(request.param))
+    return TASKS[request.param].from_corpus(corpus_of(request.param)).giving(WIDTH)
 
 
 @pytest.fixture
@@ -51,7 +57,8 @@ def outputs(task) -> tf.Tensor:
 
 def best_outputs(task, targets) -> np.ndarray:
     """Outputs that are right, by way of gradient descent on the task's own loss."""
-    found = tf.Variable(tf.zeros([len(targets), task.outputs]))
+    found = tf.Variable(tf.random.stateless_normal(
+        [len(targets), task.outputs], seed=[0, 1], stddev=0.1))
     for _ in range(200):
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(task.objective().hard_loss(found, targets))
@@ -104,13 +111,13 @@ def test_its_metrics_hold_the_monitor(task):
 
 
 def test_the_head_gives_its_outputs(task):
-    assert task.head().outputs == task.outputs
+    assert (task.head().outputs or WIDTH) == task.outputs
     config = model.EncoderConfig.uniform(
-        hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, vocab_size=50,
-        max_positions=16)
+        hidden_size=WIDTH, num_layers=1, num_heads=2, intermediate_size=16,
+        vocab_size=50, max_positions=16)
     task.check_outputs(model.build(config, task.head()).output_shape)
     for wrong in ({"outputs": task.outputs + 1},
-                  {"reads": "all" if task.head().reads == "first" else "first"}):
+                  {"reads": "first" if task.head().reads == "all" else "all"}):
         built = model.build(config, task.head().replace(**wrong))
         with pytest.raises(ValueError, match=f"task '{task.name()}' must .*Received: "):
             task.check_outputs(built.output_shape)
@@ -119,13 +126,15 @@ def test_the_head_gives_its_outputs(task):
 def test_a_corpus_gives_a_target_an_example(task):
     corpus = corpus_of(task.name())
     found = task.targets(corpus)
-    assert len(found) == 4 and np.array_equal(found[1], found[3])
-    assert not np.array_equal(found[0], found[1])
+    alike, other = ((0, 1), 2) if task.apart else ((1, 3), 0)
+    assert len(found) == 4 and np.array_equal(*(found[place] for place in alike))
+    assert not np.array_equal(found[other], found[1])
     assert {np.ndim(target) for target in found} == {task.target_rank}
     wrong, quoted = WRONG.get(task.name(), ("neither", "'neither'"))
     with pytest.raises(ValueError, match=f"^train.tsv:4: .*Received: {quoted}"):
         task.targets(dataclasses.replace(corpus, labels=[
-            *corpus.labels[:2], wrong, corpus.labels[3]]))
+            wrong if line == 4 else label
+            for label, line in zip(corpus.labels, corpus.lines, strict=True)]))
 
 
 def test_the_objective_is_the_mean_of_the_losses_of_examples(task, outputs, targets):
@@ -225,7 +234,8 @@ def test_other_numbers_of_targets_and_none_are_refused(task, outputs, targets):
 def test_answers_are_json(task, outputs):
     encoded = data.Encoded(ids=[[2, 5, 3]] * 4, first_lengths=[3] * 4)
     answers = json.loads(json.dumps(task.decode(outputs.numpy(), encoded)))
-    assert len(answers) == 4 and all({"score", "scores"} & {*each} for each in answers)
+    assert len(answers) == 4 and all(
+        {"score", "scores", "embedding"} & {*each} for each in answers)
     assert answers[0] != answers[1]
 
 
@@ -269,15 +279,17 @@ def small(task, seed: int) -> keras.Model:
 def test_a_student_learns_from_targets_and_teacher_where_targets_are_missing(
         task, targets):
     """Batches of which the last is smaller; dev chooses the epoch by the monitor."""
-    ids = [[2, 5 + i, 3] for i in range(7)]
-    encoded = data.Encoded(ids=ids, first_lengths=[3] * 7)
-    known = [*targets.numpy(), *[None] * 3]
-    dev = data.Batches(data.Encoded(ids=ids[:4], first_lengths=[3] * 4), known[:4],
-                       batch_size=3)
+    count, size = (6, 4) if task.apart else (7, 3)
+    kind = data.PairedBatches if task.apart else data.Batches
+    ids = [[2, 5 + i, 3] for i in range(count)]
+    encoded = data.Encoded(ids=ids, first_lengths=[3] * count)
+    known = [*targets.numpy(), *[None] * (count - 4)]
+    dev = kind(data.Encoded(ids=ids[:4], first_lengths=[3] * 4), known[:4],
+               batch_size=size)
     student, teacher = small(task, 1), small(task, 2)
     goal = train.Distillation().goal(teacher, of=task.objective())
     history = train.fit(
-        student, data.Batches(encoded, known, batch_size=3, shuffle_seed=0), dev,
+        student, kind(encoded, known, batch_size=size, shuffle_seed=0), dev,
         train.Settings(epochs=2, learning_rate=0.05), goal=goal)
     name, better = task.monitor
     inputs, own = next(iter(data.Batches(encoded, known, batch_size=4).dataset()))
