@@ -159,7 +159,7 @@ def test_pairs_with_scores_are_learned(job, files):
     assert dataset.task.learns_from_labels and dataset.report["dev"].paired
     keras_model, history = tuning.train_model(dataset)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
-    corpus = data.read(pairs, job.data.columns(Embedding.number_labels))
+    corpus = data.read(pairs, job.data.columns(Embedding.label_form))
     texts = [text for row in zip(corpus.texts, corpus.pairs, strict=True)
              for text in row]
     vectors = np.stack([keras_model(data.Batches(dataset.tokenizer.encode(

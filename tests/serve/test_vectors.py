@@ -1,4 +1,4 @@
-"""Vectors of texts in service: the protocol, /predict, bulk, the command, monitoring."""
+"""Vectors of texts in service: the protocol, /predict, bulk, command, monitoring."""
 
 from __future__ import annotations
 

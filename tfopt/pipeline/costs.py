@@ -51,7 +51,8 @@ def aimed(recipe: compress.Recipe, targets: Targets) -> compress.Recipe:
 def costs(lengths: Sequence[int], *, num_threads: int = 2,
           tables: Sequence[PathLike] = (), as_is: bool = False,
           retimed: Path | None = None, timer: Measure | None = None,
-          note: Callable[[str], object] | None = None
+          note: Callable[[str], object] | None = None,
+          head: model.Head = model.Head()  # noqa: B008
           ) -> Callable[[model.EncoderConfig], Costs]:
     """What the blocks of an encoder take at texts of such lengths, in the int8 runtime.
 
@@ -69,6 +70,8 @@ def costs(lengths: Sequence[int], *, num_threads: int = 2,
             `measure.structures.StructureTimer`; None leaves it at predictions.
         note: is given sentences on the tables: their spread, another environment, how
             far they are off.
+        head: of the models; which tokens it reads, and by which layers, counts, and not
+            how many outputs it has, which take next to no time.
 
     Returns:
         Config -> its costs; the first one's sizes are the largest that it knows.
@@ -90,7 +93,8 @@ def costs(lengths: Sequence[int], *, num_threads: int = 2,
     files: dict[int, PathLike | None] = dict.fromkeys(counts)
     files.update(zip(counts, paths, strict=False))
     tables_of = _Tables(lengths=lengths, files=files, as_is=as_is, retimed=retimed,
-                        note=note)
+                        note=note, head=head.with_outputs(
+                            head.outputs and model.Head().outputs))
     measure = timer and _telling(timer, tables_of.predict, note)
 
     def of(config: model.EncoderConfig) -> Costs:
@@ -114,6 +118,7 @@ class _Tables:
     as_is: bool
     retimed: Path | None
     note: Callable[[str], object] | None
+    head: model.Head
     loaded: list[LatencyTable] = dataclasses.field(default_factory=list)
 
     @property
@@ -133,6 +138,7 @@ class _Tables:
                 self.loaded.append(table_file.load(
                     config, path=path, tokens=self.tokens, num_threads=count,
                     as_is=self.as_is, note=self.note, retime=retime, exports=exports,
+                    head=self.head,
                     title=f"Latency table {number} of {len(self.files)}"))
         if self.retimed is not None and retime:
             write_whole(self.retimed, "")

@@ -187,6 +187,7 @@ class Job(RunOptions, FineTuning):
         costs_of = costs.costs(
             lengths, num_threads=self.measuring.num_threads, timer=timer,
             tables=self.tables.latency_tables, as_is=as_is, note=notes.append,
+            head=dataset.task.head(),
             retimed=Path(self.out_dir) / run_dir.STATE / "retimed"
             if self.tables.retime else None)
         return compress.Context(
