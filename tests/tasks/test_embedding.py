@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -268,3 +269,18 @@ def test_vectors_of_a_teacher_are_learned_without_any_label():
     history = train.fit(student, batches, None, train.Settings(
         epochs=6, learning_rate=0.01), goal=goal)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+
+
+def test_pooling_is_that_of_the_checkpoint_or_of_the_model_before(tmp_path):
+    assert Embedding().of(PAIRS, tmp_path).reads == "mean"
+    for name, fields in {
+            "modules.json": [{"path": "", "type": "x.Transformer"},
+                             {"path": "1_Pooling", "type": "x.Pooling"}],
+            "config.json": {}, "1_Pooling/config.json": {"pooling_mode": "cls"}}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(fields))
+    found = Embedding().of(TEXTS, tmp_path)
+    assert (found.reads, found.normalize) == ("first", False)
+    assert found.head().reads == "first" and not found.judged_by_scores
+    tasks.save(Embedding(normalize=False), tmp_path)
+    assert Embedding().of(PAIRS, tmp_path) == Embedding(normalize=False)

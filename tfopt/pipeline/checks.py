@@ -11,6 +11,7 @@ from tfopt.data.tokenizer import Tokenizer
 from tfopt.export import calibrate, tflite
 from tfopt.pipeline import text_side
 from tfopt.pipeline.options import Exports
+from tfopt.sentence_files import pooling_of
 from tfopt.types import PathLike, shown
 
 
@@ -84,6 +85,19 @@ def check_pairs(keras_model: keras.Model, column: str | None) -> None:
         raise ValueError(
             "Pairs of texts need a model of two segments, or of none. Received: "
             f"--text_pair_column={column}, a model of type_vocab_size=1")
+
+
+def check_reading(path: PathLike, tokenizer: Tokenizer) -> None:
+    """Checks that texts are read as the files of sentence-transformers say.
+
+    Raises:
+        ValueError: they are to be lower case, and the tokenizer does not make them so.
+    """
+    pooling = pooling_of(path)
+    if pooling is not None and pooling.lowercase and not tokenizer.lowercase:
+        raise ValueError("A tokenizer must make texts lower case where "
+                         "sentence_bert_config.json has do_lower_case. Received: "
+                         f"{path} with one that keeps letters as they are")
 
 
 def check_length(keras_model: keras.Model, max_length: int, multiple: int,

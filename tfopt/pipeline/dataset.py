@@ -93,6 +93,8 @@ class Dataset:
         tokenizer = tokenizer or readers.tokenizer_from(model.directory(files.model))
         checks.check_teacher(teacher.teacher, task, tokenizer,
                              corpora["dev"].texts[:_TRIED_TEXTS], data.tokens)
+        if not task.needs_labels and not str(files.start).startswith(RANDOM):
+            checks.check_reading(model.directory(files.start), tokenizer)
         splits = {name: encode(corpus, tokenizer, task, data.tokens)
                   for name, corpus in corpora.items()}
         more = _unlabelled(corpora["train"], files, teacher, data, tokenizer, seed,

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfopt.report import Metric
+from tfopt.sentence_files import Pooling, pooling_of
+from tfopt.tasks import registry
 from tfopt.tasks.base import Task, check_same_number
 from tfopt.tasks.regression import correlation, ranks
 from tfopt.types import check_fields, shown
@@ -105,8 +107,20 @@ class Embedding(Task):
         return cls(low=low, high=high)
 
     def of(self, dev: Any, checkpoint: Path | None = None) -> Embedding:
-        """The task, judged by scores where dev has such."""
-        return dataclasses.replace(self, judged_by_scores=dev.pairs is not None)
+        """The task, judged by scores where dev has such; it reads as a checkpoint says.
+
+        What a model of tfopt's was made for counts, then what sentence-transformers'
+        files say of pooling; else it is the mean, and vectors of length 1.
+
+        Raises:
+            ValueError: the files say what is not honoured.
+        """
+        own = None if checkpoint is None else (
+            registry.read(checkpoint) or pooling_of(checkpoint))
+        known = {} if not isinstance(own, Embedding | Pooling) else {
+            "reads": own.reads, "normalize": own.normalize}
+        return dataclasses.replace(self, judged_by_scores=dev.pairs is not None,
+                                   **known)
 
     def giving(self, outputs: int) -> Embedding:
         """The task of a model, which tells the width."""
