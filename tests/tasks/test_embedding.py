@@ -276,7 +276,7 @@ def test_pooling_is_that_of_the_checkpoint_or_of_the_model_before(tmp_path):
     for name, fields in {
             "modules.json": [{"path": "", "type": "x.Transformer"},
                              {"path": "1_Pooling", "type": "x.Pooling"}],
-            "config.json": {}, "1_Pooling/config.json": {"pooling_mode": "cls"}}.items():
+            "1_Pooling/config.json": {"pooling_mode": "cls"}}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(json.dumps(fields))
     found = Embedding().of(TEXTS, tmp_path)

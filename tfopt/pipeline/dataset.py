@@ -90,11 +90,9 @@ class Dataset:
         # First: workers must be there before TensorFlow computes anything.
         placed, seed = devices.placement(), settings.seed
         task, corpora, notes = _corpora(files, data, labels, seed, smoke, teacher)
-        tokenizer = tokenizer or readers.tokenizer_from(model.directory(files.model))
+        tokenizer = tokenizer or _tokenizer(files, task)
         checks.check_teacher(teacher.teacher, task, tokenizer,
                              corpora["dev"].texts[:_TRIED_TEXTS], data.tokens)
-        if not task.needs_labels and not str(files.start).startswith(RANDOM):
-            checks.check_reading(model.directory(files.start), tokenizer)
         splits = {name: encode(corpus, tokenizer, task, data.tokens)
                   for name, corpus in corpora.items()}
         more = _unlabelled(corpora["train"], files, teacher, data, tokenizer, seed,
@@ -156,6 +154,15 @@ class Dataset:
         task = self.task if keras_model is None else judging.fitted(
             self.task, keras_model, self.guard)
         text_side.write(directory, self.tokenizer, task, self.max_length)
+
+
+def _tokenizer(files: Files, task: tasks.Task) -> Tokenizer:
+    """The checkpoint's own."""
+    directory = model.directory(files.model)
+    tokenizer = readers.tokenizer_from(directory)
+    if not task.needs_labels:
+        checks.check_reading(directory, tokenizer)
+    return tokenizer
 
 
 def _corpora(files: Files, data: Data, labels: Sequence[str] | None, seed: int,

@@ -117,7 +117,7 @@ class Embedding(Task):
         """
         own = None if checkpoint is None else (
             registry.read(checkpoint) or pooling_of(checkpoint))
-        known = {} if not isinstance(own, Embedding | Pooling) else {
+        known: dict[str, Any] = {} if not isinstance(own, Embedding | Pooling) else {
             "reads": own.reads, "normalize": own.normalize}
         return dataclasses.replace(self, judged_by_scores=dev.pairs is not None,
                                    **known)
