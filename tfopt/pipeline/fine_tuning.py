@@ -120,6 +120,9 @@ class FineTuning(Files):
                      ) -> train.Distillation | None:
         """What is to be learned from a teacher (`Teacher.distillation`).
 
+        Without labels a teacher is all there is to learn from, and the weight that a
+        recipe gives to labels is passed over.
+
         Args:
             recipes: what a recipe says of it.
 
@@ -128,7 +131,13 @@ class FineTuning(Files):
         """
         labels = tasks.named(self.task).needs_labels or (
             self.train is not None and self.data.text_pair_column is not None)
-        return self.teacher.distillation(recipes, labels)
+        if labels:
+            return self.teacher.distillation(recipes)
+        if self.teacher.hard_weight:
+            raise ValueError("--distil_hard_weight needs labels. Received: "
+                             f"--distil_hard_weight={self.teacher.hard_weight}")
+        return self.teacher.distillation(dataclasses.replace(
+            recipes or train.Distillation(), hard_weight=0.0))
 
     def load(self, path: PathLike, task: tasks.Task) -> keras.Model:
         """A checkpoint with the head of a task.

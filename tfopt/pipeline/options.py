@@ -185,14 +185,11 @@ class Teacher(Options):
         0, "Changed copies of each text of the train file, which the teacher alone "
         "judges.", at_least=0)
 
-    def distillation(self, recipes: Distillation | None = None, labels: bool = True
-                     ) -> Distillation | None:
+    def distillation(self, recipes: Distillation | None = None) -> Distillation | None:
         """What is to be learned from a teacher; None without one.
 
         Args:
             recipes: what a recipe says; fields that are given replace its own.
-            labels: whether there are labels; else a teacher is all there is to learn
-                from, and what a recipe says of labels is passed over.
 
         Raises:
             ValueError: what needs a teacher is given without one, or is wrong.
@@ -202,11 +199,6 @@ class Teacher(Options):
         given = {name: getattr(self, name) for name in (
             "soft_weight", "hard_weight", "hidden_weight", "relations_weight",
             "temperature", "layers") if getattr(self, name) is not None}
-        if not labels:
-            given = {"hard_weight": 0.0, **given}
-            if given["hard_weight"]:
-                raise ValueError("--distil_hard_weight needs labels. Received: "
-                                 f"--distil_hard_weight={given['hard_weight']}")
         if recipes is None and not given and self.teacher is None:
             for flag, value in (("unlabelled_file", self.unlabelled),
                                 ("augment", self.augment),
