@@ -72,6 +72,9 @@ def repositories(tiny_dir):
         "org/outside": {"main": {**without, "model.safetensors.index.json": json.dumps(
             {"weight_map": {"a": "../../model.safetensors"}}).encode()}},
         "org/closed": {"main": tiny},
+        "org/adapter": {"main": {"adapter_config.json": b"{}",
+                                 "adapter_model.safetensors": b"never"}},
+        "org/pickled": {"main": {**without, "pytorch_model.bin": b"never"}},
     }
 
 
@@ -208,10 +211,13 @@ def test_what_is_no_name_of_the_hub(name):
 
 @pytest.fixture
 def cached(fetch, tmp_path, monkeypatch):
-    """This process has the cache that another has filled, and no network."""
+    """This process has the cache that another has filled, and no network.
+
+    In it are org/tiny, org/adapter and org/pickled.
+    """
     from huggingface_hub import constants
 
-    found, = fetch("org/tiny")
+    found, *_ = fetch("org/tiny", "org/adapter", "org/pickled")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.fetch.cache_clear()
@@ -264,6 +270,15 @@ def test_weights_and_tokenizer_are_those_of_the_directory(cached, tiny_dir):
     own, there = model.load("org/tiny"), model.load(tiny_dir)
     for one, other in zip(own.get_weights(), there.get_weights(), strict=True):
         assert (one == other).all()
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("org/adapter", "`merge_and_unload` .*adapter_config.json$"),
+    ("org/pickled", "of the hub no other weights are fetched. Received: .*config.json"),
+])
+def test_a_repository_without_weights_that_are_read_is_told(cached, name, said):
+    with pytest.raises(ValueError, match=said):
+        model.load(name)
 
 
 def test_no_other_test_asks_the_network():
