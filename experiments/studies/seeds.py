@@ -58,7 +58,7 @@ def values(keras_model, dataset: Dataset) -> dict[str, dict[str, float]]:
             for split, part in dataset.report.items():
                 logits = runner.logits(part.encoded.ids, part.encoded.first_lengths)
                 found.setdefault(name, {})[split] = dataset.task.value(
-                    dataset.task.quality(logits, part.targets))
+                    dataset.task.fitted_quality(logits, part.targets))
     return found
 
 

@@ -49,8 +49,8 @@ def said_of(cell: str, found: dict) -> str:
 
 def values(dataset, outputs: Mapping[str, np.ndarray]) -> Figures:
     """The task's metric on dev: prefix of a figure's name -> outputs -> figure."""
-    name, targets = dataset.task.monitor[0], dataset.report["dev"].targets
-    return {prefix + name: dataset.task.value(dataset.task.quality(found, targets))
+    task, targets = dataset.task, dataset.report["dev"].targets
+    return {prefix + task.monitor[0]: task.value(task.fitted_quality(found, targets))
             for prefix, found in outputs.items()}
 
 

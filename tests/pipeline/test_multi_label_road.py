@@ -12,9 +12,9 @@ from latency_tables import heads_alone
 
 import tfopt
 from tfopt import compress, data, model, pipeline, tasks, train
-from tfopt.pipeline import costs, job, text_side, timing
+from tfopt.pipeline import costs, job, measuring, text_side, timing
 from tfopt.pipeline.options import Teacher
-from tfopt.serve.ladder import Ladder
+from tfopt.pipeline.splits import Split
 from tfopt.serve.reference import Drift, Reference
 
 WORDS = {"good": "great good", "bad": "bad awful", "film": "film movie"}
@@ -38,8 +38,7 @@ def told():
     """Times are told, not taken."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "times", lambda artifacts, *_, **__: {
-            name: {"latency_p50_ms": 0.5 if "2x" in name else 1.0}
-            for name in artifacts})
+            name: {"latency_p50_ms": 1.0} for name in artifacts})
         patch.setattr(job.StructureTimer, "__call__", lambda self, whole, small: (
             sum(whole.num_heads), max(1, sum(small.num_heads))))
         patch.setattr(costs.table_file, "load", lambda config, **fields: (
@@ -145,31 +144,29 @@ def test_measure_and_predict_read_the_bundle(plain, result, tmp_path):
     assert answer["labels"] == bundle.predict(["a great film"])[0]["labels"]
 
 
-def test_a_ladder_has_no_cascade_and_says_why(plain, result, tmp_path):
-    made = dataclasses.replace(
-        plain, ladder=(1, "2"), out_dir=tmp_path / "ladder",
-        baseline=plain.out_dir / "baseline", teacher=Teacher(),
-        recipe=compress.Recipe(passes=(compress.from_fields(
-            {"pass": "structured", "target_speedup": 3.0, "epochs": 0,
-             "neurons_multiple": 8}),), exports=(SCHEME,))).run()
-    assert Ladder.read(tmp_path / "ladder").cascade is None
-    assert any(note.startswith("No cascade: of several labels") for note in made.notes)
+class Runner:
+    """Gives a logit that rises with the second id."""
+
+    def logits(self, ids, first_lengths):
+        return np.array([[one[1]] for one in ids]) / 10.0 - 0.5
 
 
-def test_the_part_held_out_of_train_chooses_the_threshold(plain, tmp_path):
-    job = dataclasses.replace(
-        plain, data=pipeline.Data(max_length=16, holdout_fraction=0.4),
-        teacher=Teacher(), settings=train.Settings(epochs=1), out_dir=tmp_path / "out",
-        recipe=compress.Recipe(passes=(compress.from_fields({"pass": "none"}),),
-                               exports=(SCHEME,)))
-    job.run()
-    bundle, dataset = tfopt.Bundle.open(job.out_dir, 1), job.dataset()
-    guard = dataset.guard.encoded
-    outputs = np.stack([bundle.run(ids, first) for ids, first in zip(
-        guard.ids, guard.first_lengths, strict=True)])
-    assert bundle.task == dataset.task.fitted(outputs, dataset.guard.targets)
-    assert scripts.figures(job.out_dir / "report.json")[
-        SCHEME, "micro_f1", "dev"] == pytest.approx(bundle.task.quality(
-            bundle.outputs([json.loads(line)["text"] for line in
-                            plain.dev.read_text().splitlines()]),
-            dataset.report["dev"].targets)["micro_f1"])
+def test_the_part_held_out_of_train_chooses_the_threshold(plain, result):
+    """Of ids from 1 on a label is there from 4 on, but on dev from 2 on."""
+    def split(start: int) -> Split:
+        ids = [[0, number] for number in range(1, 9)] * 4
+        return Split(encoded=data.Encoded(ids=ids, first_lengths=[2] * 32), targets=[
+            [int(one[1] >= start), 0] for one in ids])
+
+    task = tasks.named("multi_label")(labels=("a",))
+    dataset = dataclasses.replace(
+        plain.dataset(), task=task, guard=split(4),
+        report={"dev": split(2), "test": split(4)})
+    for given, expected in ((dataset, (2 * 10 / (10 + 14), 1.0)), (
+            dataclasses.replace(dataset, guard=dataset.report["dev"]),
+            (1.0, 2 * 10 / (14 + 10)))):
+        found = measuring.Measured()
+        found.judge("a", Runner(), given)
+        values = {row.split: row.value for row in found.rows
+                  if row.metric == "micro_f1"}
+        assert (values["dev"], values["test"]) == pytest.approx(expected)

@@ -129,7 +129,7 @@ def on_sparse_core(tpu: Any, tuning: FineTuning, dataset: Dataset, baseline: Pat
         (order, inputs), = data.Batches(
             part.encoded, batch_size=len(part.targets), pad_to=dataset.max_length
             ).each_once()
-        rows += report.rows("keras_sparse_core", dataset.task.quality(
+        rows += report.rows("keras_sparse_core", dataset.task.fitted_quality(
             run(inputs), [part.targets[i] for i in order]), split,
             dataset.task.metrics)
     return rows
