@@ -135,8 +135,9 @@ def not_finite(name: str, values: np.ndarray, where: str) -> ValueError:
 
 
 def are_probabilities(outputs: np.ndarray) -> bool:
-    """Whether every row of <float>[N, C] is a distribution, as of a softmax."""
+    """Whether every row of <float>[..., C] is a distribution, as of a softmax."""
     outputs = np.asarray(outputs, np.float32)
+    outputs = outputs.reshape([-1, outputs.shape[-1]]) if outputs.ndim > 2 else outputs
     return bool(outputs.ndim == 2 and outputs.shape[0] and outputs.shape[1] > 1
                 and outputs.min() >= 0
                 and np.all(np.abs(outputs.sum(axis=1) - 1) < _SUM_TOLERANCE))

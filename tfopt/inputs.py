@@ -102,6 +102,18 @@ def examples(encoded: EncodedTexts, names: Sequence[str] = INPUT_NAMES
             for ids, first in zip(encoded.ids, encoded.first_lengths, strict=True)]
 
 
+def together(rows: Sequence[np.ndarray]) -> Any:
+    """Outputs of N examples, as one array where an example has a row alone.
+
+    Args:
+        rows: of each <float>[C], or <float>[T, C] of a model that reads all tokens.
+
+    Returns:
+        <float>[N, C]; or the list of N arrays, whose T differ.
+    """
+    return np.stack(rows) if rows and rows[0].ndim == 1 else list(rows)
+
+
 def _ends(counts: Sequence[int], first_lengths: Sequence[int]) -> Iterable[Any]:
     if len(counts) == 1:  # plain numbers are quicker, and a server waits for each
         return counts[0], first_lengths[0]

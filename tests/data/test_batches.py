@@ -292,8 +292,26 @@ def test_logits_without_labels_come_with_class_ids_below_zero():
 
 @pytest.mark.parametrize("shape", [(2,), (3, 2), (1, 2)])
 def test_logits_of_other_examples_are_refused(shape):
-    with pytest.raises(ValueError, match="Received: logits of shape.*2 examples$"):
+    with pytest.raises(ValueError, match="Received: logits of shape.*2 examples of "
+                       "7 tokens$"):
         data.Batches(encoded_of([3, 4])).with_teacher_logits(np.zeros(shape))
+
+
+def test_logits_of_tokens_travel_with_their_examples():
+    lengths = [3, 9, 2]
+    flat = np.arange(28, dtype=np.float32).reshape([14, 2])
+    batches = data.Batches(encoded_of(lengths), batch_size=2, pad_multiple=4
+                           ).with_teacher_logits(flat)
+    starts, seen = np.cumsum([0, *lengths]), []
+    for inputs, (_, logits) in batches.dataset():
+        assert logits.shape == [*inputs["input_ids"].shape, 2]
+        counts = inputs["attention_mask"].numpy().sum(axis=1)
+        for row, count in zip(logits.numpy(), counts, strict=True):
+            place = lengths.index(count)
+            np.testing.assert_array_equal(row[:count], flat[starts[place]:][:count])
+            assert not row[count:].any()
+            seen.append(place)
+    assert sorted(seen) == [0, 1, 2]
 
 
 def test_each_once_leaves_no_example_out():

@@ -44,7 +44,8 @@ def test_what_a_service_kept_is_read_whatever_train_calls_its_columns(write):
 
 
 @pytest.mark.parametrize("name, contents, columns, message", [
-    ("a.doc", "hello", None, "must end in .txt, .tsv, .csv, .jsonl. Received: .*doc"),
+    ("a.doc", "hello", None, "must end in .txt, .tsv, .csv, .jsonl, .conll. "
+     "Received: .*doc"),
     ("a.txt", "", None, "at least one. Received: .*a.txt"),
     ("a.txt", " \n\n", None, "at least one. Received: .*a.txt"),
     ("a.txt", b"fine\nb\xffd\n", None, "a.txt:2: the text must be UTF-8.*0xff"),

@@ -205,3 +205,18 @@ def test_a_pass_of_ones_own_aims_at_a_speedup(tables, tiny_examples):
     left = model.config_of(outcome.model)
     assert outcome.facts["predicted"] == pytest.approx(
         context.get("costs")(left).whole(left))
+
+
+def test_tables_are_of_the_tokens_that_the_head_reads(monkeypatch):
+    heads = []
+
+    def load(config, head, **fields):
+        heads.append(head)
+        return table(1, head_ms=1.0)
+
+    monkeypatch.setattr(costs.table_file, "load", load)
+    tokens = model.Head(outputs=13, reads="all", pooler=None)
+    for head in (model.Head(outputs=77), tokens, tokens.with_outputs(2)):
+        costs.costs([8], num_threads=1, head=head)(CONFIG)
+    # How many outputs there are takes next to no time, and no table of its own.
+    assert heads == [model.Head(), tokens.with_outputs(2), tokens.with_outputs(2)]

@@ -13,6 +13,7 @@ import pytest
 from tfopt import compress, data, model, tasks, train
 from tfopt.backend import keras, tf
 from tfopt.compress.structure import importance
+from tfopt.data.places import Places
 from tfopt.train import objective
 from tfopt.types import INPUT_NAMES, is_labelled
 
@@ -27,10 +28,18 @@ CORPORA: dict[str, data.Corpus] = {
         path="train.tsv", texts=["a", "c"], pairs=["b", "d"], labels=["1", "0"],
         lines=[2, 4]),
     "multi_label": dataclasses.replace(
-        CORPUS, labels=[("1", "0"), ("2",), (), ("2",)])}
+        CORPUS, labels=[("1", "0"), ("2",), (), ("2",)]),
+    # Of as many tokens as words.
+    "token_classification": data.Corpus(
+        path="train.tsv", texts=["a b c"] * 4, pairs=None, lines=[2, 3, 4, 5],
+        labels=[("O", "B-x", "O"), ("B-x", "I-x", "O"), ("O", "O", "B-y"),
+                ("B-x", "I-x", "O")],
+        word_spans=[[(0, 1), (2, 3), (4, 5)]] * 4)}
 WIDTH = 8  # of outputs, for a task that takes the encoder's
+TOKENS = 3
 # A label for which there is no target, and how the error quotes it.
-WRONG: dict[str, tuple] = {"multi_label": (("1", "neither"), "'neither'")}
+WRONG: dict[str, tuple] = {"multi_label": (("1", "neither"), "'neither'"),
+                           "token_classification": (("O", "neither"), "'neither'")}
 
 
 def corpus_of(name: str) -> data.Corpus:
@@ -51,14 +60,19 @@ def targets(task) -> tf.Tensor:
 
 @pytest.fixture
 def outputs(task) -> tf.Tensor:
-    return tf.constant(np.random.default_rng(0).normal(size=[4, task.outputs]),
+    return tf.constant(np.random.default_rng(0).normal(size=shape_of(task, 4)),
                        tf.float32)
+
+
+def shape_of(task, examples: int) -> list[int]:
+    """Of the outputs of so many examples."""
+    return [examples, *([TOKENS] if task.per_token else []), task.outputs]
 
 
 def best_outputs(task, targets) -> np.ndarray:
     """Outputs that are right, by way of gradient descent on the task's own loss."""
     found = tf.Variable(tf.random.stateless_normal(
-        [len(targets), task.outputs], seed=[0, 1], stddev=0.1))
+        shape_of(task, len(targets)), seed=[0, 1], stddev=0.1))
     for _ in range(200):
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(task.objective().hard_loss(found, targets))
@@ -74,7 +88,8 @@ def test_json_gives_it_back(task):
 
 def test_figures_of_classes_are_of_its_labels_and_numbers(task, outputs, targets):
     found = task.by_class(outputs.numpy(), targets.numpy())
-    assert tuple(found) == task.labels
+    classes = ("x", "y") if task.per_token else task.labels  # types of entities
+    assert tuple(found) == classes
     assert json.loads(json.dumps(found)) == found
     assert len({tuple(figures) for figures in found.values()}) <= 1
 
@@ -205,7 +220,8 @@ def test_each_example_has_a_gradient_with_and_without_a_target(
 
 def test_a_student_equal_to_its_teacher_has_no_soft_loss(task, outputs):
     soft = task.objective().soft_loss
-    np.testing.assert_allclose(soft(outputs, outputs, 2.0), np.zeros(4), atol=1e-6)
+    np.testing.assert_allclose(soft(outputs, outputs, 2.0), np.zeros(
+        [4, TOKENS] if task.per_token else 4), atol=1e-6)
     # Turned round, the outputs are others, whatever is added to all of a row.
     assert np.all(soft(outputs, -3.0 * outputs, 2.0).numpy() > 1e-3)
 
@@ -232,10 +248,12 @@ def test_other_numbers_of_targets_and_none_are_refused(task, outputs, targets):
 
 
 def test_answers_are_json(task, outputs):
-    encoded = data.Encoded(ids=[[2, 5, 3]] * 4, first_lengths=[3] * 4)
+    places = Places("a b c", ((0, 1), (2, 3), (4, 5)), (0, 1, 2))
+    encoded = data.Encoded(ids=[[2, 5, 3]] * 4, first_lengths=[3] * 4,
+                           places=[places] * 4)
     answers = json.loads(json.dumps(task.decode(outputs.numpy(), encoded)))
     assert len(answers) == 4 and all(
-        {"score", "scores", "embedding"} & {*each} for each in answers)
+        {"score", "scores", "embedding", "spans"} & {*each} for each in answers)
     assert answers[0] != answers[1]
 
 
@@ -246,7 +264,7 @@ def test_what_is_watched_is_of_its_labels_and_in_range(task, outputs):
         if not task.labels:
             assert seen == (None, None, None)
             continue
-        words = (seen.label,) if isinstance(seen.label, str) else seen.label
+        words = (seen.label,) if isinstance(seen.label, str) else seen.label or ()
         assert {*words} <= {*task.labels}
         assert 0 < seen.confidence <= 1 and seen.entropy >= 0
 
@@ -265,15 +283,15 @@ def test_what_answers_choose_is_undone_and_a_file_keeps_it(task, targets, tmp_pa
 
 
 def small(task, seed: int) -> keras.Model:
-    """The mean of word vectors, to the task's outputs."""
+    """The mean of word vectors, or these, to the task's outputs."""
     inputs = {name: keras.Input([None], dtype="int32", name=name)
               for name in INPUT_NAMES}
     words = keras.layers.Embedding(50, 8, embeddings_initializer=(
         keras.initializers.RandomNormal(seed=seed)))(inputs["input_ids"])
-    mean = keras.layers.GlobalAveragePooling1D()(words)
+    read = words if task.per_token else keras.layers.GlobalAveragePooling1D()(words)
     return keras.Model(inputs, keras.layers.Dense(
         task.outputs, kernel_initializer=keras.initializers.RandomNormal(seed=seed))(
-            mean))
+            read))
 
 
 def test_a_student_learns_from_targets_and_teacher_where_targets_are_missing(
@@ -284,15 +302,17 @@ def test_a_student_learns_from_targets_and_teacher_where_targets_are_missing(
     ids = [[2, 5 + i, 3] for i in range(count)]
     encoded = data.Encoded(ids=ids, first_lengths=[3] * count)
     known = [*targets.numpy(), *[None] * (count - 4)]
+    tokens = {"per_token": task.per_token, "pad_multiple": 1}
     dev = kind(data.Encoded(ids=ids[:4], first_lengths=[3] * 4), known[:4],
-               batch_size=size)
+               batch_size=size, **tokens)
     student, teacher = small(task, 1), small(task, 2)
     goal = train.Distillation().goal(teacher, of=task.objective())
     history = train.fit(
-        student, kind(encoded, known, batch_size=size, shuffle_seed=0), dev,
+        student, kind(encoded, known, batch_size=size, shuffle_seed=0, **tokens), dev,
         train.Settings(epochs=2, learning_rate=0.05), goal=goal)
     name, better = task.monitor
-    inputs, own = next(iter(data.Batches(encoded, known, batch_size=4).dataset()))
+    inputs, own = next(iter(data.Batches(encoded, known, batch_size=4, **tokens
+                                         ).dataset()))
     assert all(np.isfinite(value) for epoch in history for value in epoch.values())
     assert history[1]["loss"] < history[0]["loss"]
     best = (max if better == "higher" else min)(
@@ -318,8 +338,8 @@ def test_a_model_of_other_outputs_is_refused_before_it_is_trained(task):
     wrong = keras.Model(wrong.inputs, keras.layers.Dense(
         task.outputs + 1)(wrong.output))
     context = compress.Context(task=task, train=data.Batches(
-        data.Encoded(ids=[[2, 3]], first_lengths=[2]),
-        task.targets(corpus_of(task.name()))[:1]))
+        data.Encoded(ids=[[2, 9, 3]], first_lengths=[3]),
+        task.targets(corpus_of(task.name()))[:1], per_token=task.per_token))
     context.training_inputs(right)
     message = f"task '{task.name()}' must .*Received: .*{task.outputs + 1}\\)$"
     with pytest.raises(ValueError, match=message):

@@ -49,6 +49,7 @@ def main() -> None:
     max_length = options.max_length or side.max_length or options.tokens
     part = encode(corpus, side.tokenizer, task, max_length)
     notes += remarks.on_lengths({"the file": part.encoded}, max_length)
+    notes += task.remarks("the file", part.targets, part.encoded.truncated)
     for note in notes:
         logging.warning("%s", note)
     runner = runners.open_artifact(artifact, FLAGS.num_threads, side.tokenizer.pad_id)

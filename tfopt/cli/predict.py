@@ -26,8 +26,8 @@ from absl import flags, logging
 from tfopt import data, tasks
 from tfopt.cli import artifacts
 from tfopt.cli import flags as shared
-from tfopt.data.readers import READERS
 from tfopt.data.tokenizer import Tokenizer
+from tfopt.data.unlabelled import TEXT_READERS
 from tfopt.measure import runners
 from tfopt.pipeline.options import DEFAULT_LENGTH, Data
 from tfopt.serve import answer_lines, bulk, manifest
@@ -66,15 +66,17 @@ class Answering:
         if pair is not None and self.task.apart:
             bulk.check(pair)
             answer, = self.task.decode_pairs(*(
-                self._outputs(part, None)[np.newaxis] for part in (text, pair)))
+                self._outputs(part, None)[0][np.newaxis] for part in (text, pair)))
         else:
-            answer, = self.task.decode(self._outputs(text, pair)[np.newaxis])
+            outputs, encoded = self._outputs(text, pair)
+            answer, = self.task.decode(outputs[np.newaxis], encoded)
         return answer
 
-    def _outputs(self, text: str, pair: str | None) -> np.ndarray:
+    def _outputs(self, text: str, pair: str | None) -> tuple[np.ndarray, data.Encoded]:
         while True:
             encoded = self.tokenizer.encode([text], None if pair is None else [pair],
-                                            max_length=self.max_length)
+                                            max_length=self.max_length,
+                                            places=self.task.per_token)
             ids, first = encoded.ids[0], encoded.first_lengths[0]
             try:
                 outputs = self.runner.run(ids, first)
@@ -88,7 +90,7 @@ class Answering:
                 self.warned = True
                 logging.warning("Texts are cut to %d tokens, first: %s",
                                 self.max_length, shown(text, 60))
-            return outputs
+            return outputs, encoded
 
     def _positions(self, tokens: int, known: int) -> int:
         """The most tokens, up to so many, that the model answers.
@@ -123,7 +125,7 @@ def texts() -> Iterator[tuple[str, str | None]]:
             raise ValueError("--text_pair must be given as often as --text, or not at "
                              f"all. Received: {len(FLAGS.text)} and {len(pairs)}")
         yield from zip(FLAGS.text, pairs, strict=True)
-    elif FLAGS.input_file and Path(FLAGS.input_file).suffix.lower() in READERS:
+    elif FLAGS.input_file and Path(FLAGS.input_file).suffix.lower() in TEXT_READERS:
         found = data.read_texts(FLAGS.input_file, shared.read(Data).columns())
         pairs = found.pairs or [None] * len(found)
         yield from zip(found.texts, pairs, strict=True)
@@ -226,8 +228,8 @@ def define_flags() -> None:
     flags.DEFINE_multi_string("text_pair", None, "The second text of a pair, for each "
                               "--text; of vectors, the answer is then their cosine.")
     flags.DEFINE_string("input_file", None, "Texts: .tsv, .csv or .jsonl with the "
-                        "column of texts, else a text a line. Left out, with no "
-                        "--text: standard input.")
+                        "column of texts, .conll, else a text a line. Left out, with "
+                        "no --text: standard input.")
     flags.DEFINE_string("output_file", None, "File for the answers, in place of "
                         "standard output: many texts are answered by a process a core, "
                         "and a run that was killed goes on with the same command.")

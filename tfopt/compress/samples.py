@@ -50,8 +50,22 @@ def with_targets(model: keras.Model, train: BatchSource, samples: int,
     Returns:
         Batches of (inputs, targets).
     """
-    return [(inputs, task.with_guesses(model(inputs, training=False), targets))
+    return [(inputs, task.with_guesses(model(inputs, training=False), targets,
+                                       **seen_by(task, inputs)))
             for inputs, targets in read(train, samples)]
+
+
+def seen_by(task: Task, inputs: dict) -> dict[str, tf.Tensor]:
+    """What the loss of a task of tokens wants beside outputs and targets.
+
+    Args:
+        task: whose loss it is.
+        inputs: of a batch.
+
+    Returns:
+        {"visible": <int32>[B, T]}; nothing for a task whose outputs are of whole texts.
+    """
+    return {"visible": inputs[INPUT_NAMES[1]]} if task.per_token else {}
 
 
 def mean_loss(model: keras.Model, samples: list,

@@ -84,4 +84,4 @@ def check_first_logits(teacher: keras.Model, batches: BatchSource) -> None:
         raise ValueError(
             "A teacher must give logits, for softmax is taken of what it gives. "
             f"Received: {teacher.name!r}, which gives rows that are probabilities, "
-            f"such as {outputs[0, :4].tolist()}")
+            f"such as {outputs.reshape([-1, outputs.shape[-1]])[0, :4].tolist()}")

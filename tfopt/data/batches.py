@@ -169,22 +169,27 @@ class Batches:
         """The same batches, which carry a teacher's logits for `train.Distillation`.
 
         Args:
-            logits: <float>[N, C].
+            logits: <float>[N, C]; or, of a teacher with an output a token, of all
+                tokens of one example after the other, <float>[tokens, C].
 
         Raises:
             ValueError: they are not of N examples, or are probabilities.
         """
         logits = np.asarray(logits, np.float32)
-        if logits.ndim != 2 or len(logits) != len(self):
-            raise ValueError("There must be a row of logits an example. Received: "
-                             f"logits of shape {logits.shape}, {len(self)} examples")
+        tokens = int(self.lengths.sum())
+        if logits.ndim != 2 or len(logits) not in (len(self), tokens):
+            raise ValueError("There must be a row of logits an example, or a token. "
+                             f"Received: logits of shape {logits.shape}, {len(self)} "
+                             f"examples of {tokens} tokens")
         if are_probabilities(logits):
             raise ValueError(
                 "A teacher's logits are numbers before softmax; the logarithm of "
                 "probabilities will do. Received: rows that are probabilities, such as "
                 f"{logits[0, :4].tolist()}")
         carrying = copy.copy(self)
-        carrying._teacher_logits = tf.constant(logits)
+        of_texts = len(logits) == len(self)
+        carrying._teacher_logits = tf.constant(logits) if of_texts else (
+            tf.RaggedTensor.from_row_lengths(logits, self.lengths))
         return carrying
 
     def fingerprint(self) -> str:
@@ -212,7 +217,14 @@ class Batches:
         targets = self._targets(index, tf.shape(next(iter(inputs.values())))[1])
         if self._teacher_logits is None:
             return inputs, targets
-        return inputs, (targets, tf.gather(self._teacher_logits, index))
+        logits = tf.gather(self._teacher_logits, index)
+        if isinstance(logits, tf.RaggedTensor):  # [B, (T), C] -> [B, T, C]
+            tokens = tf.shape(next(iter(inputs.values())))[1]
+            logits = logits.to_tensor(shape=tf.stack(
+                [-1, tf.cast(tokens, tf.int64), -1]))
+            logits = tf.ensure_shape(logits, [
+                index.shape[0], self.pad_to, self._teacher_logits.shape[-1]])
+        return inputs, (targets, logits)
 
     def _targets(self, index, tokens):
         if self.targets is None:

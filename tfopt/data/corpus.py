@@ -1,6 +1,7 @@
 """Files -> examples: TSV, CSV and JSONL with a text, or a pair, and a label.
 
-`readers` has the formats; every mistake is reported with its file and line.
+`readers` has the formats, and `tagged` those of texts whose words have tags; every
+mistake is reported with its file and line.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tfopt.data import tagged
 from tfopt.data.readers import EMPTY, READERS, decode
 from tfopt.types import PathLike, check_fields, check_lists, few, is_one_line, shown
 
 LABELS_FILE = "labels.txt"
-FORMS = ("word", "number", "set")
+FORMS = ("word", "number", "set", "tags")
 _MOST_DIGITS = 100  # of a label that is a number
 _DEMO = Path(__file__).parent / "support_intents"
 DEMO_TRAIN_FILE = _DEMO / "train.tsv"
@@ -32,7 +34,7 @@ class Columns:
         label: the label.
         form: of a label, as the task has it (`Task.label_form`): "word"; "number",
             that is to be learned, so that a JSON number with a fraction is one; "set",
-            of any number of words, none too.
+            of any number of words, none too; "tags", one for each word of the text.
         separator: between the words of a set in .tsv and .csv; .jsonl has lists.
     """
 
@@ -70,6 +72,8 @@ class Corpus:
         pairs: N second texts, or None.
         labels: of each of N examples its label word, or several words, or none.
         lines: N line numbers in the file, from 1.
+        word_spans: of N texts (first character, one behind the last) of each word that
+            has a tag, which is its label; None where labels are of whole texts.
     """
 
     path: str
@@ -77,6 +81,7 @@ class Corpus:
     pairs: list[str] | None
     labels: list[str] | list[tuple[str, ...]]
     lines: list[int]
+    word_spans: list[list[tuple[int, int]]] | None = None
 
     def __post_init__(self):
         """Checks the fields.
@@ -95,8 +100,9 @@ class Corpus:
         def pick(items):
             return None if items is None else [items[i] for i in indices]
 
-        return dataclasses.replace(self, texts=pick(self.texts), pairs=pick(self.pairs),
-                                   labels=pick(self.labels), lines=pick(self.lines))
+        return dataclasses.replace(self, **{
+            field.name: pick(getattr(self, field.name))
+            for field in dataclasses.fields(self) if field.name != "path"})
 
     def split(self, fraction: float, seed: int) -> tuple[Corpus, Corpus]:
         """Holds examples out, by chance.
@@ -119,6 +125,10 @@ class Corpus:
         held = set(random.Random(seed).sample(range(len(self)), count))
         return (self.take([i for i in range(len(self)) if i not in held]),
                 self.take(sorted(held)))
+
+    def line_of(self, example: int, word: int = 0) -> int:
+        """The line of an example's word: in a .conll each has its own."""
+        return self.lines[example] + (word if tagged.is_conll(self.path) else 0)
 
     def words(self) -> list[tuple[str, ...]]:
         """The label words of each of N examples."""
@@ -157,19 +167,20 @@ class Corpus:
             ValueError: one is not; names file and line.
         """
         known = set(label_list)
-        for words, line in zip(self.words(), self.lines, strict=True):
-            for label in words:
+        for example, words in enumerate(self.words()):
+            for place, label in enumerate(words):
                 if label not in known:
                     raise ValueError(
-                        f"{self.path}:{line}: a label must be one that the train file "
-                        f"has: {few(label_list)}. Received: {shown(label)}")
+                        f"{self.path}:{self.line_of(example, place)}: a label must be "
+                        f"one that the train file has: {few(label_list)}. Received: "
+                        f"{shown(label)}")
 
 
 def read(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
     """Reads a file of examples.
 
     Args:
-        path: ends in .tsv, .csv or .jsonl.
+        path: ends in .tsv, .csv or .jsonl; where labels are tags, in .conll or .jsonl.
         columns: where the texts and labels are.
 
     Returns:
@@ -179,10 +190,13 @@ def read(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
         ValueError: the file is missing, empty, of another kind, not UTF-8, or a row
             lacks a field; the message names file and line.
     """
-    path = Path(path)
-    if path.suffix.lower() not in READERS:
-        raise ValueError(f"A data file must end in {', '.join(READERS)}. "
-                         f"Received: {path}")
+    path, tags = Path(path), columns.form == "tags"
+    known = tagged.TAGGED if tags else tuple(READERS)
+    if path.suffix.lower() not in known:
+        raise ValueError(f"A data file{' of words with tags' if tags else ''} must end "
+                         f"in {', '.join(known)}. Received: {path}")
+    if tags:
+        return _read_tagged(path, columns)
     wanted = [name for name in (columns.text, columns.pair, columns.label) if name]
     texts, pairs, labels, lines = [], [], [], []
     for line, row in READERS[path.suffix.lower()](path, decode(path), wanted,
@@ -197,6 +211,19 @@ def read(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
         raise ValueError(f"{EMPTY} Received: {path}")
     return Corpus(path=str(path), texts=texts, pairs=pairs if columns.pair else None,
                   labels=labels, lines=lines)
+
+
+def _read_tagged(path: Path, columns: Columns) -> Corpus:
+    if columns.pair is not None:
+        raise ValueError("Words with tags are of one text, and there is no column of a "
+                         f"second one. Received: pair={columns.pair!r}")
+    rows = list(tagged.rows(path, decode(path), columns.text, columns.label))
+    if not rows:
+        raise ValueError(f"{EMPTY} Received: {path}")
+    return Corpus(path=str(path), texts=[row.text for row in rows], pairs=None,
+                  labels=[tuple(row.tags) for row in rows],
+                  lines=[row.line for row in rows],
+                  word_spans=[row.words for row in rows])
 
 
 def _label(value: Any, columns: Columns, place: str) -> Any:

@@ -55,8 +55,8 @@ class Tokenizer(Protocol):
         """Whether texts are made lower case."""
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *,
-               max_length: int = 512) -> Encoded:
-        """Encodes texts, or pairs of texts."""
+               max_length: int = 512, places: bool = False) -> Encoded:
+        """Encodes texts, or pairs of texts; tells where tokens stand, if asked to."""
 
     def removable(self) -> Mapping[int, int]:
         """Ids that the vocabulary can do without -> the id read in their place."""

@@ -18,6 +18,7 @@ from typing import Any
 import tokenizers
 
 from tfopt.data import tokenizer_cut
+from tfopt.data.places import Places
 from tfopt.data.tokenizer_backend import by_id, refusing_panics
 from tfopt.data.tokenizer_settings import (
     BERT_TOKENS,
@@ -44,12 +45,15 @@ class Encoded:
             special tokens included; all, where the tokenizer knows no segments.
         truncated: how many examples were cut to the maximal length.
         pad_id: the tokenizer's, which stands behind shorter texts of a batch.
+        places: per example, where its tokens stand in the text; None where nobody asked
+            for it.
     """
 
     ids: list[list[int]]
     first_lengths: list[int]
     truncated: int = 0
     pad_id: int = 0
+    places: list[Places] | None = None
 
 
 class JsonTokenizer:
@@ -112,7 +116,7 @@ class JsonTokenizer:
                 "truncation": None, "padding": None}
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *,
-               max_length: int = 512) -> Encoded:
+               max_length: int = 512, places: bool = False) -> Encoded:
         """Encodes texts, or pairs of texts; from several threads, if need be.
 
         Args:
@@ -120,15 +124,20 @@ class JsonTokenizer:
             pairs: N second texts, or None.
             max_length: ids an example may have; longer ones are cut, of a pair the
                 longer text first, as BERT does.
+            places: whether to tell where the tokens stand in their texts.
 
         Returns:
             The ids of N examples.
 
         Raises:
             ValueError: what should be lists of texts is not, texts and pairs differ in
-                number, one is no valid Unicode, or no room is left for text.
+                number, one is no valid Unicode, no room is left for text, or places are
+                asked for of pairs.
         """
         texts = _checked("texts", texts)
+        if places and pairs is not None:
+            raise ValueError("Places are of the tokens of one text. Received: pairs of "
+                             "texts")
         specials = self._backend.num_special_tokens_to_add(pairs is not None)
         if max_length <= specials:
             raise ValueError(f"`max_length` must leave room for text beside {specials} "
@@ -155,6 +164,8 @@ class JsonTokenizer:
             first_lengths=[len(e.ids) - sum(e.type_ids) for e in encodings],
             truncated=sum(bool(e.overflowing) for e in encodings),
             pad_id=self.pad_id,
+            places=[Places.of(text, e) for text, e in zip(texts, encodings, strict=True)
+                    ] if places else None,
         )
 
     def removable(self) -> dict[int, int]:
@@ -284,12 +295,3 @@ def _check_unicode(texts: Sequence[str]) -> None:
         if not is_unicode(text):
             raise ValueError("A text must be valid Unicode; half of a surrogate pair "
                              f"is none. Received: {shown(text, _SHOWN)}")
-
-
-def _by_id(backend: tokenizers.Tokenizer) -> list[str]:
-    """The vocabulary; an id that no entry has gets one that no text can have."""
-    vocabulary = backend.get_vocab(with_added_tokens=True)
-    words = [f"[no entry {number}]" for number in range(1 + max(vocabulary.values()))]
-    for word, number in vocabulary.items():
-        words[number] = word
-    return words

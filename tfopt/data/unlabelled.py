@@ -1,7 +1,7 @@
 """Files -> texts without labels, from which a student learns by its teacher alone.
 
-One text a line, or a column of a .tsv, .csv or .jsonl. Every mistake is reported with
-its file and line.
+One text a line, a column of a .tsv, .csv or .jsonl, or the words of a .conll. Every
+mistake is reported with its file and line.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ import csv
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from tfopt.data import tagged
 from tfopt.data.corpus import Columns, Corpus
 from tfopt.data.readers import READERS, decode
 from tfopt.data.tokenizer_json import Encoded
 from tfopt.files import parse_json
 from tfopt.types import PathLike, check_fields, shown
 
+# By a file's ending, as `readers.READERS`.
+TEXT_READERS: dict[str, Any] = {**READERS, tagged.CONLL: tagged.texts}
 # Keys of what a service keeps (`tfopt serve --keep_uncertain`).
 _KEPT = ("text", "pair")
 
@@ -50,7 +54,8 @@ def read_texts(path: PathLike, columns: Columns = Columns()) -> Texts:  # noqa: 
     """Reads a file of texts.
 
     Args:
-        path: ends in .txt (one text a line), .tsv, .csv or .jsonl.
+        path: ends in .txt (one text a line), .tsv, .csv, .jsonl or .conll (whose tags
+            are passed over).
         columns: where the texts are; its label is not asked for. A .jsonl without them
             may have the keys `text` and `pair`, as `tfopt serve --keep_uncertain`
             writes them whatever the train file calls its columns.
@@ -63,7 +68,7 @@ def read_texts(path: PathLike, columns: Columns = Columns()) -> Texts:  # noqa: 
             lacks a text; the message names file and line.
     """
     path = Path(path)
-    readers = {".txt": _lines, **READERS}
+    readers: dict[str, Any] = {".txt": _lines, **TEXT_READERS}
     if path.suffix.lower() not in readers:
         raise ValueError("A file of unlabelled texts must end in "
                          f"{', '.join(readers)}. Received: {path}")

@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
@@ -61,6 +61,7 @@ class Interpreter:
     Attributes:
         names: the model's inputs, of `types.INPUT_NAMES`.
         outputs: C, logits of an example, or of a token.
+        per_token: whether there are C of each token.
         fixed_length: tokens of the model's input; None where it is open.
 
     Raises:
@@ -95,7 +96,7 @@ class Interpreter:
             state = state_of(path)
         first = LiteRT(path, num_threads, state)
         self.names, self.outputs = first.names, first.outputs
-        self.fixed_length = first.fixed_length
+        self.fixed_length, self.per_token = first.fixed_length, first.per_token
         # Last in, first out: one client's requests find the copy they warmed.
         self._free: queue.LifoQueue[LiteRT] = queue.LifoQueue()
         self._free.put(first)
@@ -115,7 +116,8 @@ class Interpreter:
             first_length: how many of them are of the first segment; default all.
 
         Returns:
-            Logits <float32>[C].
+            Logits <float32>[C]; of a head that reads all tokens [T, C], of the given
+            ones alone.
 
         Raises:
             ValueError: the model takes no input of that length, an id is outside of
@@ -144,7 +146,7 @@ class Interpreter:
         if not np.isfinite(found).all():
             raise ValueError("A model must give finite numbers; this one's weights may "
                              f"hold NaN. Received: {found[:4].tolist()}")
-        return found
+        return found[:count] if self.per_token else found
 
     def warm(self, ids: Sequence[int]) -> None:
         """Makes all copies at once, and has each compute an example.
@@ -167,15 +169,19 @@ class Interpreter:
             self._free.put(copy)
 
     def logits(self, ids: Sequence[Sequence[int]],
-               first_lengths: Sequence[int]) -> np.ndarray:
-        """Computes N examples, those of a length together: logits <float32>[N, C]."""
+               first_lengths: Sequence[int]) -> Any:
+        """Computes N examples, those of a length together.
+
+        Returns:
+            Logits <float32>[N, C]; of a head that reads all tokens N times [T, C].
+        """
         rows = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         found = {row: self.run(ids[row], first_lengths[row]) for row in rows}
-        return (np.stack([found[row] for row in range(len(ids))]) if rows
+        return (inputs.together([found[row] for row in range(len(ids))]) if rows
                 else np.zeros([0, self.outputs], np.float32))
 
     def predict(self, texts: Sequence[str],
-                pairs: Sequence[str] | None = None) -> np.ndarray:
+                pairs: Sequence[str] | None = None) -> Any:
         """Computes N texts, or pairs.
 
         Args:
@@ -183,7 +189,7 @@ class Interpreter:
             pairs: N second texts, or None.
 
         Returns:
-            Logits <float32>[N, C].
+            As of `logits`.
 
         Raises:
             ValueError: the interpreter was made without an encoder, or `texts` or

@@ -31,6 +31,7 @@ class LiteRT:
     Attributes:
         names: the model's inputs, of `INPUT_NAMES`.
         outputs: C, logits of an example, or of a token.
+        per_token: whether there are C of each token.
         fixed_length: tokens of the input; None where it is open.
 
     Raises:
@@ -80,6 +81,7 @@ class LiteRT:
         output = runner.get_output_details()[_LOGITS]
         self._output, self._quantization = output["index"], output["quantization"]
         self.outputs = int(output["shape"][-1])
+        self.per_token = len(output["shape"]) > 2
         shape = details[INPUT_NAMES[0]]["shape_signature"]
         self.fixed_length = None if shape[1] < 0 else int(shape[1])
         self._interpreter, self._said = interpreter, ""

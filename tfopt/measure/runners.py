@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,11 +27,11 @@ class Runner(Protocol):
         """C."""
 
     def run(self, ids: Sequence[int], first_length: int | None = None) -> np.ndarray:
-        """One example: logits <float32>[C]."""
+        """One example: logits <float32>[C], or [T, C] of its tokens."""
 
     def logits(self, ids: Sequence[Sequence[int]],
-               first_lengths: Sequence[int]) -> np.ndarray:
-        """N examples, or none: logits <float32>[N, C]."""
+               first_lengths: Sequence[int]) -> Any:
+        """N examples, or none: logits <float32>[N, C], or N times [T, C]."""
 
 
 class KerasRunner:
@@ -67,7 +67,7 @@ class KerasRunner:
                               for name in self._names}])
 
     def run(self, ids: Sequence[int], first_length: int | None = None) -> np.ndarray:
-        """Computes one example: logits <float32>[C].
+        """Computes one example: logits <float32>[C], or [T, C] of its tokens.
 
         Raises:
             ValueError: as `logits`.
@@ -76,7 +76,7 @@ class KerasRunner:
         return self._batch([ids], [first])[0]
 
     def logits(self, ids: Sequence[Sequence[int]],
-               first_lengths: Sequence[int]) -> np.ndarray:
+               first_lengths: Sequence[int]) -> Any:
         """Computes N examples in batches of like length.
 
         Args:
@@ -84,7 +84,8 @@ class KerasRunner:
             first_lengths: how many of them are of the first segment.
 
         Returns:
-            Logits <float32>[N, C].
+            Logits <float32>[N, C]; N times <float32>[T, C] of a head that reads all
+            tokens, without padding.
 
         Raises:
             ValueError: an example has no token, more than the model has positions, or
@@ -99,9 +100,9 @@ class KerasRunner:
                                 [first_lengths[i] for i in part])
             for i, row in zip(part, batch, strict=True):
                 results[i] = row
-        return np.stack(results)
+        return inputs.together(results)
 
-    def _batch(self, ids, first_lengths) -> np.ndarray:
+    def _batch(self, ids, first_lengths) -> list[np.ndarray]:
         values = inputs.build(ids, first_lengths, self._names, pad_id=self._pad_id)
         longest = max(map(len, ids))
         least, most = min(map(min, ids)), max(map(max, ids))
@@ -113,12 +114,14 @@ class KerasRunner:
                 f"{self._config.vocab_size} words. Received: {longest} tokens, ids "
                 f"{least} to {most}")
         try:
-            return self._serve(values).numpy()
+            found = self._serve(values).numpy()
         except self._refusals as error:
             said = str(getattr(error, "message", error))
             raise ValueError(
                 "The model refuses the input. Received: "
                 f"{longest} tokens, ids {least} to {most}: {shown(said)}") from error
+        return [row if row.ndim == 1 else row[:len(own)]
+                for row, own in zip(found, ids, strict=True)]
 
 
 def open_artifact(path: PathLike, num_threads: int | None = None,

@@ -97,9 +97,7 @@ class Dataset:
                   for name, corpus in corpora.items()}
         more = _unlabelled(corpora["train"], files, teacher, data, tokenizer, seed,
                            smoke, notes)
-        notes += remarks.on_lengths(
-            {name: split.encoded for name, split in splits.items()}
-            | ({"the unlabelled set": more} if more else {}), data.tokens)
+        notes += _on_the_read(task, splits, more, data.tokens)
         choose, learn = splits.pop("holdout", splits["dev"]), splits.pop("train")
         fixed = batching.pad_to_max_length or placed.name == "tpu"  # of fixed shapes
         pad = {"batch_size": placed.batch_size(batching.batch_size),
@@ -220,6 +218,17 @@ def _files(files: Files, columns: readers.Columns
     if files.test is not None:
         corpora["test"] = readers.read(files.test, columns)
     return corpora, notes
+
+
+def _on_the_read(task: tasks.Task, splits: Mapping[str, Split],
+                 more: readers.Encoded | None, max_length: int) -> list[str]:
+    """Notes on texts that were cut, and labels that were lost by it."""
+    notes = remarks.on_lengths(
+        {name: split.encoded for name, split in splits.items()}
+        | ({"the unlabelled set": more} if more else {}), max_length)
+    for name, split in splits.items():
+        notes += task.remarks(name, split.targets, split.encoded.truncated)
+    return notes
 
 
 def _unlabelled(corpus: readers.Corpus, files: Files, teacher: Teacher, data: Data,

@@ -151,8 +151,8 @@ class FineTuning(Files):
             ValueError: it cannot be read, or the task has another head.
         """
         head: dict[str, Any] = {"head": task.head()}
-        if task.head().outputs:  # its pooler stays the checkpoint's own
-            head = {"num_labels": task.outputs}
+        if task.head().outputs and task.head().reads == "first":
+            head = {"num_labels": task.outputs}  # its pooler stays the checkpoint's own
         found = model.load(path, seed=self.settings.seed, **head)
         task.check_outputs(found.output_shape)
         return found

@@ -85,10 +85,11 @@ def encode(corpus: readers.Corpus, tokenizer: Tokenizer, task: tasks.Task,
     texts, pairs, apart = corpus.texts, corpus.pairs, task.apart
     if apart and pairs is not None:
         texts = [text for row in zip(texts, pairs, strict=True) for text in row]
-    return Split(encoded=tokenizer.encode(texts, None if apart else pairs,
-                                          max_length=max_length),
-                 targets=task.evaluation_targets(corpus),
-                 paired=apart and pairs is not None)
+    encoded = tokenizer.encode(texts, None if apart else pairs, max_length=max_length,
+                               places=task.per_token)
+    return Split(encoded=encoded, paired=apart and pairs is not None,
+                 targets=task.on_tokens(task.evaluation_targets(corpus), corpus,
+                                        encoded))
 
 
 def check_labels(corpus: readers.Corpus, task: tasks.Task, name: str) -> list[str]:

@@ -41,7 +41,7 @@ class Bundle:
         fields: what `bundle.json` says.
 
     Raises:
-        ValueError: the model gives another number of outputs than the task has.
+        ValueError: the model gives other outputs than the task has.
     """
 
     def __init__(self, interpreter: Interpreter, *, task: Task, tokenizer: Tokenizer,
@@ -51,6 +51,12 @@ class Bundle:
             raise ValueError(
                 f"The model of a bundle must give the {task.outputs} outputs of its "
                 f"task, {task.name()}. Received: {interpreter.outputs} outputs")
+        if interpreter.per_token != task.per_token:
+            raise ValueError(
+                f"The model of a bundle must give an output "
+                f"{'a token' if task.per_token else 'a text'}, as its task, "
+                f"{task.name()}, has it. Received: one for each "
+                f"{'token' if interpreter.per_token else 'text'}")
         self.task, self.tokenizer, self.fields = task, tokenizer, dict(fields)
         self.max_length = min(max_length, interpreter.fixed_length or max_length)
         self._interpreter, self._cut = interpreter, CutOnce()
@@ -152,8 +158,9 @@ class Bundle:
             cosine as its score.
 
         Raises:
-            ValueError: what should be lists of texts is not, or texts and pairs differ
-                in number.
+            ValueError: what should be lists of texts is not, texts and pairs differ in
+                number, or there are pairs for a task whose answers name places in a
+                text.
         """
         if pairs is not None and self.task.apart:
             return self.task.decode_pairs(*self._apart(texts, pairs))
@@ -173,8 +180,11 @@ class Bundle:
         return self.task.vectors(self.outputs(texts))
 
     def outputs(self, texts: Sequence[str], pairs: Sequence[str] | None = None
-                ) -> np.ndarray:
-        """What the model gives for N texts, or pairs: <float32>[N, outputs].
+                ) -> Any:
+        """What the model gives for N texts, or pairs.
+
+        Returns:
+            <float32>[N, outputs]; of a task of tokens N times [T, outputs].
 
         Raises:
             ValueError: as `predict`.
@@ -190,16 +200,20 @@ class Bundle:
         Raises:
             ValueError: as `predict`.
         """
-        encoded = self.tokenizer.encode(texts, pairs, max_length=self.max_length)
+        encoded = self.tokenizer.encode(texts, pairs, max_length=self.max_length,
+                                        places=self.task.per_token)
         self._cut.say(encoded.truncated, self.max_length)
         return encoded
 
     def run(self, ids: Sequence[int], first_length: int | None = None) -> np.ndarray:
-        """What the model gives for one text that is encoded: <float32>[outputs].
+        """What the model gives for one text that is encoded.
 
         Args:
             ids: of its tokens, special ones included.
             first_length: how many are of the first of a pair; None for all.
+
+        Returns:
+            <float32>[outputs]; [T, outputs] of a task of tokens.
 
         Raises:
             ValueError: the model has no such ids, or not as many positions.
@@ -223,7 +237,7 @@ class Bundle:
                              f"{len(texts)} texts, {len(pairs)} pairs")
         return self.outputs(texts), self.outputs(pairs)
 
-    def _outputs(self, encoded: Encoded) -> np.ndarray:
+    def _outputs(self, encoded: Encoded) -> Any:
         return self._interpreter.logits(encoded.ids, encoded.first_lengths)
 
 

@@ -81,6 +81,10 @@ class Call:
                                    for one in model.variants):
             raise Refusal(400, "Ids need the name of a variant where variants read "
                           f"different ones. Received: none for {model.name}")
+        if bundle.task.per_token:
+            raise Refusal(400, "Answers that name places need the text itself. "
+                          f"Received: ids for {model.name}, of the task "
+                          f"{bundle.task.name()}")
         most, words = bundle.max_length, bundle.tokenizer.vocab_size
         for ids, _ in self.ids:
             if len(ids) > most:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tfopt.data.places import Places
+from tfopt.data.tokenizer import Encoded
 from tfopt.serve.models import Variant
 from tfopt.serve.request import Request
 
@@ -29,11 +32,24 @@ class Waiting(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Text:
-    """What is read of a text: ids, those of its first segment, whether it was cut."""
+    """What is read of a text.
+
+    Attributes:
+        ids: of its tokens.
+        first_length: how many of these are of the first segment.
+        truncated: whether it was cut.
+        places: where its tokens stand, for a task whose answers name places.
+    """
 
     ids: list[int]
     first_length: int
     truncated: bool
+    places: Places | None = None
+
+    def encoded(self) -> Encoded | None:
+        """What a task reads an answer by; None where it needs none."""
+        return None if self.places is None else Encoded(
+            ids=[self.ids], first_lengths=[self.first_length], places=[self.places])
 
 
 def in_order(group: Sequence[Waiting], tokens: int
@@ -90,9 +106,9 @@ def _encoded(items: Sequence[Waiting]) -> list[Text | None]:
         [item.request.pairs[item.number] for item in items if item.request.pairs])
     # Of several texts it is known how many were cut, not which.
     return [None if encoded.truncated and len(ids) == bundle.max_length
-            else Text(ids, first_length, False)
-            for ids, first_length in zip(encoded.ids, encoded.first_lengths,
-                                         strict=True)]
+            else Text(ids, first_length, False, place)
+            for ids, first_length, place in itertools.zip_longest(
+                encoded.ids, encoded.first_lengths, encoded.places or ())]
 
 
 def read(request: Request, number: int, variant: Variant) -> Text:
@@ -101,4 +117,5 @@ def read(request: Request, number: int, variant: Variant) -> Text:
         return Text(*request.ids[number], False)
     pairs = None if request.pairs is None else [request.pairs[number]]
     encoded = variant.bundle.encode([request.texts[number]], pairs)
-    return Text(encoded.ids[0], encoded.first_lengths[0], bool(encoded.truncated))
+    return Text(encoded.ids[0], encoded.first_lengths[0], bool(encoded.truncated),
+                encoded.places[0] if encoded.places else None)

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-import numpy as np
 from absl import logging
 
+from tfopt.inputs import together
 from tfopt.serve.models import Model, Variant
 from tfopt.serve.monitor import Monitor
 from tfopt.serve.observation import Observation, observe
@@ -144,7 +144,7 @@ def _records(taken: Iterable[tuple[float, Request, float]]) -> Iterable[Record]:
     for variant, group in groups.items():
         answers = [answer for *_, answer in group]
         seen = observe(variant.bundle.task,
-                       np.stack([answer.outputs for answer in answers]),
+                       together([answer.outputs for answer in answers]),
                        [answer.ids for answer in answers],
                        variant.bundle.tokenizer.unknown_id,
                        [answer.truncated for answer in answers])

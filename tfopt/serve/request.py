@@ -19,7 +19,7 @@ class Answer:
 
     Attributes:
         variant: that answered.
-        outputs: <float32>[outputs].
+        outputs: <float32>[outputs], or [T, outputs] of a task of tokens.
         fields: the task's answer.
         ids: that were read.
         truncated: whether the text was cut.

@@ -253,7 +253,7 @@ def _answered(variant: Variant, text: Text, waited_s: float, computed_s: float
     """A variant's answer, which it is timed by, after what others have computed."""
     begun = time.perf_counter()
     outputs = variant.bundle.run(text.ids, text.first_length)
-    fields, = variant.bundle.task.decode(outputs[np.newaxis])
+    fields, = variant.bundle.task.decode(outputs[np.newaxis], text.encoded())
     ended = time.perf_counter()
     variant.times.add(bucket_of(len(text.ids)), ended - begun, ended)
     return Answer(variant, outputs, fields, text.ids, text.truncated, waited_s,

@@ -37,8 +37,9 @@ class Shadow:
 
     def __init__(self, directory: PathLike, fraction: float, monitor: Monitor):
         self._bundle = Bundle.open(directory, num_threads=1, copies=1, private=True)
-        if not self._bundle.task.labels:
-            raise ValueError("A shadow needs a task with labels. Received: "
+        seen, = self._bundle.task.signals(self._bundle.outputs(["a"]))
+        if seen.label is None:
+            raise ValueError("A shadow needs a task that answers a label. Received: "
                              f"{directory}, of {self._bundle.task.name()}")
         self._fraction, self._monitor = fraction, monitor
         self._random = random.Random(0)

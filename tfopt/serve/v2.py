@@ -9,8 +9,9 @@ Texts come as BYTES `text` and perhaps `pair`, or as INT32 `input_ids`, with
 `attention_mask` and `token_type_ids` where texts differ in length or are pairs. The
 answer has `logits`, and of a classification `probabilities` and `label`, of a number
 `score`, or in the place of logits the `embedding` of each text; what else a task
-answers is JSON, a text each, such as `labels` where there are several; and the
-`variant` that answered each text. Source: the protocol of KServe, Triton and MLServer
+answers is JSON, a text each, such as `labels` where there are several, or `spans`; and
+the `variant` that answered each text. Logits of tokens are padded by zeros to the
+longest text. Source: the protocol of KServe, Triton and MLServer
 (kserve/open-inference-protocol), which leaves parameters to each.
 """
 
@@ -20,6 +21,8 @@ import functools
 import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from tfopt.files import to_json
 from tfopt.serve import calls
@@ -49,7 +52,8 @@ def metadata(model: Model) -> dict[str, Any]:
                     "shape": [-1] if kind == "BYTES" else [-1, -1]}
                    for name, kind in _TYPES.items()],
         "outputs": [{"name": name, "datatype": kind,
-                     "shape": [-1, count] if wide else [-1]}
+                     "shape": [-1, *([-1] if model.task.per_token else []), count]
+                     if wide else [-1]}
                     for name, (kind, wide) in outputs_of(model).items()],
         "parameters": {
             "task": model.task.name(), "labels": list(model.task.labels),
@@ -221,8 +225,11 @@ def _render(wanted: Sequence[str], id_: str | None, request: Request, seconds: f
     outputs = []
     for name in wanted:
         kind, wide = kinds[name]
+        tokens = [max(len(answer.outputs) for answer in request.given())] if (
+            model.task.per_token) else []
         outputs.append({"name": name, "datatype": kind,
-                        "shape": [count, model.task.outputs] if wide else [count],
+                        "shape": [count, *tokens, model.task.outputs] if wide
+                        else [count],
                         "data": _DATA[name](request.given(), model.task.labels)
                         if name in _DATA else [
                             to_json(answer.fields[name], ensure_ascii=False)
@@ -233,9 +240,16 @@ def _render(wanted: Sequence[str], id_: str | None, request: Request, seconds: f
         "parameters": {"milliseconds": round(1e3 * seconds, 3)}}, ensure_ascii=False)
 
 
+def _of_one_size(rows: Sequence[np.ndarray]) -> list[list[float]]:
+    """Numbers, with zeros behind those of texts that have fewer tokens."""
+    longest = max(map(len, rows))
+    return [[*row.tolist(), *[0.0] * (longest - len(row))] for row in rows]
+
+
 _DATA: dict[str, Any] = {
     "logits": lambda answers, labels: [
-        value for answer in answers for value in answer.outputs.tolist()],
+        value for row in _of_one_size([answer.outputs.ravel() for answer in answers])
+        for value in row],
     "probabilities": lambda answers, labels: [
         answer.fields["scores"][label] for answer in answers for label in labels],
     "label": lambda answers, labels: [answer.fields["label"] for answer in answers],

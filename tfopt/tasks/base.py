@@ -32,11 +32,13 @@ class Task(TaskDefaults, Judged):
 
     Class attributes, beside those of `Judged`:
         label_form: of a label in a file (`data.Columns.form`): "word", "number", with
-            a fraction or without, or "set", of any number of words.
+            a fraction or without, "set", of any number of words, or "tags", of words
+            of the text.
         no_target: what stands for a missing target, or for a number of one that is an
             array: -1 or NaN (`types.is_labelled`).
         target_rank: axes of one example's target: 0 of a number, 1 of a row of them.
-        per_token: whether the first of these is that of the example's tokens.
+        per_token: whether the first of these is that of the example's tokens, of which
+            the model has outputs each, and whose places in the text answers name.
 
     Attributes:
         labels: label words by class number; empty where the task has none.
@@ -122,6 +124,26 @@ class Task(TaskDefaults, Judged):
         return [tuple(word for word in words if word not in known)
                 for words in corpus.words()]
 
+    def on_tokens(self, targets: list, corpus: Any, encoded: Any) -> list:
+        """What targets are once texts are read: other ones for a task of tokens.
+
+        Args:
+            targets: of N examples.
+            corpus: of these.
+            encoded: the `data.Encoded` of these; with places for a task of tokens.
+        """
+        return targets
+
+    def remarks(self, name: str, targets: Sequence, truncated: int) -> list[str]:
+        """Sentences on what of a split's labels cannot be learned, or answered.
+
+        Args:
+            name: of the split.
+            targets: of N examples, as `on_tokens` gives them.
+            truncated: how many texts were cut.
+        """
+        return []
+
     @abc.abstractmethod
     def objective(self) -> Objective:
         """What training minimizes, with its metrics."""
@@ -176,7 +198,7 @@ class Task(TaskDefaults, Judged):
                              f"of shape {own}. Received: a model that gives "
                              f"{tuple(shape)}")
 
-    def with_guesses(self, outputs: Any, targets: Any) -> Any:
+    def with_guesses(self, outputs: Any, targets: Any, visible: Any = None) -> Any:
         """Targets, with the model's guesses where there are none.
 
         Args:
@@ -184,6 +206,7 @@ class Task(TaskDefaults, Judged):
             targets: <int32>[B, ...] or <float32>[B, ...]; below 0, or NaN, where one is
                 missing. <int>[B] of -1 stands for no target of any example, whatever
                 the task's are.
+            visible: which tokens are no padding, <int>[B, T]; for a task of tokens.
 
         Returns:
             <int32>[B, ...] or <float32>[B, ...], constants to a gradient.
@@ -196,7 +219,7 @@ class Task(TaskDefaults, Judged):
             targets = tf.reshape(targets, [-1, *[1] * (guesses.shape.rank - 1)])
         return tf.where(is_labelled(targets), tf.cast(targets, guesses.dtype), guesses)
 
-    def example_loss(self, outputs: Any, targets: Any) -> Any:
+    def example_loss(self, outputs: Any, targets: Any, visible: Any = None) -> Any:
         """The loss of each example, whose gradient shows what matters in a model.
 
         A task whose loss of its own guess has no gradient, such as a square of the
@@ -206,6 +229,7 @@ class Task(TaskDefaults, Judged):
             outputs: <float>[B, outputs].
             targets: as of `with_guesses`; for a missing one, the model's own guess is
                 taken.
+            visible: the same.
 
         Returns:
             <float32>[B].
@@ -213,7 +237,7 @@ class Task(TaskDefaults, Judged):
         from tfopt.backend import tf
 
         return self.objective().hard_loss(
-            tf.cast(outputs, tf.float32), self.with_guesses(outputs, targets))
+            tf.cast(outputs, tf.float32), self.with_guesses(outputs, targets, visible))
 
     def to_fields(self) -> dict[str, Any]:
         """The task as JSON values: {"task": name, field: value, ...}."""

@@ -197,12 +197,13 @@ class Embedding(Task):
 
         return sentence_vectors.cosines(outputs)
 
-    def with_guesses(self, outputs: Any, targets: Any) -> Any:
+    def with_guesses(self, outputs: Any, targets: Any, visible: Any = None) -> Any:
         """Targets; where there are no scores to learn from, the vectors themselves.
 
         Args:
             outputs: <float>[B, D].
             targets: <float>[B].
+            visible: not looked at.
 
         Returns:
             <float32>[B], or <float>[B, D].
@@ -212,7 +213,7 @@ class Embedding(Task):
         return (super().with_guesses(outputs, targets) if self.learns_scores
                 else tf.stop_gradient(outputs))
 
-    def example_loss(self, outputs: Any, targets: Any) -> Any:
+    def example_loss(self, outputs: Any, targets: Any, visible: Any = None) -> Any:
         """The loss of each example <float32>[B].
 
         Args:
@@ -221,6 +222,7 @@ class Embedding(Task):
                 change of the vector for its mean squared gradient
                 (`train.sentence_vectors.probe`). Or vectors <float>[B, D], of which it
                 is 1 - cosine.
+            visible: not looked at.
         """
         from tfopt.backend import tf
         from tfopt.train import sentence_vectors

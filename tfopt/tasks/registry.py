@@ -19,7 +19,8 @@ from tfopt.tasks.base import Task
 from tfopt.types import PathLike, check_types, shown
 
 FILE = "task.json"
-_NO_TASKS = ("base", "figures", "judged", "optional", "registry")
+_NO_TASKS = ("base", "entities", "figures", "judged", "optional", "registry",
+             "tagged_words")
 
 
 @functools.cache

@@ -81,7 +81,7 @@ class Regression(Task):
         """What the model gives, <float>[B]."""
         return outputs[:, 0]
 
-    def example_loss(self, outputs: Any, targets: Any) -> Any:
+    def example_loss(self, outputs: Any, targets: Any, visible: Any = None) -> Any:
         """The squared error of each example <float32>[B].
 
         Where there is no target, one is taken half a unit away from the output: of a

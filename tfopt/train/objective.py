@@ -25,7 +25,8 @@ class Objective:
         hard_loss: (outputs, targets) -> that loss of each example <float>[B], 0 where
             there is no target (`types.is_labelled`).
         soft_loss: (outputs, teacher's outputs, temperature) -> how far a student is
-            from its teacher <float>[B].
+            from its teacher <float>[B]; or [B, T], of which the mean over visible
+            tokens is taken.
         logits: whether outputs are logits, of which softmax or, with a row of targets,
             a sigmoid is taken.
         target_rank: axes of one example's target: 0 of a number, 1 of a row of them.

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from tfopt.backend import keras, tf
-from tfopt.compress.samples import read
+from tfopt.compress.samples import read, seen_by
 from tfopt.compress.structure.least_squares import damped
 from tfopt.model import encoder, heads, layers
 from tfopt.model.anatomy import Anatomy
@@ -108,7 +108,8 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int,
     def gradients(inputs, targets):
         with tf.GradientTape() as tape:
             logits, *outputs = seen(inputs, training=False)
-            loss = tf.reduce_sum(task.example_loss(logits, targets))
+            loss = tf.reduce_sum(task.example_loss(logits, targets,
+                                                   **seen_by(task, inputs)))
         found = [tf.cast(x * g, tf.float32) for x, g in zip(
             outputs, tape.gradient(loss, outputs), strict=True)]
         stream = tf.reduce_sum(tf.add_n(found[:len(parts.stream_norms)]), axis=1)

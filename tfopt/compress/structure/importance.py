@@ -14,7 +14,7 @@ import dataclasses
 import numpy as np
 
 from tfopt.backend import keras, tf
-from tfopt.compress.samples import read
+from tfopt.compress.samples import read, seen_by
 from tfopt.compress.structure.slicing import check_plain
 from tfopt.model.anatomy import Anatomy
 from tfopt.tasks.base import Task
@@ -126,7 +126,8 @@ def mask_gradients(model: keras.Model, train: BatchSource, examples: int,
     def gradients(inputs, targets):
         with tf.GradientTape() as tape:
             logits, *outputs = seen(inputs, training=False)
-            loss = tf.reduce_sum(task.example_loss(logits, targets))
+            loss = tf.reduce_sum(task.example_loss(logits, targets,
+                                                   **seen_by(task, inputs)))
         found = tape.gradient(loss, outputs)
         return [tf.reduce_sum(tf.cast(x * g, tf.float32), axis=1)
                 for x, g in zip(outputs, found, strict=True)]  # <float>[B, width]

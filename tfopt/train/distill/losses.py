@@ -35,12 +35,12 @@ def soft(logits, teacher_logits, temperature: float):
     """T^2 KL(softmax(teacher / T) || softmax(student / T)).
 
     Args:
-        logits: the student's <float>[B, C].
-        teacher_logits: <float>[B, C].
+        logits: the student's <float>[..., C].
+        teacher_logits: <float>[..., C].
         temperature: T, above 0; its square keeps the size of the gradient.
 
     Returns:
-        <float>[B].
+        <float>[...].
     """
     return temperature ** 2 * _divergence(
         tf.nn.log_softmax(teacher_logits / temperature),
@@ -58,7 +58,7 @@ def distance(states, teacher_states, visible):
     Returns:
         <float>[B].
     """
-    return _token_mean(tf.reduce_mean(
+    return token_mean(tf.reduce_mean(
         tf.math.squared_difference(states, teacher_states), axis=-1), visible)
 
 
@@ -128,7 +128,7 @@ def relation_loss(log_relation, teacher_log_relation, visible):
     Returns:
         <float>[B].
     """
-    return _token_mean(tf.reduce_mean(
+    return token_mean(tf.reduce_mean(
         _divergence(teacher_log_relation, log_relation), axis=1), visible)
 
 
@@ -137,6 +137,6 @@ def _divergence(log_teacher, log_student):
     return tf.reduce_sum(tf.exp(log_teacher) * (log_teacher - log_student), axis=-1)
 
 
-def _token_mean(values, visible):
-    """<float>[B, T] -> <float>[B]."""
+def token_mean(values, visible):
+    """The mean over visible tokens: <float>[B, T] -> <float>[B]."""
     return tf.reduce_sum(values * visible, axis=1) / tf.reduce_sum(visible, axis=1)

@@ -128,10 +128,13 @@ class DistillationLoss:
                                  f"hard_weight={settings.hard_weight}")
             total += settings.hard_weight * self._hard_loss(own["logits"], targets)
         if settings.soft_weight:
-            total += settings.soft_weight * self._soft_loss(
+            soft = self._soft_loss(
                 own["logits"], expected["logits"], settings.temperature)
+            # Of a model with an output a token, <float>[B, T].
+            total += settings.soft_weight * (losses.token_mean(
+                soft, _visible(inputs)) if soft.shape.rank == 2 else soft)
         if settings.uses_layers:
-            visible = tf.cast(inputs[INPUT_NAMES[1]], tf.float32)
+            visible = _visible(inputs)
         if settings.hidden_weight:
             total += settings.hidden_weight * self._hidden(own, expected, visible)
         if settings.relations_weight:
@@ -264,6 +267,11 @@ class StudentModel(MultiStepModel):
         return self.compute_metrics(
             inputs, tf.where(known, targets, tf.zeros_like(targets)), own["logits"],
             labelled if weights is None else labelled * weights)
+
+
+def _visible(inputs):
+    """Which tokens are no padding, <float>[B, T]."""
+    return tf.cast(inputs[INPUT_NAMES[1]], tf.float32)
 
 
 def _check_relations(own: Taps, theirs: Taps) -> None:

@@ -17,7 +17,7 @@ from absl import logging
 
 from tfopt.backend import keras, tf
 from tfopt.files import read_arrays, write_whole
-from tfopt.types import BatchSource, PathLike
+from tfopt.types import INPUT_NAMES, BatchSource, PathLike
 
 
 @runtime_checkable
@@ -34,7 +34,11 @@ class Examples(BatchSource, Protocol):
         """Each example once: its number <int>[B], and the inputs."""
 
     def with_teacher_logits(self, logits: np.ndarray) -> Examples:
-        """The same batches, with <float>[N, C] beside the targets."""
+        """The same batches, with logits beside the targets.
+
+        Args:
+            logits: <float>[N, C]; or of all tokens of all examples, <float>[tokens, C].
+        """
 
 
 def with_cached_logits(batches: BatchSource, teacher: keras.Model,
@@ -46,7 +50,7 @@ def with_cached_logits(batches: BatchSource, teacher: keras.Model,
 
     Args:
         batches: what to learn from.
-        teacher: from their inputs to logits <float>[N, C].
+        teacher: from their inputs to logits <float>[N, C], or [N, T, C].
         path: of the file, .npz; written whole or not at all.
 
     Returns:
@@ -101,7 +105,15 @@ def _compute(teacher: keras.Model, batches: Examples) -> np.ndarray:
     logging.info("The teacher reads %d examples, once", len(batches))
     answer = tf.function(lambda inputs: teacher(inputs, training=False),
                          reduce_retracing=True)
-    logits = np.zeros([len(batches), teacher.output_shape[-1]], np.float32)
+    if len(teacher.output_shape) == 2:
+        logits = np.zeros([len(batches), teacher.output_shape[-1]], np.float32)
+        for index, inputs in batches.each_once():
+            logits[index] = answer(inputs)
+        return logits
+    rows: list = [None] * len(batches)
     for index, inputs in batches.each_once():
-        logits[index] = answer(inputs)
-    return logits
+        counts = tf.reduce_sum(inputs[INPUT_NAMES[1]], axis=1).numpy()
+        for place, row, count in zip(index, answer(inputs).numpy(), counts,
+                                     strict=True):
+            rows[place] = row[:count]
+    return np.concatenate(rows)
