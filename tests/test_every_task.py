@@ -58,7 +58,8 @@ def context(task, tiny_examples) -> Context:
     kind = data.PairedBatches if task.apart else data.Batches
     options = {"per_token": True} if task.per_token else {}
     train = kind(encoded, targets, batch_size=8, shuffle_seed=0, **options)
-    return Context(train=train, dev=None, settings=Settings(epochs=1, learning_rate=1e-3), task=task,
+    return Context(train=train, dev=None, task=task,
+                   settings=Settings(epochs=1, learning_rate=1e-3),
                    resources={"tokenizer": Tokenizer()})
 
 
