@@ -50,7 +50,9 @@ def test_texts_alone_have_no_targets_and_are_judged_by_the_baseline():
     assert task.quality(ROWS, 3.0 * ROWS) == {"cosine_to_baseline": pytest.approx(1.0)}
     turned = ROWS[:, ::-1] * [1, -1]
     assert task.quality(ROWS, turned) == {"cosine_to_baseline": pytest.approx(0.0)}
-    assert task.of(PAIRS).monitor == ("spearman", "higher")
+    judged = task.of(PAIRS)
+    assert judged.monitor == ("spearman", "higher")
+    assert judged.targets(PAIRS)[:4] == [1, 1, 0, 0]  # of dev's own scale
     assert task.of(PAIRS) == task  # a model of the one is one of the other
     assert Embedding(reads="first") != task
 

@@ -41,6 +41,6 @@ def line_of(fields: Mapping[str, Any], encoding: str = "utf-8") -> str:
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _rounded(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_rounded(part) for part in value]
+    if isinstance(value, list):  # a vector's numbers stay as they are
+        return [part if isinstance(part, float) else _rounded(part) for part in value]
     return round(value, _DIGITS) if isinstance(value, float) else value

@@ -100,11 +100,10 @@ class Embedding(Task):
         if corpus.pairs is None:
             return cls(learns_scores=False, judged_by_scores=False)
         scores = cls().targets(corpus)
-        low, high = min(scores), max(scores)
-        if low == high:
+        if min(scores) == max(scores):
             raise ValueError(f"{corpus.path}: scores to learn from must differ. "
-                             f"Received: {len(corpus)} pairs of {low}")
-        return cls(low=low, high=high)
+                             f"Received: {len(corpus)} pairs of {scores[0]}")
+        return cls(low=min(scores), high=max(scores))
 
     def of(self, dev: Any, checkpoint: Path | None = None) -> Embedding:
         """The task, judged by scores where dev has such; it reads as a checkpoint says.
@@ -119,8 +118,11 @@ class Embedding(Task):
             registry.read(checkpoint) or pooling_of(checkpoint))
         known: dict[str, Any] = {} if not isinstance(own, Embedding | Pooling) else {
             "reads": own.reads, "normalize": own.normalize}
-        return dataclasses.replace(self, judged_by_scores=dev.pairs is not None,
-                                   **known)
+        if not self.learns_scores and dev.pairs:  # no train set has told the scale
+            scores = Embedding().targets(dev)
+            if min(scores) < max(scores):
+                known |= {"low": min(scores), "high": max(scores)}
+        return dataclasses.replace(self, judged_by_scores=bool(dev.pairs), **known)
 
     def giving(self, outputs: int) -> Embedding:
         """The task of a model, which tells the width."""
