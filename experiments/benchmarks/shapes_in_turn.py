@@ -1,10 +1,10 @@
-r"""Latency of several published shapes as int8 `.tflite`, against the first of them.
+r"""Latency of published shapes as int8 `.tflite`, or of files, against the first.
 
     python experiments/benchmarks/shapes_in_turn.py --shapes=bert_base,mpnet_base \
         --text_file=FILE --report=FILE.json
 
-Random weights, one text a request, at the lengths of the file's texts; files are timed
-in turn. Between BERT and MPNet of one size lie what relative positions cost. Cost: two
+Shapes are of random weights; --files names artifacts that there are, timed beside them
+in turn, one text a request, at the lengths of the file's texts. Between BERT and MPNet of one size lie what relative positions cost. Cost: two
 minutes for two base shapes on two cores. Expected of these: a ratio of at most 1.05.
 """
 
@@ -38,8 +38,10 @@ def main() -> None:
             write_whole(file, tflite.convert(model.load(f"random:{name}"),
                                              FLAGS.scheme))
             commands[name] = latency.command(file, FLAGS.num_threads)
+        commands |= {name: latency.command(Path(name), FLAGS.num_threads)
+                     for name in FLAGS.files}
         seconds, idle = time_in_turn(commands, texts, FLAGS.rounds)
-    first = FLAGS.shapes[0]
+    first = next(iter(commands))
     # Of each round, since the machine's speed changes from one to the next.
     p50 = {name: 1e3 * np.median(value, axis=1) for name, value in seconds.items()}
     common.write_report({
@@ -55,6 +57,7 @@ if __name__ == "__main__":
     shared.define_measuring()
     common.define_report()
     flags.DEFINE_list("shapes", ["bert_base", "mpnet_base"], "Published shapes.")
+    flags.DEFINE_list("files", [], "Artifacts, timed beside the shapes.")
     define_texts()
     flags.DEFINE_string("scheme", "dynamic_wi8_afp32", "Of the exports.")
     shared.run(main)
