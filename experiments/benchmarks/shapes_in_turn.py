@@ -4,8 +4,9 @@ r"""Latency of published shapes as int8 `.tflite`, or of files, against the firs
         --text_file=FILE --report=FILE.json
 
 Shapes are of random weights; --files names artifacts that there are, timed beside them
-in turn, one text a request, at the lengths of the file's texts. Between BERT and MPNet of one size lie what relative positions cost. Cost: two
-minutes for two base shapes on two cores. Expected of these: a ratio of at most 1.05.
+in turn, one text a request, at the lengths of the file's texts. Between BERT and MPNet
+of one size lie what relative positions cost. Cost: two minutes for two base shapes on
+two cores. Expected of these: a ratio of at most 1.05.
 """
 
 from __future__ import annotations
