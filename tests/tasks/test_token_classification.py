@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tfopt import data, model, train
+from tfopt import data, model, tasks, train
 from tfopt.backend import tf
 from tfopt.data.places import Places
 from tfopt.tasks import entities
@@ -233,6 +233,17 @@ def test_the_loss_of_a_text_is_the_mean_of_its_tagged_tokens():
     found = token_objective.hard(outputs, tf.constant([[0, 1, -1]])).numpy()
     np.testing.assert_allclose(found, [np.log(np.exp(5) + 4) - 2.5], rtol=1e-5)
     assert token_objective.hard(outputs, tf.constant([-1])).numpy() == [0.0]
+
+
+def test_a_published_model_of_tags_is_of_this_task(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text('{"architectures": ["BertForTokenClassification"]}')
+    assert tasks.read(tmp_path, TASK.labels) == TASK
+    assert tasks.read(tmp_path) is None
+    with pytest.raises(ValueError, match=f"A tag must .*Received: 'x', of {tmp_path}"):
+        tasks.read(tmp_path, ["O", "x"])
+    config.write_text('{"architectures": ["BertForSequenceClassification"]}')
+    assert tasks.read(tmp_path, ["a", "b"]).name() == "classification"
 
 
 def learned_words() -> tuple[data.Encoded, list[TaggedWords]]:

@@ -216,7 +216,8 @@ def read(path: PathLike, columns: Columns = Columns()) -> Corpus:  # noqa: B008
 def _read_tagged(path: Path, columns: Columns) -> Corpus:
     if columns.pair is not None:
         raise ValueError("Words with tags are of one text, and there is no column of a "
-                         f"second one. Received: pair={columns.pair!r}")
+                         "second one (--text_pair_column). Received: "
+                         f"pair={columns.pair!r}")
     rows = list(tagged.rows(path, decode(path), columns.text, columns.label))
     if not rows:
         raise ValueError(f"{EMPTY} Received: {path}")

@@ -46,8 +46,9 @@ class Files(Options):
     task: str = option("classification", "What is learned from the texts.",
                        choices=_tasks)
     train: PathLike | None = option(
-        None, "Labelled examples to learn from: .tsv, .csv or .jsonl. Left out: the "
-        "embedded support intents, train and dev.", flag="train_file")
+        None, "Labelled examples to learn from: .tsv, .csv or .jsonl; of words with "
+        "tags .conll or .jsonl. Left out: the embedded support intents, train and dev.",
+        flag="train_file")
     dev: PathLike | None = option(
         None, "Labelled examples to report on. Left out: a tenth of the train file.",
         flag="dev_file")

@@ -19,6 +19,7 @@ from tfopt.tasks.base import Task
 from tfopt.types import PathLike, check_types, shown
 
 FILE = "task.json"
+CONFIG_FILE = "config.json"
 _NO_TASKS = ("base", "entities", "figures", "judged", "optional", "registry",
              "tagged_words")
 
@@ -92,7 +93,8 @@ def read(directory: PathLike, labels: Sequence[str] | None = None) -> Task | Non
     Args:
         directory: of a Keras model, an export or a published checkpoint.
         labels: label words that lie there, by class number; those of a directory
-            without `task.json` are classes.
+            without `task.json` are classes, or what the architecture in `config.json`
+            says.
 
     Returns:
         The task; None where nothing says which.
@@ -103,7 +105,7 @@ def read(directory: PathLike, labels: Sequence[str] | None = None) -> Task | Non
     file = Path(directory) / FILE
     if not file.exists():
         try:
-            return named("classification")(labels=tuple(labels)) if labels else None
+            return _published(file.parent)(labels=tuple(labels)) if labels else None
         except ValueError as error:
             raise ValueError(f"{error}, of {directory}") from error
     try:
@@ -111,3 +113,14 @@ def read(directory: PathLike, labels: Sequence[str] | None = None) -> Task | Non
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"A task's file must be as `save` writes it: {error} "
                          f"Received: {file}") from error
+
+
+def _published(directory: Path) -> type[Task]:
+    """The task of a checkpoint as others publish them, by its architecture's name."""
+    config = directory / CONFIG_FILE
+    made = read_json(config).get("architectures") if config.is_file() else None
+    for kind in all_tasks().values():
+        if kind.published_as and isinstance(made, list) and any(
+                str(name).endswith(kind.published_as) for name in made):
+            return kind
+    return named("classification")

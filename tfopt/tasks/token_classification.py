@@ -39,6 +39,7 @@ class TokenClassification(Task):
     no_target = NONE
     target_rank = 1
     per_token = True
+    published_as = "ForTokenClassification"
     metrics = (Metric("entity_f1", "fraction", "higher"),
                Metric("entity_precision", "fraction", "higher"),
                Metric("entity_recall", "fraction", "higher"),
