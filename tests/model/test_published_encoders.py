@@ -89,6 +89,15 @@ def test_exported_it_computes_the_same(loaded, reference, tmp_path, scheme, most
         np.testing.assert_allclose(ours, theirs, atol=most * max(scale, 1.0))
 
 
+def test_wired_for_inference_it_computes_several_texts_alike(loaded, reference):
+    wired = inference.for_inference(loaded)
+    inputs = inputs_of(reference)
+    shown = (inputs["attention_mask"] > 0 if reference["logits"].ndim == 3
+             else slice(None))
+    np.testing.assert_allclose(wired(inputs).numpy()[shown], reference["logits"][shown],
+                               atol=1e-4)
+
+
 def test_its_config_builds_a_model_of_its_shapes(loaded):
     config = model.config_of(loaded)
     again = model.build(config, model.head_of(loaded))

@@ -87,9 +87,11 @@ class SelfAttention(keras.layers.Layer):
             tf.matmul(split(query * scale), split(key), transpose_b=True),
             tf.float32))  # [B, H, T, T]
         if buckets:
+            queries = scores.shape[2]
+            if queries is None and mask.shape[0] is None:
+                queries = tf.shape(scores)[2]  # one, maybe, of each text of the batch
             scores = self.rounded("biased", tf.add(
-                scores, self._bias(buckets[0], scores.shape[2], training),
-                name="biased"))
+                scores, self._bias(buckets[0], queries, training), name="biased"))
         # Looked up, not computed: in an integer-only graph the mask is then int8, too.
         hidden = tf.gather(tf.constant([HIDDEN_SCORE, 0.0]), mask)
         scores += hidden[:, tf.newaxis, tf.newaxis, :]
@@ -102,7 +104,7 @@ class SelfAttention(keras.layers.Layer):
         return self.rounded("output", tf.reshape(
             context, [-1, width] if flat else [batch, -1, width]))
 
-    def _bias(self, buckets, queries: int | None, training):
+    def _bias(self, buckets, queries, training):
         """What is added to the scores.
 
         Args:
