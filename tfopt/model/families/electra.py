@@ -6,22 +6,19 @@ reads the first token through a Dense with a GELU.
 
 from __future__ import annotations
 
+import dataclasses
+
 from tfopt.model import layer_names as names
-from tfopt.model.families.base import Family
 from tfopt.model.families.bert import FAMILY as BERT
 
-FAMILY = Family(
+FAMILY = dataclasses.replace(
+    BERT,
     name="electra",
     model_types=("electra",),
     encoder="electra",
     sizes={**BERT.sizes, "embedding_size": "embedding_size"},
-    options=BERT.options,
-    honoured=BERT.honoured,
-    head_dropout=BERT.head_dropout,
     pooler="gelu",
     below={**BERT.below, names.EMBEDDING_PROJECTION: "embeddings_project"},
-    layers=BERT.layers,
-    roles=BERT.roles,
     above={names.POOLER: "classifier.dense", names.CLASSIFIER: "classifier.out_proj"},
     beside=(names.POOLER, names.CLASSIFIER),
     passed_over=(r"(^|\.)(discriminator|generator)_(predictions|lm_head)\.",

@@ -7,31 +7,23 @@ training may move them apart. Positions count from 2, and there are no segments.
 
 from __future__ import annotations
 
+import dataclasses
+
 from tfopt.model import layer_names as names
-from tfopt.model.families.base import Family
-from tfopt.model.families.bert import FAMILY as BERT
 from tfopt.model.families.roberta import FAMILY as ROBERTA
 
-FAMILY = Family(
+FAMILY = dataclasses.replace(
+    ROBERTA,
     name="mpnet",
     model_types=("mpnet",),
     encoder="mpnet",
     sizes={**ROBERTA.sizes, "relative_buckets": "relative_attention_num_buckets"},
-    options=ROBERTA.options,
-    fixed=ROBERTA.fixed,
-    honoured=ROBERTA.honoured,
-    head_dropout=BERT.head_dropout,
-    below=ROBERTA.below,
-    first_position=ROBERTA.first_position,
-    layers=BERT.layers,
-    roles={**BERT.roles,
+    added_to_positions=None,
+    roles={**ROBERTA.roles,
            names.QUERY: "attention.attn.q",
            names.KEY: "attention.attn.k",
            names.VALUE: "attention.attn.v",
            names.ATTENTION_OUTPUT: "attention.attn.o",
            names.ATTENTION_NORM: "attention.LayerNorm"},
     shared={names.ATTENTION: "encoder.relative_attention_bias"},
-    above=ROBERTA.above,
-    beside=ROBERTA.beside,
-    passed_over=ROBERTA.passed_over,
 )

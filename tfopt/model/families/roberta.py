@@ -7,11 +7,13 @@ through a Dense with a tanh of its own.
 
 from __future__ import annotations
 
+import dataclasses
+
 from tfopt.model import layer_names as names
-from tfopt.model.families.base import Family
 from tfopt.model.families.bert import FAMILY as BERT
 
-FAMILY = Family(
+FAMILY = dataclasses.replace(
+    BERT,
     name="roberta",
     model_types=("roberta",),
     encoder="roberta",
@@ -20,13 +22,10 @@ FAMILY = Family(
              if ours not in ("max_positions", "type_vocab_size")},
     fixed={"type_vocab_size": 0},
     honoured={**BERT.honoured, "pad_token_id": 1},
-    head_dropout=BERT.head_dropout,
     below={layer: stem for layer, stem in BERT.below.items()
            if layer != names.SEGMENT_EMBEDDING},
     first_position=2,
     added_to_positions="embeddings.token_type_embeddings",
-    layers=BERT.layers,
-    roles=BERT.roles,
     above={names.POOLER: "classifier.dense", names.CLASSIFIER: "classifier.out_proj"},
     beside=(names.POOLER, names.CLASSIFIER),
     # BERT's pooler is there in some, though nothing was trained through it.
