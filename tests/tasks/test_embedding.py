@@ -68,7 +68,7 @@ def test_the_loss_of_a_pair_is_the_square_of_what_its_cosine_is_off():
     scores = tf.constant([0.5, 0.5, 0, 0, np.nan, np.nan, 0, 0])
     found = sentence_vectors.pair_loss(tf.constant(ROWS), scores).numpy()
     np.testing.assert_allclose(found, [0.25, 0.25, 0, 0, 0, 0, 0.36, 0.36], atol=1e-6)
-    loss = float(sentence_vectors.PairLoss()(scores, ROWS))
+    loss = float(Embedding().objective().loss()(scores, ROWS))
     assert loss == pytest.approx(found.mean())
     odd = sentence_vectors.pair_loss(tf.constant(ROWS[:3]), scores[:3]).numpy()
     np.testing.assert_allclose(odd, [0.25, 0.25, 0], atol=1e-6)

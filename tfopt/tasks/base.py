@@ -37,10 +37,10 @@ class Task(TaskDefaults, Judged):
         no_target: what stands for a missing target, or for a number of one that is an
             array: -1 or NaN (`types.is_labelled`).
         target_rank: axes of one example's target: 0 of a number, 1 of a row of them.
-        published_as: how the names of architectures end, by which others publish models
-            of the task; "" of what has no such name, or is a classification.
         per_token: whether the first of these is that of the example's tokens, of which
             the model has outputs each, and whose places in the text answers name.
+        published_as: how the names of architectures end, by which others publish models
+            of the task; "" of what has no such name, or is a classification.
 
     Attributes:
         labels: label words by class number; empty where the task has none.

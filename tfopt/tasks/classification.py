@@ -69,9 +69,7 @@ class Classification(Task):
                 f"{corpus.path}: labels that are numbers with fractions are learned by "
                 "the task regression; as names of classes they need a letter, as in "
                 f"v3.8. Received: {few(found)}")
-        if known_labels and set(found) <= set(known_labels):
-            found = known_labels
-        return cls(labels=tuple(found))
+        return cls(labels=figures.in_known_order(found, known_labels))
 
     @property
     def outputs(self) -> int:
@@ -88,7 +86,7 @@ class Classification(Task):
 
     def evaluation_targets(self, corpus: Any) -> list[int]:
         """The class number of every example, -1 of a label that the task lacks."""
-        numbers = {label: number for number, label in enumerate(self.labels)}
+        numbers = figures.numbered(self.labels)
         return [numbers.get(label, self.no_target) for label in corpus.labels]
 
     def objective(self) -> Objective:
@@ -184,13 +182,9 @@ class Classification(Task):
             ValueError: there are not C outputs.
         """
         outputs = np.asarray(outputs)
-        if outputs.shape[-1] != self.outputs:
-            raise ValueError("The label list must have the model's "
-                             f"{outputs.shape[-1]} classes. Received: {self.outputs} "
-                             "labels")
-        shifted = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+        figures.check_width(outputs, self.labels)
         answers = []
-        for row in shifted / shifted.sum(axis=-1, keepdims=True):
+        for row in figures.softmax(outputs):
             scores = {self.labels[i]: float(row[i]) for i in row.argsort()[::-1]}
             label, score = next(iter(scores.items()))
             answers.append({"label": label, "score": score, "scores": scores})

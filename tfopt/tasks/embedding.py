@@ -17,10 +17,10 @@ import numpy as np
 
 from tfopt.report import Metric
 from tfopt.sentence_files import Pooling, pooling_of
-from tfopt.tasks import registry
+from tfopt.tasks import figures, registry
 from tfopt.tasks.base import Task, check_same_number
 from tfopt.tasks.regression import correlation, ranks
-from tfopt.types import check_fields, shown
+from tfopt.types import check_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,25 +168,17 @@ class Embedding(Task):
         """
         if corpus.pairs is None:
             return [math.nan] * len(corpus)
-        found = []
-        for label, line in zip(corpus.labels, corpus.lines, strict=True):
-            try:
-                score = float(label)
-            except ValueError:
-                score = math.nan
-            if not math.isfinite(score):
-                raise ValueError(f"{corpus.path}:{line}: a score must be a finite "
-                                 f"number. Received: {shown(label)}")
-            found += [(score - self.low) / (self.high - self.low)] * 2
-        return found
+        scores = figures.numbers_of(corpus, "a score")
+        return [(score - self.low) / (self.high - self.low)
+                for score in scores for _ in range(2)]
 
     def objective(self) -> Objective:
         """Squared error of a pair's cosine; from a teacher, 1 - cosine of vectors."""
         from tfopt.train import sentence_vectors
-        from tfopt.train.objective import Objective
+        from tfopt.train.objective import ExampleLoss, Objective
 
         return Objective(
-            loss=sentence_vectors.PairLoss, monitor=self.monitor,
+            loss=lambda: ExampleLoss(sentence_vectors.pair_loss), monitor=self.monitor,
             metrics=lambda: ([sentence_vectors.Spearman()] if self.judged_by_scores
                              else []),
             hard_loss=sentence_vectors.pair_loss,

@@ -40,8 +40,7 @@ def parse(tag: str) -> tuple[str, str]:
 
 def continues(before: tuple[str, str], tag: tuple[str, str]) -> bool:
     """Whether a parsed tag is of the same entity as the one before it."""
-    return (tag[0] in CONTINUING and before[0] in OPEN and tag[0] != OUTSIDE
-            and before[1] == tag[1])
+    return tag[0] in CONTINUING and before[0] in OPEN and before[1] == tag[1]
 
 
 def spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:

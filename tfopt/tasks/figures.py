@@ -1,12 +1,16 @@
-"""Counts of right and wrong answers -> precision, recall and F1, and checks of labels.
+"""What several tasks have in common: figures of counts, labels, probabilities.
 
-What several tasks have in common. NumPy alone.
+NumPy alone.
 """
 
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from tfopt.types import is_one_line, shown
 
@@ -48,3 +52,64 @@ def check_labels(labels: Sequence[str], what: str) -> None:
     if wrong:
         raise ValueError(f"{what}'s labels must be words of one line, each once. "
                          f"Received: {shown(wrong[0])} among {len(labels)} labels")
+
+
+def check_width(outputs: np.ndarray, labels: Sequence[str], what: str = "classes"
+                ) -> None:
+    """Checks that there is a label for each output of a model.
+
+    Args:
+        outputs: <float>[..., C].
+        labels: of a task.
+        what: how an error calls what they are of.
+
+    Raises:
+        ValueError: there are not C labels.
+    """
+    if outputs.shape[-1] != len(labels):
+        raise ValueError(f"The label list must have the model's {outputs.shape[-1]} "
+                         f"{what}. Received: {len(labels)} labels")
+
+
+def in_known_order(found: Sequence[str], known: Sequence[str] | None
+                   ) -> tuple[str, ...]:
+    """Labels of a train set, or a checkpoint's own, where these hold all of them.
+
+    Args:
+        found: labels of the train set, in the order that they have by themselves.
+        known: of the checkpoint, in the order of its outputs; or None.
+    """
+    return tuple(known if known and set(found) <= set(known) else found)
+
+
+def numbered(labels: Sequence[str]) -> dict[str, int]:
+    """Label -> its number."""
+    return {label: number for number, label in enumerate(labels)}
+
+
+def numbers_of(corpus: Any, what: str) -> list[float]:
+    """The labels of a corpus as numbers.
+
+    Args:
+        corpus: a `data.Corpus`.
+        what: how an error calls one, such as "a score".
+
+    Raises:
+        ValueError: one is no finite number; names file and line.
+    """
+    found = []
+    for label, line in zip(corpus.labels, corpus.lines, strict=True):
+        try:
+            found.append(float(label))
+        except ValueError:
+            found.append(math.nan)
+        if not math.isfinite(found[-1]):
+            raise ValueError(f"{corpus.path}:{line}: {what} must be a finite number. "
+                             f"Received: {shown(label)}")
+    return found
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits <float>[..., C], over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)

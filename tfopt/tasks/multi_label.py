@@ -85,9 +85,7 @@ class MultiLabel(Task):
             raise ValueError(
                 f"{corpus.path}: a multi_label task needs an example that has a label. "
                 f"Received: {len(corpus)} examples, each of an empty set")
-        if known_labels and set(found) <= set(known_labels):
-            found = known_labels
-        return cls(labels=tuple(found))
+        return cls(labels=figures.in_known_order(found, known_labels))
 
     @property
     def outputs(self) -> int:
@@ -105,7 +103,7 @@ class MultiLabel(Task):
 
     def evaluation_targets(self, corpus: Any) -> list[list[int]]:
         """The row of every example; its last number counts what the task lacks."""
-        numbers = {label: number for number, label in enumerate(self.labels)}
+        numbers = figures.numbered(self.labels)
         rows = []
         for words in corpus.words():
             row = [0] * (len(self.labels) + 1)
@@ -237,18 +235,12 @@ class MultiLabel(Task):
             ValueError: there are not C outputs.
         """
         outputs = np.asarray(outputs, np.float64)
-        self._check_width(outputs)
+        figures.check_width(outputs, self.labels, "labels")
         return [{"labels": [self.labels[i] for i in row.argsort()[::-1]
                             if row[i] >= self.cut],
                  "scores": {self.labels[i]: float(scores[i])
                             for i in row.argsort()[::-1]}}
                 for row, scores in zip(outputs, _sigmoid(outputs), strict=True)]
-
-    def _check_width(self, outputs: np.ndarray) -> None:
-        if outputs.shape[-1] != self.outputs:
-            raise ValueError("The label list must have the model's "
-                             f"{outputs.shape[-1]} labels. Received: {self.outputs} "
-                             "labels")
 
     def _compared(self, outputs: np.ndarray, targets: Sequence
                   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfopt.report import Metric
+from tfopt.tasks import figures
 from tfopt.tasks.base import Task, check_same_number
-from tfopt.types import shown
 
 if TYPE_CHECKING:
     from tfopt.train.objective import Objective
@@ -47,16 +47,7 @@ class Regression(Task):
         Raises:
             ValueError: a label is no finite number; names file and line.
         """
-        found = []
-        for label, line in zip(corpus.labels, corpus.lines, strict=True):
-            try:
-                found.append(float(label))
-            except ValueError:
-                found.append(math.nan)
-            if not math.isfinite(found[-1]):
-                raise ValueError(f"{corpus.path}:{line}: a label must be a finite "
-                                 f"number. Received: {shown(label)}")
-        return found
+        return figures.numbers_of(corpus, "a label")
 
     def objective(self) -> Objective:
         """Mean squared error."""

@@ -75,9 +75,7 @@ class TokenClassification(Task):
             raise ValueError(f"{corpus.path}: a token classification needs words of two"
                              f" tags or more. Received: {len(corpus)} texts of "
                              f"{shown(found)}")
-        if known_labels and set(found) <= set(known_labels):
-            found = list(known_labels)
-        return cls(labels=tuple(found))
+        return cls(labels=figures.in_known_order(found, known_labels))
 
     @property
     def outputs(self) -> int:
@@ -245,10 +243,7 @@ class TokenClassification(Task):
                 for rows, places in zip(outputs, encoded.places, strict=True)]
 
     def _spans(self, rows: np.ndarray, places: Any) -> list[dict[str, Any]]:
-        if rows.shape[-1] != self.outputs:
-            raise ValueError("The label list must have the model's "
-                             f"{rows.shape[-1]} classes. Received: {self.outputs} "
-                             "labels")
+        figures.check_width(rows, self.labels)
         words = places.word_spans()
         chances = _softmax(rows[places.first_tokens()])  # [W, C]
         tags = [self.labels[number] for number in chances.argmax(axis=-1)]
@@ -262,7 +257,7 @@ class TokenClassification(Task):
         return found
 
     def _numbers(self, corpus: Any) -> list[np.ndarray]:
-        numbers = {label: number for number, label in enumerate(self.labels)}
+        numbers = figures.numbered(self.labels)
         return [np.array([numbers.get(tag, NONE) for tag in tags], np.int32)
                 for tags in corpus.labels]
 
@@ -287,7 +282,5 @@ class TokenClassification(Task):
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits <float>[..., C], over the last axis."""
-    shifted = np.exp(np.asarray(logits, np.float64)
-                     - np.max(logits, axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+    """Probabilities <float64>[..., C], that a mean of many may be taken of."""
+    return figures.softmax(np.asarray(logits, np.float64))

@@ -101,14 +101,6 @@ def _known(vectors, scores):
     return known, tf.cast(scores, tf.float32)
 
 
-class PairLoss(keras.losses.Loss):
-    """`pair_loss` as Keras takes it, of (scores <float>[B], vectors <float>[B, D])."""
-
-    def call(self, y_true, y_pred):
-        """The loss of each row <float32>[B]."""
-        return pair_loss(y_pred, y_true)
-
-
 class Spearman(keras.metrics.Metric):
     """Spearman's correlation of scores and cosines; of equal numbers the mean rank.
 
