@@ -214,12 +214,12 @@ class Batches:
         inputs = self._inputs(index)
         if self.targets is None and self._teacher_logits is None:
             return inputs
-        targets = self._targets(index, tf.shape(next(iter(inputs.values())))[1])
+        tokens = tf.shape(next(iter(inputs.values())))[1]
+        targets = self._targets(index, tokens)
         if self._teacher_logits is None:
             return inputs, targets
         logits = tf.gather(self._teacher_logits, index)
         if isinstance(logits, tf.RaggedTensor):  # [B, (T), C] -> [B, T, C]
-            tokens = tf.shape(next(iter(inputs.values())))[1]
             logits = logits.to_tensor(shape=tf.stack(
                 [-1, tf.cast(tokens, tf.int64), -1]))
             logits = tf.ensure_shape(logits, [

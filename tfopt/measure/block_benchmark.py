@@ -27,6 +27,7 @@ from tfopt.export import tflite
 from tfopt.files import to_json, write_whole
 from tfopt.machine import cpu
 from tfopt.measure import latency
+from tfopt.measure.latency_table import ABSENT
 from tfopt.measure.rounds import Rounds
 from tfopt.model import EncoderConfig, Head
 from tfopt.types import PathLike
@@ -143,8 +144,8 @@ def environment(config: EncoderConfig, num_threads: int, scheme: str,
 
 def parts_of(config: EncoderConfig) -> dict:
     """What an encoder has that not every one has, and that takes time."""
-    return {name: value for name in ("embedding_size", "relative_buckets")
-            if (value := getattr(config, name))}
+    return {name: value for name, absent in ABSENT.items()
+            if (value := getattr(config, name)) != absent}
 
 
 def key_of(head: Head) -> dict:

@@ -32,8 +32,8 @@ TOKENS = (1, 8, 16, 17, 24, 32, 33, 48, 64, 65, 96, 128)
 PLACES = ("inner", "last")
 # What the tables of the first edition are of, and do not say.
 FIRST_EDITION = {"family": "bert"}
-# What tables do not say of an encoder that has it not.
-_ABSENT = {"embedding_size": None, "relative_buckets": 0}
+# Parts that not every encoder has -> what it says without; tables do not say that.
+ABSENT = {"embedding_size": None, "relative_buckets": 0}
 # Of a table whose machine did nothing else these are at most half as far from 0, and 1.
 _WIDE, _DISTURBED = 0.2, 1.5
 
@@ -251,7 +251,7 @@ class LatencyTable:
                       "relative_buckets": config.relative_buckets}
         if any(config.intermediate_sizes):
             sizes["activation"] = config.activation
-        given = {**_ABSENT, **FIRST_EDITION, **self.environment}
+        given = {**ABSENT, **FIRST_EDITION, **self.environment}
         if sizes != (own := {name: given.get(name) for name in sizes}):
             raise ValueError(f"The model must be of the table's {own}. "
                              f"Received: {sizes}")

@@ -60,7 +60,6 @@ class Split:
         """Token counts of the texts."""
         return [len(ids) for ids in self.encoded.ids]
 
-
     @property
     def labelled(self) -> Split:
         """The examples that have a target the model can give; maybe none."""
