@@ -27,7 +27,8 @@ def write(model: keras.Model, directory: Path) -> Path:
         The directory.
 
     Raises:
-        ValueError: layers differ in size, which this format cannot say.
+        ValueError: layers differ in size, or in a tensor that they are to share, which
+            this format cannot say.
     """
     config, head = config_of(model), head_of(model)
     if (len(set(config.num_heads)) > 1 or len(set(config.intermediate_sizes)) > 1
@@ -45,7 +46,10 @@ def write(model: keras.Model, directory: Path) -> Path:
             tensors[source.added] = np.zeros([1, first.shape[1]], np.float32)
         for name, weight in zip(source.tensors, [
                 first.T if source.transposed else first, *others], strict=True):
-            tensors[name] = np.ascontiguousarray(weight)
+            if not np.array_equal(tensors.setdefault(
+                    name, np.ascontiguousarray(weight)), weight):
+                raise ValueError("The reference has one tensor where layers here have "
+                                 f"learned one each. Received: {layer}, {name}")
     directory.mkdir(parents=True, exist_ok=True)
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     fields = {

@@ -185,6 +185,7 @@ def _layers(config: EncoderConfig, head: Head, seed: int
     if config.embedding_size:
         dense(names.EMBEDDING_PROJECTION, config.hidden_size)
     buckets = config.relative_buckets if any(config.num_heads) else 0
+    shared_seed = next_seed()  # fresh tables are alike, as the published one for all is
     if buckets:
         made.append(RelativeBuckets(buckets, name=names.TOKEN_DISTANCES))
     for i in range(config.num_layers):
@@ -194,7 +195,7 @@ def _layers(config: EncoderConfig, head: Head, seed: int
                 dense(layer_name(i, role), num_heads * config.head_size)
             made.append(SelfAttention(
                 num_heads, config.attention_dropout, buckets, config.initializer_range,
-                next_seed(), name=layer_name(i, names.ATTENTION)))
+                shared_seed, name=layer_name(i, names.ATTENTION)))
             dense(layer_name(i, names.ATTENTION_OUTPUT), config.hidden_size)
             dropout(layer_name(i, names.ATTENTION_DROPOUT), config.hidden_dropout)
         norm(layer_name(i, names.ATTENTION_NORM))
