@@ -14,7 +14,7 @@ import pytest
 from tfopt import compress, train
 from tfopt.compress import registry
 from tfopt.compress.pruning.schedules import Schedule
-from tfopt.pipeline import options
+from tfopt.pipeline import export_options, options
 from tfopt.types import Expression, PathLike, check_types, shown
 
 NAN = math.nan
@@ -84,7 +84,7 @@ RECORDS = {**{name: kind.example() for name, kind in compress.all_passes().items
            "schedule": Schedule(final_sparsity=0.5, end_step=3),
            **{kind.__name__: kind() for kind in (
                options.Files, options.Data, options.Batching, options.Devices,
-               options.Exports, options.Targets, options.Measuring)}}
+               export_options.Exports, options.Targets, options.Measuring)}}
 
 
 @pytest.mark.parametrize("name", RECORDS)

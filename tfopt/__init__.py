@@ -46,6 +46,7 @@ _HOMES = {
     "Taylor": "compress.passes.taylor",
     "Truncate": "compress.passes.truncate",
     "Vocabulary": "compress.passes.vocabulary",
+    "add_metadata": "api",
     "callbacks": "",
     "compress": "",
     "compress_model": "api",

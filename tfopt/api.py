@@ -1,8 +1,9 @@
-"""The one-line forms: a model in, a pruned one or a quantized `.tflite` out."""
+"""The one-line forms: a model in, a pruned one or a `.tflite` out."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,13 @@ from tfopt.compress import registry
 from tfopt.compress.base import Context
 from tfopt.compress.pruning.base import Pruning
 from tfopt.compress.recipe import Recipe, run
-from tfopt.export import tflite
+from tfopt.data.bert_alike import why_no_bert
+from tfopt.data.tokenizer import Tokenizer, from_directory
+from tfopt.export import mediapipe, tflite
 from tfopt.export.calibrate import Example
 from tfopt.model import quantized_layers_of
 from tfopt.train.settings import Settings
-from tfopt.types import BatchSource
+from tfopt.types import BatchSource, PathLike, shown
 
 
 def compress_model(
@@ -120,6 +123,38 @@ def quantize_model(
                          f"{', '.join(options)}")
     return tflite.convert(model, scheme, length=length, calibration=calibration,
                           method=method)
+
+
+def add_metadata(contents: bytes, tokenizer: Tokenizer | PathLike,
+                 labels: Sequence[str] = (), *, scores: str = "softmax") -> bytes:
+    """Makes a `.tflite` one that MediaPipe's clients open, too.
+
+        contents = tfopt.convert(model, "dynamic_wi8_afp32")
+        contents = tfopt.add_metadata(contents, "checkpoint/", ["no", "yes"])
+
+    What it computes, by its signature, stays the same to the bit; docs/edge.md says
+    what is added.
+
+    Args:
+        contents: of the `.tflite`, as `tfopt.convert` makes it, of a text's outputs.
+        tokenizer: of the model, uncased BERT's; or a directory with its files.
+        labels: by class; none for a model of sentence vectors.
+        scores: what makes scores of logits: "softmax", or "sigmoid" where a text may
+            have several labels.
+
+    Returns:
+        The `.tflite`.
+
+    Raises:
+        ValueError: the file has metadata already, or cannot have them; says why.
+    """
+    found = (from_directory(tokenizer) if isinstance(tokenizer, str | os.PathLike)
+             else tokenizer)
+    reason = why_no_bert(found)
+    if reason:
+        raise ValueError(f"A .tflite cannot be one for MediaPipe's clients: {reason}. "
+                         f"Received: {shown(tokenizer)}")
+    return mediapipe.add(contents, vocabulary=found.words, labels=labels, scores=scores)
 
 
 @dataclasses.dataclass(frozen=True)

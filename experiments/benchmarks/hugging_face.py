@@ -53,6 +53,8 @@ def write(model: keras.Model, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     fields = {
+        # Of a family without segments whose files have one row of them all the same.
+        **({} if config.type_vocab_size else {"type_vocab_size": 1}),
         **family.to_fields(config),
         "architectures": [f"{_CLASSES[config.family]}ForSequenceClassification"],
         "hidden_act": {"gelu_tanh": "gelu_pytorch_tanh"}.get(config.activation,

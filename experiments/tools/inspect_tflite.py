@@ -10,6 +10,7 @@ sentence.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import math
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from absl import flags
 from ai_edge_litert import schema_py_generated as schema
 
 from tfopt.cli import script as shared
-from tfopt.export import flatbuffer
+from tfopt.export import flatbuffer, mediapipe, model_metadata
 
 FLAGS = flags.FLAGS
 _FLOATS = {"float16", "bfloat16", "float32", "float64"}
@@ -139,6 +140,34 @@ def sizes(contents: bytes, model: schema.ModelT) -> dict:
             "constants": sorted(constants, key=lambda c: -c["bytes"])}
 
 
+def metadata(contents: bytes) -> dict:
+    """What the metadata say, the bytes of their files, and what is wrong with them.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    found = model_metadata.read(contents)
+    if found is None:
+        return {}
+    said, files = found
+    return {**dataclasses.asdict(said),
+            "files": {name: len(text.encode()) for name, text in files.items()},
+            "problems": mediapipe.problems(contents)}
+
+
+def show_metadata(found: dict) -> None:
+    """Prints what `metadata` gives."""
+    if not found:
+        print("\nMetadata: none; MediaPipe's clients do not open it.")
+        return
+    files = ", ".join(f"{name} of {size} bytes"
+                      for name, size in found["files"].items())
+    print(f"\nMetadata of a {found['name']}: inputs {', '.join(found['inputs'])}; "
+          f"outputs {', '.join(found['outputs'])}; {files}.")
+    for problem in found["problems"] or ["MediaPipe's clients open it"]:
+        print(f"  {problem}.")
+
+
 def show(title: str, rows: Sequence[dict], columns: Sequence[str]) -> None:
     """Prints some entries of records as a table."""
     lines = [columns, *([f"{row[c]:.3f}" if isinstance(row[c], float) else str(row[c])
@@ -164,6 +193,7 @@ def show_all(figures: dict, largest: int) -> None:
         {"bytes": figures["quantization_bytes"], "of": "quantization parameters"},
         {"bytes": figures["structure_bytes"], "of": "structure, metadata, padding"},
         {"bytes": figures["file_bytes"], "of": "all"}], ["bytes", "of"])
+    show_metadata(figures["metadata"])
     if figures["xnnpack"]:
         taken, left = figures["xnnpack"]["taken"], figures["xnnpack"]["left"]
         show(f"XNNPACK took {sum(taken.values())} operations in "
@@ -192,6 +222,7 @@ def main() -> None:
     for row in kinds:
         counts[row["arithmetic"]] += row["count"]
     figures = {"operations": kinds, "arithmetic": dict(counts.most_common()), **figures,
+               "metadata": metadata(contents),
                **litert_profile.runtime(path, FLAGS.tokens, FLAGS.num_threads, repeats)}
     if FLAGS.report:
         shared.write_figures(FLAGS.report, figures)

@@ -13,7 +13,8 @@ import tfopt
 from tfopt import compress, data, model, pipeline, tasks, train
 from tfopt.cli import artifacts
 from tfopt.pipeline import checks, stages, text_side
-from tfopt.pipeline.options import Data, Exports, Files, Tables, Teacher
+from tfopt.pipeline.export_options import Exports
+from tfopt.pipeline.options import Data, Files, Tables, Teacher
 
 ROWS = "a great film\tgood\nbad bad\tbad\nit is\tgood\n" * 4
 

@@ -9,6 +9,7 @@ import pytest
 
 import tfopt
 from tfopt import compress, pipeline
+from tfopt.export import mediapipe
 from tfopt.pipeline import job as jobs
 from tfopt.pipeline import stages
 
@@ -45,6 +46,8 @@ def test_a_job_leaves_a_bundle_and_says_what_it_reached(job, result):
     source = json.loads((job.out_dir / "run.json").read_text())
     assert result.bundle.fields["source"] == source
     assert source["model"]["name"] == str(job.model)
+    contents = (job.out_dir / "model.tflite").read_bytes()
+    assert not mediapipe.problems(contents)  # clients on devices open it, too
 
 
 def test_changed_data_never_meets_an_old_model(job, result):

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from absl import flags, logging
 
 from tfopt.checkpoint_names import for_trial
+from tfopt.pipeline.export_options import Exports
 from tfopt.pipeline.option import choices_of
 from tfopt.pipeline.options import (
     Batching,
     Data,
     Devices,
-    Exports,
     Files,
     Measuring,
     Tables,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import tokenizers
 
@@ -53,6 +53,9 @@ class Tokenizer(Protocol):
     @property
     def lowercase(self) -> bool:
         """Whether texts are made lower case."""
+
+    def description(self) -> Mapping[str, Any]:
+        """What a `tokenizer.json` of it holds."""
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *,
                max_length: int = 512, places: bool = False) -> Encoded:

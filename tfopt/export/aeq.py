@@ -38,6 +38,7 @@ class Rule:
         weight_bits: 8 or 4.
         activation_bits: of "static": 8, asymmetric, or 16, symmetric.
         block: weights along the input that share a scale; None for all of them.
+        one_scale: whether all weights share one.
     """
 
     operation: str
@@ -46,6 +47,7 @@ class Rule:
     weight_bits: int = 8
     activation_bits: int = 8
     block: int | None = None
+    one_scale: bool = False
 
     def __post_init__(self):
         """Checks the mode and the block.
@@ -111,8 +113,9 @@ def _add(recipe, rule: Rule, number: int) -> None:
     operation = qtyping.TFLOperationName(rule.operation)
     # With a number in it, for of equal patterns the first would keep its place.
     pattern = f".*({rule.pattern})(?#{number})"
-    granularity = (qtyping.QuantGranularity.CHANNELWISE if rule.block is None else
-                   qtyping.QuantGranularity[f"BLOCKWISE_{rule.block}"])
+    granularity = qtyping.QuantGranularity[
+        "TENSORWISE" if rule.one_scale else
+        "CHANNELWISE" if rule.block is None else f"BLOCKWISE_{rule.block}"]
     if rule.mode == "float":
         recipe.add_quantization_config(pattern, operation, algorithm_key="no_quantize")
     elif rule.mode == "static":

@@ -13,6 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 IDENTIFIER = b"TFL3"
+_ALIGNMENT = 16  # of a buffer's data, `force_align` in the schema
 _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items()
               if isinstance(value, int)}
 _DTYPES = {value: name.lower() for name, value in vars(schema.TensorType).items()
@@ -41,9 +42,19 @@ def parse(contents: bytes) -> schema.ModelT:
     return model
 
 
+class Builder(flatbuffers.Builder):
+    """Puts weights where the schema wants them, which Python's builder does not."""
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
+        """Writes an array; bytes, as all buffers are, by a multiple of 16."""
+        if x.dtype == np.uint8 and x.ndim == 1:
+            self.Prep(_ALIGNMENT, x.size)
+        return super().CreateNumpyVector(x)
+
+
 def serialize(model: schema.ModelT) -> bytes:
-    """The bytes of a `.tflite`."""
-    builder = flatbuffers.Builder(1 << 20)
+    """The bytes of a `.tflite`, all of its weights within the FlatBuffer."""
+    builder = Builder(1 << 20)
     builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
 

@@ -127,10 +127,11 @@ class Interpreter:
         count = len(ids)
         first = count if first_length is None else first_length
         length = self.fixed_length or count
-        if not 0 < count <= length:
+        most = self.fixed_length or self._first.max_tokens or count
+        if not 0 < count <= most:
             raise ValueError("The model takes at least 1 token, and at most its fixed "
-                             f"length if it has one ({self.fixed_length}). "
-                             f"Received: {count} tokens")
+                             f"length or its positions ({most}). Received: {count} "
+                             "tokens")
         values = inputs.build([ids], [first], self.names, length=length,
                               pad_id=self._pad_id)
         copy = self._taken()

@@ -10,12 +10,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from tfopt.types import INPUT_NAMES
 
+LAST_POSITION = "last_position"  # name of the constant that bounds positions
 _LOGITS = "logits"
 _LONGEST_REPORT = 1 << 16  # letters of all that LiteRT has said
 
@@ -33,6 +34,8 @@ class LiteRT:
         outputs: C, logits of an example, or of a token.
         per_token: whether there are C of each token.
         fixed_length: tokens of the input; None where it is open.
+        max_tokens: more than these have no position of their own; None where the file
+            does not say so, but fails.
 
     Raises:
         ValueError: the file is missing, damaged, changed, or no text model of tfopt's.
@@ -62,7 +65,8 @@ class LiteRT:
             interpreter = litert.Interpreter(model_path=str(self._path),
                                              num_threads=self._num_threads)
             signature = interpreter.get_signature_list()["serving_default"]
-        except (ValueError, RuntimeError, KeyError) as error:
+            self.max_tokens = _max_tokens(interpreter)
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
             raise ValueError("The file must be a .tflite with the signature "
                              f"'serving_default'. Received: {self._path}: {error}"
                              ) from error
@@ -73,8 +77,10 @@ class LiteRT:
                              "among them. Received: "
                              f"{self._path} with {signature['inputs']}")
         if _LOGITS not in signature["outputs"]:
-            raise ValueError(f"The model's output must be {_LOGITS!r}. Received: "
-                             f"{self._path} with {signature['outputs']}")
+            raise ValueError(
+                f"The model must have the output {_LOGITS!r}, as tfopt exports it; "
+                "what others mean, such as probabilities alone, it cannot tell. "
+                f"Received: {self._path} with {signature['outputs']}")
         runner = interpreter.get_signature_runner("serving_default")
         details = runner.get_input_details()
         self._inputs = {name: details[name]["index"] for name in self.names}
@@ -114,6 +120,13 @@ class LiteRT:
             with contextlib.suppress(ValueError):  # the file is another by now
                 self._open()
         return latest
+
+
+def _max_tokens(interpreter: Any) -> int | None:
+    """Tokens up to the constant that bounds positions (`export.mediapipe`)."""
+    last = next((found["index"] for found in interpreter.get_tensor_details()
+                 if found["name"] == LAST_POSITION), None)
+    return None if last is None else int(interpreter.get_tensor(last)) + 1
 
 
 def state_of(path: Path) -> tuple[int, ...]:

@@ -8,9 +8,8 @@ user's own Embedding, a matrix mostly, are made one, and the rows put in their p
 from __future__ import annotations
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
-from tfopt.export import flatbuffer
+from tfopt.export import flatbuffer, graph_edits
 
 _VERSION = 3  # of EMBEDDING_LOOKUP; the first with a scale for each row
 _ID_TYPES = ("int32", "int64")
@@ -38,7 +37,7 @@ def _looked_up(model, graph, operation) -> list:
     if flatbuffer.kind(model, operation) != "GATHER":
         return [operation]
     table, ids = (graph.tensors[i] for i in operation.inputs[:2])
-    options, shape = operation.builtinOptions, _shape(ids)
+    options, shape = operation.builtinOptions, graph_edits.shape_of(ids)
     if (flatbuffer.stored(model, table) is None or len(table.shape) != 2
             or flatbuffer.dtype(table) != "float32"
             or flatbuffer.dtype(ids) not in _ID_TYPES
@@ -49,76 +48,25 @@ def _looked_up(model, graph, operation) -> list:
     name = graph.tensors[output].name + b"/"
     before, after = [], []
     if flatbuffer.dtype(ids) != "int32":
-        before.append(_cast(model, place, _tensor(graph, name + b"int32", shape)))
+        before.append(graph_edits.operator(
+            model, "CAST", [place], graph_edits.tensor(graph, name + b"int32", shape),
+            inDataType=graph_edits.INT64, outDataType=graph_edits.INT32))
         place = before[-1].outputs[0]
     if len(shape) != 1:
         count = -1 if -1 in shape else int(np.prod(shape))
-        before.append(_reshape(model, graph, place, _tensor(
+        before.append(_reshape(model, graph, place, graph_edits.tensor(
             graph, name + b"ids", [count]), name + b"ids_shape", [-1]))
         place, width = before[-1].outputs[0], int(table.shape[1])
-        rows = _tensor(graph, name + b"rows", [count, width], "FLOAT32")
+        rows = graph_edits.tensor(graph, name + b"rows", [count, width], "FLOAT32")
         after.append(_reshape(model, graph, rows, output, name + b"shape",
                               [*shape, width]))
         output = rows
-    return [*before, _operator(model, "EMBEDDING_LOOKUP", [place, operation.inputs[0]],
-                               output, _VERSION), *after]
-
-
-def _shape(tensor) -> list[int]:
-    """The shape of a tensor, -1 where it is open."""
-    signature = tensor.shapeSignature
-    return [int(size) for size in (tensor.shape if signature is None else signature)]
-
-
-def _tensor(graph, name: bytes, shape: list[int], dtype: str = "INT32") -> int:
-    """Adds a tensor that is computed, and gives its place."""
-    made = schema.TensorT()
-    made.name, made.buffer = name, 0
-    made.type = getattr(schema.TensorType, dtype)
-    made.shape = np.array([max(size, 1) for size in shape], np.int32)
-    if -1 in shape:
-        made.shapeSignature = np.array(shape, np.int32)
-    graph.tensors.append(made)
-    return len(graph.tensors) - 1
+    return [*before, graph_edits.operator(
+        model, "EMBEDDING_LOOKUP", [place, operation.inputs[0]], output, _VERSION),
+        *after]
 
 
 def _reshape(model, graph, source: int, output: int, name: bytes, shape: list[int]):
-    wanted = _tensor(graph, name, [len(shape)])
-    buffer = schema.BufferT()
-    buffer.data = np.array(shape, np.int32).view(np.uint8)
-    model.buffers.append(buffer)
-    graph.tensors[wanted].buffer = len(model.buffers) - 1
-    options = schema.ReshapeOptionsT()
-    options.newShape = np.array(shape, np.int32)
-    return _operator(model, "RESHAPE", [source, wanted], output, options=options)
-
-
-def _cast(model, source: int, output: int):
-    options = schema.CastOptionsT()
-    options.inDataType = schema.TensorType.INT64
-    options.outDataType = schema.TensorType.INT32
-    return _operator(model, "CAST", [source], output, options=options)
-
-
-def _operator(model, name: str, inputs: list[int], output: int, version: int = 1,
-              options=None):
-    """An operation of a built-in kind; its code is added where there is none yet."""
-    kind = getattr(schema.BuiltinOperator, name)
-    place = next((i for i, code in enumerate(model.operatorCodes)
-                  if max(code.builtinCode, code.deprecatedBuiltinCode) == kind
-                  and code.version >= version), None)
-    if place is None:
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = kind
-        code.version = version
-        place = len(model.operatorCodes)
-        model.operatorCodes.append(code)
-    made = schema.OperatorT()
-    made.opcodeIndex = place
-    made.inputs = np.array(inputs, np.int32)
-    made.outputs = np.array([output], np.int32)
-    if options is not None:
-        made.builtinOptions = options
-        made.builtinOptionsType = getattr(
-            schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
-    return made
+    wanted = graph_edits.constant(model, graph, name, np.array(shape, np.int32))
+    return graph_edits.operator(model, "RESHAPE", [source, wanted], output,
+                                newShape=np.array(shape, np.int32))

@@ -30,6 +30,7 @@ class FloatGraph:
         length: tokens of its input; None where it is open.
         contents: the `.tflite`, in float32.
         trained: the quantized layers of the model that was given.
+        for_old_runtimes: whether tables are to have one scale each.
         seen: what was observed on examples, kept for the next export.
     """
 
@@ -37,6 +38,7 @@ class FloatGraph:
     length: int | None
     contents: bytes
     trained: Mapping[str, Quantized]
+    for_old_runtimes: bool = False
     seen: dict = dataclasses.field(default_factory=dict)
 
     @functools.cached_property

@@ -25,9 +25,9 @@ from tfopt.export.schemes import SCHEMES, Numbers, Scheme
 from tfopt.model.anatomy import FFN_PRODUCT
 from tfopt.types import check_lists
 
-__all__ = ["SCHEMES", "check_scheme", "convert", "float_graph", "is_quantized",
-           "needs_calibration", "operations", "prepared", "quantize",
-           "weights_in_float"]
+__all__ = ["SCHEMES", "check_for_old_runtimes", "check_scheme", "convert",
+           "float_graph", "is_quantized", "needs_calibration", "operations",
+           "prepared", "quantize", "weights_in_float"]
 
 _PRODUCT = "FULLY_CONNECTED"
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
@@ -46,12 +46,25 @@ def check_scheme(scheme: str) -> None:
     schemes.get(scheme)
 
 
-def _rule(operation: str, numbers: Numbers, pattern: str = "") -> Rule:
+def check_for_old_runtimes(scheme: str) -> None:
+    """Checks that an export can be one for old runtimes.
+
+    Raises:
+        ValueError: its output or its tables are none that they have.
+    """
+    chosen = schemes.get(scheme)
+    if chosen.integer or chosen.is_quantized and chosen.table.weight_bits != 8:
+        raise ValueError("Old runtimes have tables of 8 bits, and an output in float. "
+                         f"Received: for_old_runtimes=True for {scheme!r}")
+
+
+def _rule(operation: str, numbers: Numbers, pattern: str = "",
+          one_scale: bool = False) -> Rule:
     return Rule(operation, numbers.mode, pattern, numbers.weight_bits,
-                numbers.activation_bits or 8, numbers.block)
+                numbers.activation_bits or 8, numbers.block, one_scale)
 
 
-def _rules(scheme: Scheme) -> tuple[Rule, ...]:
+def _rules(scheme: Scheme, for_old_runtimes: bool = False) -> tuple[Rule, ...]:
     """How a float graph becomes one of a scheme."""
     if scheme.integer:
         return (_rule("*", scheme.product),)
@@ -59,7 +72,7 @@ def _rules(scheme: Scheme) -> tuple[Rule, ...]:
         _rule(_PRODUCT, scheme.ffn_product, FFN_PRODUCT),)
     return (_rule(_PRODUCT, scheme.product), *own,
             *(_rule(kind, scheme.product.in_8_bits()) for kind in _CONVOLUTIONS),
-            _rule(_TABLE, scheme.table))
+            _rule(_TABLE, scheme.table, one_scale=for_old_runtimes))
 
 
 def convert(
@@ -70,6 +83,7 @@ def convert(
     calibration: Sequence[calibrate.Example] | None = None,
     method: str = "min_max",
     leave: Sequence[str] = (),
+    for_old_runtimes: bool = False,
 ) -> bytes:
     """Converts a model.
 
@@ -84,6 +98,7 @@ def convert(
             (`tfopt.inputs.examples`); for the schemes that need ranges.
         method: how ranges are taken from them, one of `calibrate.METHODS`.
         leave: as of `quantize`.
+        for_old_runtimes: as of `float_graph`.
 
     Returns:
         A `.tflite` with the signature `serving_default`, from the model's inputs by
@@ -102,8 +117,9 @@ def convert(
         return converter.to_bytes(
             plain, length=length, types=tuple(map(tf.as_dtype, chosen.types)),
             optimizations=[tf.lite.Optimize[name] for name in chosen.optimizations])
-    contents = quantize(float_graph(model, length=length), scheme,
-                        calibration=calibration, method=method, leave=leave)
+    graph = float_graph(model, length=length, for_old_runtimes=for_old_runtimes)
+    contents = quantize(graph, scheme, calibration=calibration, method=method,
+                        leave=leave)
     floats = {} if leave else weights_in_float(contents)
     if floats:
         logging.warning("%s leaves weights in float32: %s", scheme, ", ".join(floats))
@@ -136,12 +152,16 @@ def weights_in_float(contents: bytes) -> dict[str, int]:
     return found
 
 
-def float_graph(model: keras.Model, *, length: int | None = None) -> FloatGraph:
+def float_graph(model: keras.Model, *, length: int | None = None,
+                for_old_runtimes: bool = False) -> FloatGraph:
     """Converts a model to float32, from which `quantize` makes the quantized schemes.
 
     Args:
         model: as of `convert`.
         length: as of `convert`.
+        for_old_runtimes: whether its tables are to have one scale, in place of one for
+            each row: of these MediaPipe 0.10.14 and older, and the Task Library,
+            compute nonsense without a word. It costs quality.
 
     Returns:
         The graph.
@@ -153,7 +173,8 @@ def float_graph(model: keras.Model, *, length: int | None = None) -> FloatGraph:
     trained = models.quantized_layers_of(model)
     plain = models.plain_copy(model) if trained else model
     return FloatGraph(model=plain, length=length, trained=trained,
-                 contents=converter.to_bytes(plain, length=length, outlier_channels={}))
+                 contents=converter.to_bytes(plain, length=length, outlier_channels={}),
+                 for_old_runtimes=for_old_runtimes)
 
 
 def quantize(
@@ -190,11 +211,13 @@ def quantize(
     if not chosen.is_quantized:
         raise ValueError("A quantized export is asked for; `convert` makes the others. "
                          f"Received: {scheme!r}")
+    if graph.for_old_runtimes:
+        check_for_old_runtimes(scheme)
     contents, found = prepared(graph, scheme, calibration=calibration), None
     if chosen.needs_calibration:
         of = ranges.of_all if chosen.integer else ranges.of_products
         found = of(graph, calibration, method)
-    rules = list(_rules(chosen))
+    rules = list(_rules(chosen, graph.for_old_runtimes))
     rules += _in_8_bits(contents, rules)
     known = (operations(graph, scheme, calibration=calibration)
              if leave or alone is not None else {})

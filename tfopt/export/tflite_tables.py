@@ -154,9 +154,10 @@ UnsortedSegmentSum ATan2 Sign Bitcast BitwiseXor RightShift
 MANY = 1 << 30  # inputs or outputs
 
 
-def _read_tables() -> dict[str, list[tuple[str, str]]]:
+def read_tables(text: str) -> dict[str, list[tuple[str, str]]]:
+    """Tables written as `Table: field:type ...` -> their fields, as of `TABLES`."""
     tables: dict[str, list[tuple[str, str]]] = {}
-    for word in _TABLES.split():
+    for word in text.split():
         if word.endswith(":"):
             fields = tables[word[:-1]] = []
         else:
@@ -174,7 +175,7 @@ def _count(text: str) -> tuple[int, int, int]:
 
 # Table -> its fields in order: name and type, which is a letter of `struct`, "string",
 # another table, "union" (of the kind that the field before says), or one in brackets.
-TABLES = _read_tables()
+TABLES = read_tables(_TABLES)
 # Field of a union -> the tables it may be, by number; others have no fields here.
 _VECTORS = ["", "Int32Vector", "Uint16Vector", "Uint8Vector"]
 UNIONS = {

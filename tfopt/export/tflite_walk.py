@@ -8,6 +8,7 @@ table, vector and string that LiteRT reads are checked before they are followed.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,15 @@ class Walk:
 
     Args:
         data: its bytes; whatever has the buffer protocol.
+        tables: that it may have, as of `tflite_tables.TABLES`.
+        unions: the same, as of `tflite_tables.UNIONS`.
 
     Attributes:
         size: how many there are.
     """
 
-    def __init__(self, data):
-        self._data = memoryview(data)
+    def __init__(self, data, tables: Mapping = TABLES, unions: Mapping = UNIONS):
+        self._data, self._known, self._unions = memoryview(data), tables, unions
         self.size = len(self._data)
         self._tables = 0
 
@@ -56,10 +59,22 @@ class Walk:
         Raises:
             Damaged: something lies outside of the file, or is of no known kind.
         """
+        return self.root("Model", IDENTIFIER)
+
+    def root(self, table: str, identifier: bytes) -> dict[str, Any]:
+        """The same of a file of another kind, such as metadata.
+
+        Args:
+            table: that the file begins with.
+            identifier: of the kind.
+
+        Raises:
+            Damaged: as of `model`.
+        """
         require(8 <= self.size, "it is too short", f"{self.size} bytes")
-        require(bytes(self._data[4:8]) == IDENTIFIER, "its bytes 4 to 8 must be "
-                f"{IDENTIFIER!r}", bytes(self._data[4:8]))
-        return self._table("Model", self._target(0))
+        require(bytes(self._data[4:8]) == identifier, "its bytes 4 to 8 must be "
+                f"{identifier!r}", bytes(self._data[4:8]))
+        return self._table(table, self._target(0))
 
     def _scalar(self, letter: str, place: int) -> Any:
         size = struct.calcsize(f"<{letter}")
@@ -84,7 +99,7 @@ class Walk:
                 f"a table, {name}, must lie in the file", place)
         found: dict[str, Any] = {}
         slots = struct.unpack_from(f"<{(size - 4) // 2}H", self._data, below + 4)
-        for number, (field, kind) in enumerate(TABLES.get(name, ())):
+        for number, (field, kind) in enumerate(self._known.get(name, ())):
             offset = slots[number] if number < len(slots) else 0
             found[field] = None if len(kind) > 1 else 0
             if not offset or not kind:
@@ -110,7 +125,7 @@ class Walk:
         return self._table(kind, target)
 
     def _union(self, field: str, number: int, place: int) -> dict[str, Any] | None:
-        names = UNIONS.get(field, [""])
+        names = self._unions.get(field, [""])
         require(number < len(names), f"`{field}` must be of a known kind", number)
         return self._table(names[number], self._target(place)) if number else None
 

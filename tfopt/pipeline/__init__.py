@@ -13,7 +13,7 @@ _HOMES = {
     "Data": "options",
     "Dataset": "dataset",
     "Devices": "options",
-    "Exports": "options",
+    "Exports": "export_options",
     "Files": "options",
     "FineTuning": "fine_tuning",
     "Job": "job",

@@ -10,7 +10,7 @@ from tfopt.backend import keras
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.export import calibrate, tflite
 from tfopt.pipeline import text_side
-from tfopt.pipeline.options import Exports
+from tfopt.pipeline.export_options import Exports
 from tfopt.sentence_files import pooling_of
 from tfopt.types import PathLike, shown
 
@@ -139,8 +139,8 @@ def check_vocabulary(keras_model: keras.Model, tokenizer: Tokenizer) -> None:
             f"{shown(tokenizer.words[-1])}")
 
 
-def check_calibrated(schemes: Sequence[str], texts: int, exports: Exports) -> None:
-    """Checks that there are texts for every export with static ranges.
+def check_exports(schemes: Sequence[str], texts: int, exports: Exports) -> None:
+    """Checks that every export can be made, and has texts for static ranges.
 
     Args:
         schemes: of the exports.
@@ -148,8 +148,10 @@ def check_calibrated(schemes: Sequence[str], texts: int, exports: Exports) -> No
         exports: says how many were asked for.
 
     Raises:
-        ValueError: there are too few.
+        ValueError: there are too few, or old runtimes cannot have one.
     """
+    for scheme in schemes if exports.for_old_runtimes else ():
+        tflite.check_for_old_runtimes(scheme)
     static = [scheme for scheme in schemes if tflite.needs_calibration(scheme)]
     if static and texts < calibrate.FEWEST:
         raise ValueError(

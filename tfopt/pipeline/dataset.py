@@ -15,12 +15,12 @@ from tfopt.checkpoint_names import RANDOM
 from tfopt.data import remarks
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.pipeline import checks, judging, plain_files, text_side
+from tfopt.pipeline.export_options import Exports
 from tfopt.pipeline.options import (
     SMOKE_EXAMPLES,
     Batching,
     Data,
     Devices,
-    Exports,
     Files,
     Teacher,
 )

@@ -22,12 +22,12 @@ from tfopt.pipeline import identity as identities
 from tfopt.pipeline import run_dir
 from tfopt.pipeline.checks import check_length, check_pairs, check_vocabulary
 from tfopt.pipeline.dataset import Dataset
+from tfopt.pipeline.export_options import Exports
 from tfopt.pipeline.option import Options
 from tfopt.pipeline.options import (
     Batching,
     Data,
     Devices,
-    Exports,
     Files,
     Measuring,
     Teacher,

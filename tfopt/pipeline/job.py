@@ -32,7 +32,7 @@ from tfopt.pipeline import (
 from tfopt.pipeline import identity as identities
 from tfopt.pipeline import text_side as text_sides
 from tfopt.pipeline.checks import (
-    check_calibrated,
+    check_exports,
     check_trained_for,
     check_vocabulary,
 )
@@ -95,7 +95,7 @@ class Job(RunOptions, FineTuning):
         recipe = job._recipe()
         dataset = job.dataset(side.tokenizer, side.task.labels if side.task else None)
         dataset.log_notes()
-        check_calibrated(recipe.exports, len(dataset.calibration), self.exports)
+        check_exports(recipe.exports, len(dataset.calibration), self.exports)
         if self.baseline is not None:
             check_trained_for(dataset.task, self.baseline, "--baseline_dir")
         context, table_notes = job._context(dataset, recipe)

@@ -6,7 +6,6 @@ Each record is checked when it is made. Imports no TensorFlow but within methods
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfopt.pipeline.option import Options, option
@@ -26,12 +25,6 @@ def _tasks() -> list[str]:
     from tfopt import tasks
 
     return sorted(tasks.all_tasks())
-
-
-def _methods() -> Sequence[str]:
-    from tfopt.export import calibrate  # brings LiteRT
-
-    return calibrate.METHODS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,21 +211,6 @@ class Teacher(Options):
                 f"hidden_weight={found.hidden_weight}, "
                 f"relations_weight={found.relations_weight}")
         return found
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Exports(Options):
-    """How the model is exported."""
-
-    calibration_texts: int = option(
-        300, "Texts of the train file by which exports with static ranges are "
-        "calibrated.", at_least=0)
-    ranges: str = option(
-        "min_max", "How ranges are taken from them: all; all but the outermost 0.01 %; "
-        "those that lose least in mean square.", choices=_methods)
-    export_length: int | None = option(
-        None, "Tokens of the exported input. Left out: open, resized per request.",
-        at_least=4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from tfopt.compress import facts
 from tfopt.export import densify, saved_model, tflite
 from tfopt.files import write_whole
 from tfopt.measure import cost, sensitivity
-from tfopt.pipeline import judging, reference, run_dir
+from tfopt.pipeline import edge, judging, reference, run_dir
 from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.fine_tuning import FineTuning
 
@@ -144,39 +144,47 @@ def export(tuning: FineTuning, recipe: compress.Recipe, dataset: Dataset,
         whether the budget, if there is one, holds for each.
     """
     files = {scheme: out / "exports" / f"{scheme}.tflite" for scheme in recipe.exports}
-    options = tuning.exports
+    options, clients = tuning.exports, edge.Clients.of(tuning, dataset)
     graph = None  # converted once, for all the exports that are quantized
     dense_again = densify.note(compressed)
     notes, met = [f"{dense_again}."] if dense_again else [], True
     for scheme, file in files.items():
         if not tflite.is_quantized(scheme):
-            write_whole(file, tflite.convert(compressed, scheme,
-                                             length=options.export_length))
-            continue
-        graph = graph or tflite.float_graph(compressed, length=options.export_length)
-        if max_drop is None:
-            contents = tflite.quantize(
-                graph, scheme, calibration=dataset.calibration, method=options.ranges)
-            write_whole(file, contents)
-            notes += [f"{scheme}: {size / 1e6:.2f} MB of weights stay in float32, of "
-                      f"an operation that it does not quantize: {name}."
-                      for name, size in tflite.weights_in_float(contents).items()]
-            continue
-        task = dataset.task
-        found = sensitivity.within(
-            graph, scheme, dataset.calibration,
-            judging.judge_on(task, dataset.guard, tuning.measuring.num_threads),
-            max_drop=max_drop, method=options.ranges, task=task)
-        write_whole(file, found.contents)
-        met = met and found.met
-        notes += [f"{scheme}: {name} stayed in float: {why}."
-                  for name, why in found.left.items()]
-        notes.append(
-            f"{scheme}: the budget of {max_drop:g} {task.drop_unit} was "
-            f"{'met' if found.met else 'not met'}; "
-            f"{'the file' if found.met else 'the best file'} has {task.monitor[0]} "
-            f"{found.value:.4f}, and {found.reference:.4f} in float.")
-    return files, notes, met
+            contents = tflite.convert(compressed, scheme, length=options.export_length)
+        else:
+            graph = graph or tflite.float_graph(
+                compressed, length=options.export_length,
+                for_old_runtimes=options.for_old_runtimes)
+            if max_drop is None:
+                contents = tflite.quantize(
+                    graph, scheme, calibration=dataset.calibration,
+                    method=options.ranges)
+                notes += [f"{scheme}: {size / 1e6:.2f} MB of weights stay in float32, "
+                          f"of an operation that it does not quantize: {name}."
+                          for name, size in tflite.weights_in_float(contents).items()]
+            else:
+                contents, held, more = _within_budget(tuning, dataset, graph, scheme,
+                                                      max_drop)
+                met, notes = met and held, [*notes, *more]
+        write_whole(file, clients.finished(scheme, contents))
+    return files, [*notes, *clients.notes()], met
+
+
+def _within_budget(tuning: FineTuning, dataset: Dataset, graph: tflite.FloatGraph,
+                   scheme: str, max_drop: float) -> tuple[bytes, bool, list[str]]:
+    """The file that keeps to a budget, whether it does, and notes."""
+    task, options = dataset.task, tuning.exports
+    found = sensitivity.within(
+        graph, scheme, dataset.calibration,
+        judging.judge_on(task, dataset.guard, tuning.measuring.num_threads),
+        max_drop=max_drop, method=options.ranges, task=task)
+    return found.contents, found.met, [
+        *(f"{scheme}: {name} stayed in float: {why}."
+          for name, why in found.left.items()),
+        f"{scheme}: the budget of {max_drop:g} {task.drop_unit} was "
+        f"{'met' if found.met else 'not met'}; "
+        f"{'the file' if found.met else 'the best file'} has {task.monitor[0]} "
+        f"{found.value:.4f}, and {found.reference:.4f} in float."]
 
 
 def serve(recipe: compress.Recipe, compressed: keras.Model, out: Path
@@ -211,9 +219,9 @@ def unpruned(tuning: FineTuning, recipe: compress.Recipe, dataset: Dataset,
     # By itself, for its words may be more than those of the tokenizer above.
     file = out / "exports" / "unpruned" / f"{scheme}.tflite"
     dataset.save_text_side(file.parent)
-    write_whole(file, tflite.convert(
+    write_whole(file, edge.Clients.of(tuning, dataset).finished(scheme, tflite.convert(
         before, scheme, length=tuning.exports.export_length,
-        calibration=dataset.calibration, method=tuning.exports.ranges))
+        calibration=dataset.calibration, method=tuning.exports.ranges)))
     return {f"unpruned_{scheme}": file}
 
 

@@ -36,6 +36,7 @@ class Classification(Task):
     metrics = (Metric("accuracy", "fraction", "higher"),
                Metric("macro_f1", "fraction", "higher"))
     no_cascade = ""
+    client_scores = "softmax"
 
     def __post_init__(self):
         """Checks that a label list can hold the labels, before they are trained on.

@@ -62,6 +62,7 @@ class Embedding(Task):
     no_target = math.nan
     needs_labels = False
     apart = True
+    client_scores = ""
     compared = (_COSINE,)
 
     def __post_init__(self):

@@ -54,6 +54,7 @@ class MultiLabel(Task):
                Metric("macro_f1", "fraction", "higher"),
                Metric("exact_match", "fraction", "higher"))
     fitted_fields = ("threshold",)
+    client_scores = "sigmoid"
     no_cascade = ("of several labels, each with a probability of its own, no one "
                   "number tells whether an answer is sure")
 

@@ -25,10 +25,14 @@ class TaskDefaults:
         apart: whether the texts of a pair are read each by itself, as two examples next
             to each other.
         compared: what `agreement` gives.
+        client_scores: what makes a client's scores of outputs: "softmax" or "sigmoid"
+            of labels, "" of a vector, which stays as it is; None where MediaPipe has no
+            client for the task.
     """
 
     needs_labels: ClassVar[bool] = True
     apart: ClassVar[bool] = False
+    client_scores: ClassVar[str | None] = None
     compared: ClassVar[tuple[Metric, ...]] = ()
 
     @property
