@@ -42,6 +42,8 @@ ALLOWED = {
     "switches": {"backend"},
     "xla": {"backend", "switches"},
     "report": {"types", "files", "machine", "markdown", "drawing"},
+    "report_formats": {"files", "report"},
+    "gate": {"report"},
     "markdown": set(),
     "drawing": set(),
     "data": GROUND,
@@ -64,10 +66,10 @@ ALLOWED = {
     # Of tasks the light half, of export what runs a .tflite.
     "serve": {*GROUND, "data", "tasks", "export"},
     # The road; it knows no pass by name, and no flags.
-    "pipeline": {*GROUND, "report", "drawing", "data", "model", "sparse", "train",
-                 "tasks", "compress", "export", "measure", "serve"},
-    "cli": {*GROUND, "report", "markdown", "drawing", "data", "model", "train", "tasks",
-            "compress", "measure", "serve", "pipeline"},
+    "pipeline": {*GROUND, "report", "report_formats", "drawing", "data", "model",
+                 "sparse", "train", "tasks", "compress", "export", "measure", "serve"},
+    "cli": {*GROUND, "report", "gate", "markdown", "drawing", "data", "model", "train",
+            "tasks", "compress", "measure", "serve", "pipeline"},
     # The facade may name everything but what a pass or a script is made of.
     "tfopt": {"callbacks", "compress", "data", "export", "measure", "model",
               "api", "passes", "pipeline", "report", "serve", "sparse", "tasks",

@@ -22,6 +22,12 @@ from tfopt.files import parse_json
 from tfopt.machine import cpu
 
 BASELINE = "keras_float32"
+ON_TIMES = (
+    "Times are of one text at a time, at its natural length unless a token count is "
+    "named (`latency_t128_ms`); medians of processes timed in turn. latency_spread: "
+    "how far apart the medians of the rounds are.")
+ON_RATIOS = ("alpha, beta, gamma: parameters, nonzeros, bits per parameter, after / "
+             "before.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,17 +191,15 @@ def qualities(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row.metric for row in rows if row.split))
 
 
-def table(rows: Sequence[Row], metrics: Sequence[str] | None = None) -> str:
-    """A Markdown table, an artifact a line.
+def cells(rows: Sequence[Row], metrics: Sequence[str] | None = None
+          ) -> tuple[list[str], list[list[str]]]:
+    """A table's head and lines, an artifact a line.
 
     Args:
         rows: the figures.
         metrics: the columns; those without a figure are left out. Figures on several
             splits make a column each. None for the quality and what a person looks at
             first beside it.
-
-    Returns:
-        The table, aligned for a terminal too.
     """
     metrics = [*qualities(rows), *_HEADLINE] if metrics is None else metrics
     columns = list(dict.fromkeys(
@@ -205,10 +209,20 @@ def table(rows: Sequence[Row], metrics: Sequence[str] | None = None) -> str:
     values = {(row.artifact, row.metric, row.split): row.value for row in rows}
     head = ["artifact", *(f"{metric} ({split})" if split and len(splits) > 1 else metric
                           for metric, split in columns)]
-    body = [[artifact, *(_show(values.get((artifact, metric, split)), metric,
-                               quality=bool(split)) for metric, split in columns)]
-            for artifact in dict.fromkeys(row.artifact for row in rows)]
-    return markdown.table(head, body)
+    return head, [
+        [artifact, *(_show(values.get((artifact, metric, split)), metric,
+                           quality=bool(split)) for metric, split in columns)]
+        for artifact in dict.fromkeys(row.artifact for row in rows)]
+
+
+def table(rows: Sequence[Row], metrics: Sequence[str] | None = None) -> str:
+    """The same as a Markdown table, aligned for a terminal too."""
+    return markdown.table(*cells(rows, metrics))
+
+
+def others() -> list[str]:
+    """Metrics beside the quality and the headline: a second table's columns."""
+    return [name for name in _METRICS if name not in _HEADLINE]
 
 
 def to_markdown(environment: Mapping, rows: Sequence[Row],
@@ -217,15 +231,11 @@ def to_markdown(environment: Mapping, rows: Sequence[Row],
 
     Of classes, the last artifact's figures are shown, beside the baseline's F1.
     """
-    others = [name for name in _METRICS if name not in _HEADLINE]
     lines = ["# Report", "", *(f"- {note}" for note in notes), *[""] * bool(notes),
              table(rows),
-             "Times are of one text at a time, at its natural length unless a token "
-             "count is named (`latency_t128_ms`); medians of processes timed in turn. "
-             "latency_spread: how far apart the medians of the rounds are.",
-             "", table(rows, others),
-             "alpha, beta, gamma: parameters, nonzeros, bits per parameter, after / "
-             "before.", ""]
+             ON_TIMES,
+             "", table(rows, others()),
+             ON_RATIOS, ""]
     if by_class:
         last = list(by_class)[-1]
         lines += [f"## By class, {last}", "", markdown.by_class(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -20,6 +21,7 @@ flags.disclaim_key_flags()
 COMMANDS = {
     "compress": "fine-tune, compress by a recipe, export, measure and report",
     "finetune": "fine-tune alone",
+    "gate": "hold a report against another: exit status 2 where it is worse",
     "measure": "measure any .tflite or Keras directory on any labelled file",
     "monitor": "draw the request log of a service; needs no TensorFlow",
     "predict": "answer texts, a JSON object a line; needs no TensorFlow",
@@ -75,14 +77,25 @@ def run(name: str) -> None:
     except ImportError as error:  # TensorFlow is missing, or holds Keras 3
         print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
         sys.exit(1)
-    first = getattr(command, "FIRST", None)  # a flag that may be given by value alone
-    if first and len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
-        sys.argv[1] = f"--{first}={sys.argv[1]}"
+    _name_words(getattr(command, "FIRST", ()))
     # absl shows it as what the flags of --help are of.
     sys.modules["__main__"].__doc__ = command.__doc__
     command.define_flags()
     with _while_read():  # --help ends before a command's own guard begins
         ending.run(command.main)
+
+
+def _name_words(names: Sequence[str]) -> None:
+    """Puts --name= before words that are no flags, nor the value of one before them.
+
+    Args:
+        names: flags of the command that may be given by value alone, in order.
+    """
+    pairs = enumerate(itertools.pairwise(sys.argv), 1)
+    words = [place for place, (before, word) in pairs if not word.startswith("-")
+             and ("=" in before or not before.startswith("-"))]
+    for name, place in zip(names, words, strict=False):
+        sys.argv[place] = f"--{name}={sys.argv[place]}"
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from tfopt.serve.reference import Reference
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
-FIRST = "log"
+FIRST = ("log",)
 
 
 def main() -> None:

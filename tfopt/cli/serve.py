@@ -20,7 +20,7 @@ from tfopt.serve.settings import Settings
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
-FIRST = "dir"
+FIRST = ("dir",)
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 30
 _END_S = 10.0  # beyond deadline and body, for a client that does not read its answer

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfopt import compress, report
+from tfopt import compress, report, report_formats
 from tfopt.compress import facts
 from tfopt.files import write_whole
 from tfopt.pipeline.dataset import Dataset
@@ -17,6 +17,7 @@ from tfopt.serve.observation import observe
 from tfopt.serve.reference import Reference
 
 REPORT = "report.md"
+MODEL_CARD = "README.md"  # of the bundle, as hubs of models show it
 
 
 def on_the_epoch(tuning: FineTuning, dataset: Dataset, out: Path) -> list[str]:
@@ -53,13 +54,23 @@ def publish(out: Path, recipe: compress.Recipe, dataset: Dataset,
     here = report.environment(num_threads=num_threads, command=report.command())
     write_whole(out / "report.json", report.to_json(here, rows, by_class))
     write_whole(out / REPORT, report.to_markdown(here, rows, notes, by_class))
-    pictures = {"report.png": report.to_png(rows, monitor=dataset.task.monitor[0]),
-                **facts.pictures(recipe.passes, out / "keras")}
+    drawn = {"report.png": report.to_png(rows, monitor=dataset.task.monitor[0]),
+             **facts.pictures(recipe.passes, out / "keras")}
+    pictures = {name: contents for name, contents in drawn.items()
+                if contents is not None}
     for name, contents in pictures.items():
-        if contents is not None:
-            write_whole(out / name, contents)
+        write_whole(out / name, contents)
     scheme = recipe.exports[-1]
     task = measured.tasks[scheme]
+    base = identity.get("model") or {}
+    for name, text in {
+            "report.csv": report_formats.to_csv(rows),
+            "report.html": report_formats.to_html(here, rows, notes, pictures),
+            "benchmark.json": report_formats.to_benchmark(here, rows),
+            MODEL_CARD: report_formats.model_card(
+                here, rows, task=task.name(), artifact=scheme, labels=task.labels,
+                notes=notes, base=str(base.get("name", "")))}.items():
+        write_whole(out / name, text)
     Bundle.write(
         out, task=task, tokenizer=dataset.tokenizer,
         max_length=dataset.max_length, scheme=scheme, model=files[scheme].read_bytes(),
