@@ -8,6 +8,8 @@ import shutil
 import pytest
 
 from tfopt import checkpoint_names, data, model, sentence_files
+from tfopt.pipeline.fine_tuning import FineTuning
+from tfopt.pipeline.options import DEFAULT_LENGTH, Data
 from tfopt.sentence_files import Pooling, pooling_of
 
 KINDS = "sentence_transformers.models."
@@ -137,3 +139,17 @@ def test_a_missing_pooling_is_told(sentences):
     directory = sentences()
     (directory / "1_Pooling" / "config.json").unlink()
     assert "No such file" in refusal(directory)
+
+
+def test_texts_are_as_long_as_the_files_say_where_no_flag_does(sentences):
+    directory = sentences(sentence_bert_config={"max_seq_length": 20})
+
+    def tokens(task, **fields):
+        return FineTuning(model=directory, task=task, data=Data(**fields)
+                          ).with_own_length().data.tokens
+
+    assert tokens("embedding") == 20
+    assert tokens("embedding", max_length=8) == 8
+    assert tokens("classification") == DEFAULT_LENGTH
+    assert FineTuning(model="random:bert_tiny", task="embedding"
+                      ).with_own_length().data.tokens == DEFAULT_LENGTH

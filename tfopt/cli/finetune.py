@@ -31,7 +31,7 @@ def main() -> None:
     from tfopt.measure import runners
     from tfopt.pipeline import measuring, reference
 
-    tuning = shared.fine_tuning()
+    tuning = shared.fine_tuning().with_own_length()
     settings = tuning.distillation()  # before any work: it may be wrong
     dataset = tuning.dataset()
     dataset.log_notes()

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from absl import logging
 
 from tfopt import compress, hub, model, tasks, train
 from tfopt.backend import keras
+from tfopt.checkpoint_names import RANDOM
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.pipeline import identity as identities
 from tfopt.pipeline import run_dir
@@ -32,6 +33,7 @@ from tfopt.pipeline.options import (
     Measuring,
     Teacher,
 )
+from tfopt.sentence_files import pooling_of
 from tfopt.types import PathLike
 
 
@@ -64,6 +66,22 @@ class FineTuning(Files):
             self.settings,
             epochs=1 if self.measuring.smoke else self.settings.epochs,
             learning_rate=placed.learning_rate(self.settings.learning_rate))
+
+    def with_own_length(self) -> Self:
+        """The same, with texts as long as a checkpoint of vectors says.
+
+        So where nothing else is asked for, and the files of sentence-transformers name
+        a `max_seq_length`; a classifier's texts have no such length.
+
+        Raises:
+            ValueError: the files are damaged; names one.
+        """
+        if (self.data.max_length is not None or not tasks.named(self.task).apart
+                or str(self.model).startswith(RANDOM)):
+            return self
+        found = pooling_of(model.directory(self.model))
+        return self if found is None else dataclasses.replace(
+            self, data=dataclasses.replace(self.data, max_length=found.max_length))
 
     def dataset(self, tokenizer: Tokenizer | None = None,
                 labels: tuple[str, ...] | None = None) -> Dataset:

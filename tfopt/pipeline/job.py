@@ -152,7 +152,7 @@ class Job(RunOptions, FineTuning):
             ValueError: tokenizer or length are given otherwise.
         """
         if self.baseline is None:
-            return self, text_sides.TextSide()
+            return self.with_own_length(), text_sides.TextSide()
         side = text_sides.read(model.directory(self.baseline),
                                model.published_labels(self.baseline))
         own = self.data.max_length

@@ -65,8 +65,8 @@ class Data(Options):
         ";", "What stands between several labels of a text in .tsv and .csv files "
         "(multi_label); .jsonl files have lists.")
     max_length: int | None = option(
-        None, "Tokens to which texts are cut. Left out: as the baseline's were, or "
-        f"{DEFAULT_LENGTH}.", at_least=4)
+        None, "Tokens to which texts are cut. Left out: as the baseline's were, or as "
+        f"a checkpoint of sentence vectors says, or {DEFAULT_LENGTH}.", at_least=4)
     keep_epoch: str = option(
         "best", "Keep the weights of the epoch with the best accuracy (or other metric "
         "of the task) on dev (or on the held-out part), or of the last one.",
