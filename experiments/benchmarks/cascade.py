@@ -4,11 +4,11 @@ r"""What a cascade of a ladder's rungs costs, in time and in quality.
         --report=FILE.json
 
 Dev is answered by the best rung alone and by the cascade, fifty texts in turn, one
-thread each, encoded before: texts are encoded once in both. Which rung
-answers first, and below which confidence the best is asked, `ladder.json` says, which
-was chosen on dev; with --max_drop both are chosen anew, by times of this machine.
-Beside it is the quality by five folds, in which no text is judged by a threshold that
-it had a part in (`tfopt.serve.cascade.choose`). Cost: dev some ten times through the
+thread each, encoded before: texts are encoded once in both. Which rungs are asked in
+which order, and below which confidence the next is, `ladder.json` says, which was
+chosen on dev; with --max_drop all is chosen anew, by times of this machine. Beside it
+is the quality by five folds, in which no text is judged by thresholds that it had a
+part in (`tfopt.serve.cascade.choose`). Cost: dev some ten times through the
 rungs. Expected: at most 0.35 times the mean milliseconds of the best rung, at 0.3
 points of accuracy lost.
 """
@@ -33,31 +33,37 @@ FLAGS = flags.FLAGS
 _IN_TURN = 50  # texts: a service does one or the other, with its weights in the caches
 
 
-def timed(best: Interpreter, fast: Interpreter, encoded: data.Encoded,
-          threshold: float) -> dict[str, np.ndarray]:
+def timed(asked: list[Interpreter], encoded: data.Encoded, thresholds: list[float]
+          ) -> dict[str, np.ndarray]:
     """Seconds and outputs of each text, by the best rung alone and by the cascade.
 
+    Args:
+        asked: the rungs in the order in which the cascade asks them, the best last.
+        encoded: N texts.
+        thresholds: of all but the last.
+
     Returns:
-        {best_s, cascade_s: <float>[N], best, fast, cascade: <float>[N, C]}; `fast` is
-        what the rung said that answers first.
+        {best_s, cascade_s: <float>[N], best, cascade: <float>[N, C], by: <int>[N]},
+        `by` the number of the rung that answered.
     """
     found: dict[str, list] = {name: [] for name in (
-        "best_s", "cascade_s", "best", "fast", "cascade")}
-    asked = list(zip(encoded.ids, encoded.first_lengths, strict=True))
-    for start in range(0, len(asked), _IN_TURN):
-        part = asked[start:start + _IN_TURN]
+        "best_s", "cascade_s", "best", "cascade", "by")}
+    texts = list(zip(encoded.ids, encoded.first_lengths, strict=True))
+    for start in range(0, len(texts), _IN_TURN):
+        part = texts[start:start + _IN_TURN]
         for ids, first in part:
             begun = time.perf_counter()
-            found["best"].append(best.run(ids, first))
+            found["best"].append(asked[-1].run(ids, first))
             found["best_s"].append(time.perf_counter() - begun)
         for ids, first in part:
-            begun = time.perf_counter()
-            fast_says = says = fast.run(ids, first)
-            if softmax(says).max() < threshold:
-                says = best.run(ids, first)
+            begun, by = time.perf_counter(), 0
+            says = asked[0].run(ids, first)
+            while by < len(thresholds) and softmax(says).max() < thresholds[by]:
+                by += 1
+                says = asked[by].run(ids, first)
             found["cascade_s"].append(time.perf_counter() - begun)
-            found["fast"].append(fast_says)
             found["cascade"].append(says)
+            found["by"].append(by)
     return {name: np.array(values) for name, values in found.items()}
 
 
@@ -109,28 +115,32 @@ def main() -> None:
         ladder = dataclasses.replace(ladder, cascade=chosen(
             ladder, models, task, encoded, targets,
             0.003 if FLAGS.max_drop is None else FLAGS.max_drop))
-    threshold, max_drop = ladder.cascade.threshold, ladder.cascade.max_drop
-    best, fast = models[ladder.best.name], models[ladder.first.name]
-    timed(best, fast, encoded, threshold)  # warms up
-    rounds = [timed(best, fast, encoded, threshold)
+    names = [*(step.name for step in ladder.steps), ladder.best.name]
+    thresholds = [step.threshold for step in ladder.steps]
+    asked = [models[name] for name in names]
+    timed(asked, encoded, thresholds)  # warms up
+    rounds = [timed(asked, encoded, thresholds)
               for _ in range(1 if FLAGS.smoke else FLAGS.rounds)]
-    found = rounds[0]
+    found, max_drop = rounds[0], ladder.cascade.max_drop or 0.0
     best_ms, cascade_ms = (1e3 * np.median([one[name] for one in rounds], axis=0).mean()
                            for name in ("best_s", "cascade_s"))
-    folds = cascade.choose(task, found["fast"], found["best"], targets, max_drop or 0.0)
+    by_name = {rung.name: rung for rung in ladder.rungs}
+    folds = cascade.choose(
+        task, [by_name[name] for name in names],
+        [models[name].logits(encoded.ids, encoded.first_lengths) for name in names],
+        targets, max_drop)
     quality = {name: task.value(task.quality(found[name], targets))
-               for name in ("best", "fast", "cascade")}
+               for name in ("best", "cascade")}
     common.write_report({
-        "best": ladder.best.name, "first": ladder.first.name,
-        "threshold": threshold, "max_drop": max_drop, "texts": len(targets),
-        "best_mean_ms": float(best_ms), "cascade_mean_ms": float(cascade_ms),
-        "ratio": float(cascade_ms / best_ms),
-        "share_handed_on": float((softmax(found["fast"]).max(axis=1) < threshold
-                                  ).mean()),
+        "asked": names, "thresholds": thresholds, "max_drop": max_drop,
+        "texts": len(targets), "best_mean_ms": float(best_ms),
+        "cascade_mean_ms": float(cascade_ms), "ratio": float(cascade_ms / best_ms),
+        "answered_by": {name: float((found["by"] == number).mean())
+                        for number, name in enumerate(names)},
         "quality": quality, "lost": quality["best"] - quality["cascade"],
-        "by_folds": folds and {"quality": folds.quality,
-                               "lost": quality["best"] - folds.quality,
-                               "share_handed_on": folds.share_handed_on}},
+        "by_folds": folds and {"quality": folds[0].quality,
+                               "lost": quality["best"] - folds[0].quality,
+                               "share_handed_on": folds[0].share_handed_on}},
         num_threads=1)
 
 

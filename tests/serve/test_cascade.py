@@ -34,33 +34,48 @@ def rungs(count=2000, seed=0, knows=True):
     return targets, fast, best
 
 
-def test_what_is_below_the_threshold_is_the_best_rungs():
-    fast, best = np.log([[0.6, 0.4], [0.9, 0.1]]), np.log([[0.2, 0.8], [0.3, 0.7]])
-    given, handed_on = cascade.answers(fast, best, 0.7)
-    assert handed_on.tolist() == [True, False]
-    np.testing.assert_array_equal(given, [best[0], fast[1]])
-    assert cascade.answers(fast, best, 0.0)[1].sum() == 0
-    assert cascade.answers(fast, best, cascade.ALL)[1].all()
+def test_what_is_below_a_threshold_is_the_next_rungs():
+    fast = np.log([[0.6, 0.4], [0.9, 0.1], [0.5, 0.5]])
+    middle = np.log([[0.2, 0.8], [0.5, 0.5], [0.6, 0.4]])
+    best = np.log([[0.3, 0.7], [0.4, 0.6], [0.1, 0.9]])
+    given, by = cascade.answers([fast, best], [0.7])
+    assert by.tolist() == [1, 0, 1]
+    np.testing.assert_array_equal(given, [best[0], fast[1], best[2]])
+    given, by = cascade.answers([fast, middle, best], [0.7, 0.75])
+    assert by.tolist() == [1, 0, 2]
+    np.testing.assert_array_equal(given, [middle[0], fast[1], best[2]])
+    assert cascade.mean_ms(by, [1.0, 2.0, 4.0]) == pytest.approx((3 + 1 + 7) / 3)
+    assert cascade.answers([fast, best], [0.0])[1].sum() == 0
+    assert cascade.answers([fast, best], [cascade.ALL])[1].all()
 
 
 @pytest.mark.parametrize("max_drop", [0.0, 0.01, 0.05, 0.5])
 def test_the_drop_is_kept_and_a_larger_one_hands_less_on(max_drop):
     targets, fast, best = rungs()
-    threshold = cascade.threshold_of(TASK, fast, best, targets, max_drop)
-    given, handed_on = cascade.answers(fast, best, threshold)
+    threshold, = cascade.thresholds_of(TASK, [fast, best], targets, max_drop, [1, 9])
+    given, handed_on = cascade.answers([fast, best], [threshold])
     accuracy = (given.argmax(1) == targets).mean()
     assert accuracy >= (best.argmax(1) == targets).mean() - max_drop - 1e-9
-    larger = cascade.threshold_of(TASK, fast, best, targets, max_drop + 0.02)
+    larger, = cascade.thresholds_of(TASK, [fast, best], targets, max_drop + 0.02,
+                                    [1, 9])
     assert larger <= threshold
     if max_drop == 0.5:
         assert handed_on.sum() == 0
+
+
+def two(fast, best, targets, max_drop, seed=0):
+    """The cascade of two rungs."""
+    asked = [Rung(name="fast", directory="fast", quality=0.8, p50_ms=1.0),
+             Rung(name="best", directory="best", quality=0.9, p50_ms=9.0)]
+    found = cascade.choose(TASK, asked, [fast, best], targets, max_drop, seed)
+    return found and found[0]
 
 
 def test_a_rung_that_knows_when_it_is_wrong_hands_less_on():
     shares = []
     for knows in (True, False):
         targets, fast, best = rungs(knows=knows)
-        shares.append(cascade.choose(TASK, fast, best, targets, 0.03).share_handed_on)
+        shares.append(two(fast, best, targets, 0.03).share_handed_on)
     assert shares[0] < 0.8 * shares[1]
 
 
@@ -70,9 +85,9 @@ def test_its_quality_is_of_examples_that_had_no_part_in_the_choice():
     later = rungs(20_000, seed=999)
     for seed in range(12):
         targets, fast, best = rungs(200, seed)
-        chosen = cascade.choose(TASK, fast, best, targets, 0.02, seed)
+        chosen = two(fast, best, targets, 0.02, seed)
         assert chosen is not None and chosen.max_drop == 0.02
-        given, _ = cascade.answers(later[1], later[2], chosen.threshold)
+        given, _ = cascade.answers(later[1:], [chosen.threshold])
         promised.append(chosen.quality)
         found.append((given.argmax(1) == later[0]).mean())
     assert np.mean(promised) == pytest.approx(np.mean(found), abs=0.015)
@@ -92,21 +107,43 @@ def test_the_rung_by_which_a_text_takes_least_answers_first(p50_ms, first):
     found = cascade.cheapest(
         TASK, ladder(*p50_ms), {"best": best, "middle": middle, "fastest": fastest},
         targets, 0.03)
-    assert (found and found.first) == first
+    assert (found and found.first) == first and not (found and found.then)
     if found is not None:
         fast = {"middle": middle, "fastest": fastest}[first]
-        alone = cascade.choose(TASK, fast, best, targets, 0.03)
-        assert dataclasses.replace(found, first=None) == alone
+        alone = two(fast, best, targets, 0.03)
+        assert dataclasses.replace(found, first="fast") == alone
+
+
+def test_a_chain_of_three_is_taken_where_it_takes_less():
+    """The fastest knows a third for sure, the middle one most of the rest."""
+    targets, _, best = rungs(3000)
+    random = np.random.default_rng(1)
+
+    def sure_of(share):
+        logits = np.zeros([len(targets), 2])
+        sure = random.random(len(targets)) < share
+        logits[np.arange(len(targets)), targets] = np.where(sure, 9.0, 0.0)
+        logits[~sure] += random.normal(0, 0.05, [int((~sure).sum()), 2])
+        return logits
+
+    outputs = {"best": best, "middle": sure_of(0.9), "fastest": sure_of(0.6)}
+    found = cascade.cheapest(TASK, ladder(10.0, 2.0, 0.5), outputs, targets, 0.0)
+    assert (found.first, [step.name for step in found.then]) == ("fastest", ["middle"])
+    given, by = cascade.answers([outputs[name] for name in ("fastest", "middle", "best")
+                                 ], [found.threshold, found.then[0].threshold])
+    assert (given.argmax(1) == targets).mean() >= (best.argmax(1) == targets).mean()
+    assert cascade.mean_ms(by, [0.5, 2.0, 10.0]) < 0.5 + 2.0 * 0.6 + 10.0 * 0.15
 
 
 def test_there_is_none_where_nothing_is_kept_or_there_are_no_classes():
     targets, fast, best = rungs(100)
     wrong = np.zeros_like(fast)
     wrong[np.arange(100), 1 - targets] = 9.0
-    assert cascade.choose(TASK, wrong, best, targets, 0.0) is None
-    assert cascade.choose(TASK, fast[:5], best[:5], targets[:5], 0.1) is None
-    numbers = tasks.named("regression")()
-    assert cascade.choose(numbers, fast[:, :1], best[:, :1], targets, 0.1) is None
+    assert two(wrong, best, targets, 0.0) is None
+    assert two(fast[:5], best[:5], targets[:5], 0.1) is None
+    numbers, named = tasks.named("regression")(), ladder(3.0, 2.0, 1.0)
+    assert cascade.cheapest(numbers, named, {}, targets, 0.1) is None
+    assert cascade.cheapest(TASK, named[:1], {"best": best}, targets, 0.1) is None
     sure = softmax(fast).max(1)
-    same = cascade.choose(TASK, fast, fast, targets, 0.0)
+    same = two(fast, fast, targets, 0.0)
     assert same.threshold <= sure.min() and same.share_handed_on < 0.1

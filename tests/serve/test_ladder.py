@@ -99,7 +99,12 @@ def test_of_two_that_are_the_same_the_first_stays():
     ({"cascade": {"threshold": -1, "quality": 1, "share_handed_on": 0}}, "threshold"),
     ({"cascade": {"threshold": 1, "quality": 1, "share_handed_on": 2}}, "share"),
     ({"cascade": {"threshold": 1, "quality": 1, "share_handed_on": 0, "first": "9x"}},
-     "`first` must be a rung")])
+     "A cascade's rungs must be of the ladder's"),
+    ({"cascade": {"threshold": 1, "quality": 1, "share_handed_on": 0,
+                  "then": [{"name": "1x", "threshold": 0.5}]}},
+     "A cascade's rungs must be of the ladder's"),
+    ({"cascade": {"threshold": 1, "quality": 1, "share_handed_on": 0, "then": [3]}},
+     "Each of `then` must be an object")])
 def test_what_is_wrong_is_one_sentence(place, fields, message):
     with pytest.raises(ValueError, match=rf"(?s){message}.*Received|Received.*{message}"
                        ) as error:

@@ -133,7 +133,8 @@ def test_a_cascade_hands_on_what_the_fastest_is_not_sure_of(threads, cascade, bu
     between = float(np.median(scores))
     expected = ["half" if score >= between else "whole" for score in scores]
     assert expected.count("whole") == 4
-    request = asked(threads, dataclasses.replace(cascade, threshold=between), texts)
+    request = asked(threads, dataclasses.replace(
+        cascade, steps=((cascade.first, between),)), texts)
     assert [answer.variant.name for answer in request.answers] == expected
     assert [answer.fields for answer in request.answers] == [
         bundles[name].predict([text])[0]
@@ -141,20 +142,36 @@ def test_a_cascade_hands_on_what_the_fastest_is_not_sure_of(threads, cascade, bu
 
 
 def test_the_threshold_is_the_ladders(cascade, model):
-    assert (cascade.threshold, model.threshold) == (0.6, None)
-    assert cascade.first.name == "half"  # the fastest, where the ladder does not say
+    assert [(variant.name, threshold) for variant, threshold in cascade.steps] == [
+        ("half", 0.6)]  # the fastest, where the ladder does not say
+    assert model.steps == ()
 
 
 def from_the_middle(model, threshold):
     """A cascade whose second of three variants answers first."""
     fastest = dataclasses.replace(model.variants[1], name="fastest")
     return dataclasses.replace(model, variants=(*model.variants, fastest),
-                               first=model.variants[1], threshold=threshold)
+                               steps=((model.variants[1], threshold),))
 
 
 def test_the_first_is_the_ladders(threads, model, bundles):
     request = asked(threads, from_the_middle(model, 0.0))
     assert {answer.variant.name for answer in request.answers} == {"half"}
+
+
+def test_a_chain_hands_on_from_one_to_the_next(threads, model):
+    half = model.variants[1]
+    fastest = dataclasses.replace(half, name="fastest")
+    chain = dataclasses.replace(model, variants=(*model.variants, fastest))
+
+    def answered_by(*thresholds):
+        steps = tuple(zip((fastest, half), thresholds, strict=True))
+        request = asked(threads, dataclasses.replace(chain, steps=steps))
+        return {answer.variant.name for answer in request.answers}
+
+    assert answered_by(0.0, 0.0) == {"fastest"}
+    assert answered_by(2.0, 0.0) == {"half"}
+    assert answered_by(2.0, 2.0) == {"whole"}
 
 
 def test_where_there_is_no_time_for_the_first_the_fastest_answers(threads, model,
@@ -178,7 +195,7 @@ def test_a_cascade_needs_a_threshold(folder):
     with pytest.raises(ValueError, match="a threshold for it. Received: .*tiny$"):
         open_model("tiny", 1, folder / "tiny", copies=1, cascade=True)
     alone = open_model("one", 1, folder / "one", copies=1, cascade=True)
-    assert alone.threshold is None
+    assert alone.steps == ()
 
 
 def test_a_text_that_is_cut_is_told(threads, model):

@@ -259,8 +259,7 @@ def test_a_model_says_what_it_reads_and_gives(client):
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}]
     assert found["parameters"] == {
         "task": "classification", "labels": ["bad", "fine", "good"],
-        "variants": ["whole", "half"], "cascade_first": None,
-        "cascade_threshold": None}
+        "variants": ["whole", "half"], "cascade": []}
 
 
 def test_health_and_the_server(client):

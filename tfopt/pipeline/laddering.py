@@ -189,9 +189,9 @@ def _on_the_cascade(ladder: Ladder, job: Job) -> str:
         return ("No cascade: there is one rung, or no "
                 f"threshold keeps within --cascade_max_drop={job.cascade_max_drop:g} "
                 "and takes less time than the best rung.")
-    return (f"Cascade: {ladder.first.name} answers first, and hands on to "
-            f"{ladder.best.name} below a confidence of {found.threshold:.4f}; by "
+    steps = ", then ".join(f"{step.name} below a confidence of {step.threshold:.4f}"
+                           for step in ladder.steps)
+    return (f"Cascade: what is handed on by {steps}, goes to {ladder.best.name}; by "
             f"thresholds of the other folds {found.share_handed_on:.0%} of dev are "
-            f"handed on, and {ladder.monitor} is {found.quality:.4f} "
+            f"handed on by the first, and {ladder.monitor} is {found.quality:.4f} "
             f"({ladder.best.name} alone: {ladder.best.quality:.4f}).")
-

@@ -1,72 +1,94 @@
-"""Rungs' answers on dev -> which answers first, and when the best one is asked.
+"""Rungs' answers on dev -> which answers first, and when a slower one is asked.
 
-A faster rung answers first; an answer whose highest probability is below the threshold
-is handed on to the most accurate rung (Viola and Jones 2001; for classifiers of texts,
-Wang et al. 2018, "IDK cascades"). Of the rungs that is the one by which a text takes
-least: the fastest of all may hand too much on. NumPy alone.
+A faster rung answers first; an answer whose highest probability is below its threshold
+is handed on to a slower one, and at last to the most accurate rung (Viola and Jones
+2001; for classifiers of texts, Wang et al. 2018, "IDK cascades"). Of all chains of two
+and of three rungs that is the one by which a text takes least. NumPy alone.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tfopt.export.interpreter import softmax
-from tfopt.serve.rungs import Cascade, Rung, known
+from tfopt.serve.rungs import Cascade, Rung, Step, known
 from tfopt.tasks import Task
 
 _FOLDS = 5
-_TRIED = 201  # thresholds
+# Steps that may hand on -> thresholds that are tried of each.
+_TRIED = {1: 201, 2: 25}
 ALL = 2.0  # a threshold that hands everything on
 
 
-def answers(fast: np.ndarray, best: np.ndarray, threshold: float | np.ndarray
+def answers(outputs: Sequence[np.ndarray], thresholds: Sequence[float | np.ndarray]
             ) -> tuple[np.ndarray, np.ndarray]:
     """What a cascade gives.
 
     Args:
-        fast: of the rung that answers first, logits <float>[N, C].
-        best: of the most accurate one, <float>[N, C].
-        threshold: the least confidence that is enough; one, or <float>[N].
+        outputs: of K rungs in the order in which they are asked, logits <float>[N, C].
+        thresholds: of all but the last the least confidence that is enough; each one,
+            or <float>[N].
 
     Returns:
-        Logits <float>[N, C], and which were handed on, <bool>[N].
+        Logits <float>[N, C], and the number of the rung that gave them, <int>[N].
     """
-    handed_on = softmax(fast).max(axis=1) < threshold
-    return np.where(handed_on[:, np.newaxis], best, fast), handed_on
+    given, by = outputs[0], np.zeros(len(outputs[0]), int)
+    for number, threshold in enumerate(thresholds):
+        handed_on = (by == number) & (softmax(outputs[number]).max(axis=1) < threshold)
+        given = np.where(handed_on[:, np.newaxis], outputs[number + 1], given)
+        by += handed_on
+    return given, by
 
 
-def threshold_of(task: Task, fast: np.ndarray, best: np.ndarray, targets: Sequence,
-                 max_drop: float) -> float:
-    """The least threshold from which on the monitor stays within a drop.
+def mean_ms(by: np.ndarray, ms: Sequence[float]) -> float:
+    """Milliseconds of a text in the mean: of every rung that it was shown to.
 
-    From which on: a lower one that happens to do well among worse ones is luck.
+    Args:
+        by: number of the rung that answered, <int>[N].
+        ms: of the rungs, in the order in which they are asked.
+    """
+    return float(np.cumsum(ms)[by].mean())
+
+
+def thresholds_of(task: Task, outputs: Sequence[np.ndarray], targets: Sequence,
+                  max_drop: float, ms: Sequence[float]) -> tuple[float, ...]:
+    """The thresholds of least time from which on the monitor stays within a drop.
+
+    From which on: lower ones that happen to do well among worse ones are luck.
 
     Args:
         task: tells the monitor.
-        fast: of the rung that answers first, <float>[N, C].
-        best: of the most accurate, <float>[N, C].
+        outputs: as of `answers`.
         targets: N.
-        max_drop: of the monitor, in its own unit, against `best` alone.
+        max_drop: of the monitor, in its own unit, against the last rung alone.
+        ms: of the rungs.
 
     Returns:
-        It; `ALL` where no other keeps within the drop.
+        They; `ALL` for the first where nothing else keeps within the drop.
     """
     sign = 1.0 if task.monitor[1] == "higher" else -1.0
-    least = sign * task.value(task.quality(best, targets)) - max_drop
-    tried = np.unique(np.quantile(softmax(fast).max(axis=1),
-                                  np.linspace(0, 1, _TRIED)))
-    found = ALL
-    for threshold in tried[::-1]:
-        value = sign * task.value(task.quality(
-            answers(fast, best, threshold)[0], targets))
-        if value < least - 1e-9:
-            break
-        found = float(threshold)
-    return found
+    least = sign * task.value(task.quality(outputs[-1], targets)) - max_drop
+    # Descending; of one step `ALL` needs no trial, for it is what is left.
+    tried = [np.append(np.unique(np.quantile(
+        softmax(logits).max(axis=1), np.linspace(0, 1, _TRIED[len(outputs) - 1]))), ALL
+        )[::-1] for logits in outputs[:-1]]
+    within: dict[tuple[int, ...], float] = {}  # places in `tried` -> milliseconds
+    for place in itertools.product(*(range(len(each)) for each in tried)):
+        higher = [(*place[:axis], place[axis] - 1, *place[axis + 1:])
+                  for axis in range(len(place)) if place[axis]]
+        if not all(other in within for other in higher):
+            continue
+        given, by = answers(outputs, [each[i] for each, i in
+                                      zip(tried, place, strict=True)])
+        if not any(place) or sign * task.value(
+                task.quality(given, targets)) >= least - 1e-9:
+            within[place] = mean_ms(by, ms)
+    best = min(within, key=lambda place: within[place])
+    return tuple(float(each[i]) for each, i in zip(tried, best, strict=True))
 
 
 def cheapest(task: Task, rungs: Sequence[Rung], outputs: Mapping[str, np.ndarray],
@@ -85,50 +107,58 @@ def cheapest(task: Task, rungs: Sequence[Rung], outputs: Mapping[str, np.ndarray
         It; None where none is cheaper than the best rung alone.
     """
     best, *faster = rungs
+    if not faster or task.no_cascade:
+        return None
     least, found = known(best.p50_ms), None
-    for rung in faster:
-        chosen = choose(task, outputs[rung.name], outputs[best.name], targets, max_drop,
-                        seed)
-        if chosen is None:
-            continue
-        mean_ms = known(rung.p50_ms) + chosen.share_handed_on * known(best.p50_ms)
-        if mean_ms < least:
-            least, found = mean_ms, dataclasses.replace(chosen, first=rung.name)
+    for steps in _TRIED:
+        for chain in itertools.combinations(faster[::-1], steps):
+            asked = [*chain, best]
+            chosen = choose(task, asked, [outputs[rung.name] for rung in asked],
+                            targets, max_drop, seed)
+            if chosen is not None and chosen[1] < least:
+                found, least = chosen
     return found
 
 
-def choose(task: Task, fast: np.ndarray, best: np.ndarray, targets: Sequence,
-           max_drop: float, seed: int = 0) -> Cascade | None:
-    """Chooses a threshold, and says what it is worth on examples it was not chosen on.
+def choose(task: Task, rungs: Sequence[Rung], outputs: Sequence[np.ndarray],
+           targets: Sequence, max_drop: float, seed: int = 0
+           ) -> tuple[Cascade, float] | None:
+    """Chooses thresholds, and says what they are worth on other examples.
 
-    The threshold is chosen on all examples. Its quality and share are by five folds:
-    each is judged by the threshold that the other four choose, so that no example is
-    judged by one that it had a part in. Both rungs may have had their epoch chosen on
-    dev before; that is as optimistic as the rungs' own figures.
+    The thresholds are chosen on all examples. Quality, share and time are by five
+    folds: each is judged by the thresholds that the other four choose, so that no
+    example is judged by one that it had a part in. Rungs may have had their epoch
+    chosen on dev before; that is as optimistic as the rungs' own figures.
 
     Args:
         task: with classes.
-        fast: of the rung that answers first, on dev, logits <float>[N, C].
-        best: of the most accurate, <float>[N, C].
+        rungs: in the order in which they are asked, the most accurate last.
+        outputs: of each on dev, logits <float>[N, C].
         targets: N.
         max_drop: of the monitor, in its own unit.
         seed: of the folds.
 
     Returns:
-        The cascade; None where the task has none (`Task.no_cascade`), there are fewer
-        examples than folds, or everything would be handed on.
+        The cascade, and milliseconds of a text in the mean; None where the task has
+        none (`Task.no_cascade`), there are fewer examples than folds, or everything
+        would be handed on.
     """
     if task.no_cascade or len(targets) < 2 * _FOLDS:
         return None
-    threshold = threshold_of(task, fast, best, targets, max_drop)
-    if threshold == ALL:
+    ms = [known(rung.p50_ms) for rung in rungs]
+    chosen = thresholds_of(task, outputs, targets, max_drop, ms)
+    if ALL in chosen:
         return None
-    known = np.asarray(targets)
+    all_targets = np.asarray(targets)
     folds = np.random.default_rng(seed).permutation(len(targets)) % _FOLDS
-    by_fold = np.array([threshold_of(task, fast[folds != fold], best[folds != fold],
-                                     known[folds != fold], max_drop)
-                        for fold in range(_FOLDS)])
-    given, handed_on = answers(fast, best, by_fold[folds])
-    return Cascade(threshold=math.floor(1e6 * threshold) / 1e6,
-                   quality=task.value(task.quality(given, targets)),
-                   share_handed_on=float(handed_on.mean()), max_drop=max_drop)
+    by_fold = np.array([thresholds_of(
+        task, [each[folds != fold] for each in outputs], all_targets[folds != fold],
+        max_drop, ms) for fold in range(_FOLDS)])
+    given, by = answers(outputs, list(by_fold[folds].T))
+    steps = tuple(Step(name=rung.name, threshold=math.floor(1e6 * threshold) / 1e6)
+                  for rung, threshold in zip(rungs, chosen, strict=False))
+    return Cascade(
+        first=steps[0].name, threshold=steps[0].threshold, then=steps[1:],
+        quality=task.value(task.quality(given, targets)),
+        share_handed_on=float((by > 0).mean()),
+        max_drop=max_drop), mean_ms(by, ms)

@@ -9,8 +9,8 @@ A directory holds the file beside a bundle for each rung:
     {"format": 1, "monitor": "accuracy", "better": "higher",
      "rungs": [{"name": "1x", "directory": "1x", "quality": 0.914, "p50_ms": 2.1}, ...],
      "left_out": [{"name": "5x", "quality": 0.85, "p50_ms": 1.3, "beaten_by": "3x"}],
-     "cascade": {"first": "3x", "threshold": 0.93, "quality": 0.912,
-                 "share_handed_on": 0.21}}
+     "cascade": {"first": "5x", "threshold": 0.93, "quality": 0.912,
+                 "share_handed_on": 0.21, "then": [{"name": "3x", "threshold": 0.9}]}}
 
 Imports no TensorFlow.
 """
@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from tfopt.files import read_json, to_json, write_whole
 from tfopt.serve import manifest
-from tfopt.serve.rungs import HERE, Cascade, LeftOut, Rung, known
+from tfopt.serve.rungs import HERE, Cascade, LeftOut, Rung, Step, known
 from tfopt.types import PathLike, check_fields, check_types, few, shown
 
 FORMAT = 1
@@ -70,10 +70,13 @@ class Ladder:
                              f"{few(names)}")
         if len(self.rungs) > 1:
             _check_order(self.rungs, self.better)
-        first = self.cascade and self.cascade.first
-        if first is not None and first not in names[1:]:
-            raise ValueError("A cascade's `first` must be a rung that is not the best. "
-                             f"Received: first={shown(first)}, of {few(names)}")
+        asked = [names.index(step.name) if step.name in names[1:] else -1
+                 for step in self.steps]
+        if -1 in asked or asked != sorted({*asked}, reverse=True):
+            raise ValueError(
+                "A cascade's rungs must be of the ladder's, from a faster to a slower "
+                "one, and not the best. Received: "
+                f"{few([step.name for step in self.steps])}, of {few(names)}")
 
     def path(self, rung: Rung) -> Path:
         """The directory of a rung's bundle."""
@@ -90,10 +93,12 @@ class Ladder:
         return self.rungs[-1]
 
     @property
-    def first(self) -> Rung:
-        """The rung that answers first in a cascade."""
-        named = self.cascade and self.cascade.first
-        return next((rung for rung in self.rungs if rung.name == named), self.fastest)
+    def steps(self) -> tuple[Step, ...]:
+        """The rungs of the cascade that may hand on, as they are asked."""
+        if self.cascade is None or len(self.rungs) < 2:
+            return ()
+        return (Step(name=self.cascade.first or self.fastest.name,
+                     threshold=self.cascade.threshold), *self.cascade.then)
 
     @classmethod
     def read(cls, directory: PathLike) -> Ladder:
@@ -127,8 +132,7 @@ class Ladder:
                 monitor=fields.get("monitor", ""),
                 better=fields.get("better", "higher"),
                 left_out=_records(LeftOut, fields, "left_out"),
-                cascade=None if cascade is None else _record(
-                    Cascade, cascade, "cascade"))
+                cascade=None if cascade is None else _cascade(cascade))
         except ValueError as error:
             raise ValueError(f"{error} (the ladder {path})") from error
         for rung in ladder.rungs:
@@ -180,7 +184,14 @@ def _alone(kind: type[Ladder], place: Path) -> Ladder:
 
 def _fields(record: Any) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(record).items()
-            if value is not None}
+            if value not in (None, ())}
+
+
+def _cascade(fields: Any) -> Cascade:
+    then = (_records(Step, fields, "then") if isinstance(fields, dict)
+            and "then" in fields else None)
+    return _record(Cascade, fields if then is None else {**fields, "then": then},
+                   "cascade")
 
 
 def _records(kind: type[Record], fields: Mapping[str, Any], name: str

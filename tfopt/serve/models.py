@@ -47,18 +47,21 @@ class Model:
         name: by which clients ask for it.
         version: counts from 1.
         variants: from the most accurate to the fastest.
-        first: the variant that answers first in a cascade.
-        threshold: the least confidence with which its answer is kept; None where there
-            is no cascade.
+        steps: of a cascade, the variants that may hand on, as they are asked, each
+            with the least confidence with which its answer is kept; else empty.
         answers: names of what the task's answers have, such as label and score.
     """
 
     name: str
     version: int
     variants: tuple[Variant, ...]
-    first: Variant
-    threshold: float | None
+    steps: tuple[tuple[Variant, float], ...]
     answers: tuple[str, ...]
+
+    @property
+    def first(self) -> Variant:
+        """The variant by whose tokenizer a text is read first."""
+        return self.steps[0][0] if self.steps else self.variants[-1]
 
     @property
     def task(self) -> Task:
@@ -91,12 +94,9 @@ def open_model(name: str, version: int, directory: Path, *, copies: int,
             task, or a cascade has no threshold.
     """
     ladder = Ladder.read(directory)
-    threshold = None
-    if cascade and len(ladder.rungs) > 1:
-        if ladder.cascade is None:
-            raise ValueError("A cascade needs a ladder with a threshold for it. "
-                             f"Received: {directory}")
-        threshold = ladder.cascade.threshold
+    if cascade and len(ladder.rungs) > 1 and ladder.cascade is None:
+        raise ValueError("A cascade needs a ladder with a threshold for it. Received: "
+                         f"{directory}")
     others = [variant.bundle for model in beside for variant in model.variants]
     bundles: list[Bundle] = []
     for rung in ladder.rungs:
@@ -110,9 +110,10 @@ def open_model(name: str, version: int, directory: Path, *, copies: int,
                              reference=Reference.read(ladder.path(rung)))
                      for rung, bundle in zip(ladder.rungs, bundles, strict=True))
     answer, = variants[0].bundle.predict(["a"])
-    return Model(name=name, version=version, variants=variants,
-                 first=variants[ladder.rungs.index(ladder.first)], threshold=threshold,
-                 answers=tuple(answer))
+    by_name = {variant.name: variant for variant in variants}
+    return Model(name=name, version=version, variants=variants, answers=tuple(answer),
+                 steps=tuple((by_name[step.name], step.threshold)
+                             for step in ladder.steps) if cascade else ())
 
 
 def _timed(bundle: Bundle) -> Estimates:

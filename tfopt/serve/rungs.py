@@ -69,14 +69,37 @@ class LeftOut:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """A rung of a cascade that may hand on.
+
+    Attributes:
+        name: of the rung.
+        threshold: the least confidence (highest probability) that is enough.
+    """
+
+    name: str
+    threshold: float
+
+    def __post_init__(self):
+        """Checks the fields.
+
+        Raises:
+            ValueError: one is of a wrong type or range; names it.
+        """
+        check_types(self)
+        check_fields(self, {"threshold": (_may_be_enough(self.threshold), "in [0, 2]")})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Cascade:
-    """When a faster rung's answer is taken, and when the best one is asked.
+    """When a faster rung's answer is taken, and when a slower one is asked.
 
     Attributes:
         first: name of the rung that answers first; None for the fastest.
         threshold: the least confidence (highest probability) that is enough.
+        then: rungs that are asked between the first and the best one.
         quality: the monitor of the answers on examples that had no part in the choice.
-        share_handed_on: fraction of these that the best rung answered.
+        share_handed_on: fraction of these that the first rung handed on.
         max_drop: what the choice was to keep the loss of quality within.
     """
 
@@ -85,6 +108,7 @@ class Cascade:
     share_handed_on: float
     max_drop: float | None = None
     first: str | None = None
+    then: tuple[Step, ...] = ()
 
     def __post_init__(self):
         """Checks the fields.
@@ -94,8 +118,7 @@ class Cascade:
         """
         check_types(self)
         check_fields(self, {
-            # Above 1 hands everything on: no confidence is enough.
-            "threshold": (0.0 <= self.threshold <= 2.0, "in [0, 2]"),
+            "threshold": (_may_be_enough(self.threshold), "in [0, 2]"),
             "share_handed_on": (0.0 <= self.share_handed_on <= 1.0, "in [0, 1]")})
 
 
@@ -138,6 +161,11 @@ def known(value: float | None) -> float:
         raise ValueError("The rungs of a ladder must have `quality` and `p50_ms`. "
                          "Received: None")
     return value
+
+
+def _may_be_enough(threshold: float) -> bool:
+    """Whether it is a threshold; above 1 no confidence is enough."""
+    return 0.0 <= threshold <= 2.0
 
 
 def _is_name(text: str) -> bool:

@@ -213,7 +213,7 @@ class Scheduler:
             raise Refusal(503, "An answer must be there by its deadline. Received: "
                           f"{1e3 * request.deadline_s:.4g} ms, which have passed",
                           "late", 1)
-        variants, threshold = request.model.variants, request.model.threshold
+        variants, steps = request.model.variants, request.model.steps
         first = request.first_variant
         read = text or _read(request, number, first)
 
@@ -230,17 +230,21 @@ class Scheduler:
 
         if request.variant is not None:
             return by(request.variant)
-        if threshold is None:
-            return by(chosen())
-        start, first_variant = chosen(), request.model.first
-        if variants.index(start) > variants.index(first_variant):
-            return by(start)  # there is no time for the first
-        found = by(first_variant)
-        if (confidence(found.fields) or 0.0) >= threshold:
-            return found
-        better = chosen()
-        return (by(better, found.computed_s)
-                if variants.index(better) < variants.index(found.variant) else found)
+        start = chosen()
+        if not steps or variants.index(start) > variants.index(steps[0][0]):
+            return by(start)  # there is no cascade, or no time for its first
+        found = by(steps[0][0])
+        following = [*(variant for variant, _ in steps[1:]), variants[0]]
+        for (_, threshold), better in zip(steps, following, strict=True):
+            if (confidence(found.fields) or 0.0) >= threshold:
+                break
+            place = max(map(variants.index, (better, chosen())))  # as there is time
+            if place >= variants.index(found.variant):
+                break
+            found = by(variants[place], found.computed_s)
+            if variants[place] is not better:
+                break
+        return found
 
 
 def _due_s(request: Request) -> float:

@@ -58,8 +58,8 @@ def metadata(model: Model) -> dict[str, Any]:
         "parameters": {
             "task": model.task.name(), "labels": list(model.task.labels),
             "variants": [one.name for one in model.variants],
-            "cascade_first": None if model.threshold is None else model.first.name,
-            "cascade_threshold": model.threshold}}
+            "cascade": [{"variant": variant.name, "threshold": threshold}
+                        for variant, threshold in model.steps]}}
 
 
 def outputs_of(model: Model) -> dict[str, tuple[str, bool]]:
