@@ -29,7 +29,7 @@ TIMED = {metric for metric in METRICS if metric.startswith("latency_")} | {
 # A single round has no spread; several have.
 SEVERAL_ROUNDS = METRICS | {"latency_spread"}
 STEPS_PER_EPOCH, EPOCHS = 6, 40  # of the run that is killed
-COMMANDS = ("compress", "finetune", "measure", "predict")
+COMMANDS = ("compress", "finetune", "measure", "predict", "tokenizer", "bench")
 
 
 def path_of(script: str) -> Path:

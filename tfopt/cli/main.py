@@ -26,6 +26,7 @@ COMMANDS = {
     "monitor": "draw the request log of a service; needs no TensorFlow",
     "predict": "answer texts, a JSON object a line; needs no TensorFlow",
     "serve": "answer texts over HTTP; needs no TensorFlow",
+    "tokenizer": "write the tokenizer as one file for devices; needs no TensorFlow",
 }
 
 
