@@ -17,12 +17,15 @@ from tfopt.model import layer_names
 HOUSE = Path(tfopt.__file__).parent
 MODULES = {path.relative_to(HOUSE).as_posix(): path
            for path in sorted(HOUSE.rglob("*.py"))}
+EXAMPLES = {path.relative_to(HOUSE.parent).as_posix(): path for path in sorted(
+    (HOUSE.parent / "examples").rglob("*.py"))}
 # Those of the scripts, too, by which length is measured.
-ALL = MODULES | {path.relative_to(HOUSE.parent).as_posix(): path for path in sorted(
-    (HOUSE.parent / "experiments").rglob("*.py"))}
+ALL = MODULES | EXAMPLES | {
+    path.relative_to(HOUSE.parent).as_posix(): path for path in sorted(
+        (HOUSE.parent / "experiments").rglob("*.py"))}
 GROUND = {"backend", "types", "checks", "files", "functional", "machine", "switches",
           "xla", "inputs", "checkpoint_names", "hub", "sentence_files", "shard_index"}
-MAX_LINES, MAX_FUNCTION_LINES = 300, 60
+MAX_LINES, MAX_FUNCTION_LINES, MAX_EXAMPLE_LINES = 300, 60, 150
 
 # Part of the house -> the other parts it may import. A part is a module or package
 # right under tfopt/; compress/ is two: its core, and each pass; export's
@@ -93,15 +96,19 @@ def tree(module: str) -> ast.Module:
 
 def imports(module: str) -> list[str]:
     """Dotted names of all a module imports, wherever in it; relative ones resolved."""
-    package = ["tfopt", *module.split("/")[:-1]]
+    return imports_of(tree(module), ["tfopt", *module.split("/")[:-1]])
+
+
+def imports_of(source: ast.Module, package: list[str]) -> list[str]:
+    """The same of a parsed file in a package."""
     found = []
-    for node in ast.walk(tree(module)):
+    for node in ast.walk(source):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[:len(package) + 1 - node.level] if node.level else []
-            source = ".".join([*base, *filter(None, [node.module])])
-            found += [f"{source}.{alias.name}" for alias in node.names]
+            name = ".".join([*base, *filter(None, [node.module])])
+            found += [f"{name}.{alias.name}" for alias in node.names]
     return found
 
 
@@ -257,18 +264,35 @@ def test_server_side_modules_load_no_tensorflow_by_the_door():
     hold(rule, light)
 
 
-def test_nothing_imports_the_experiments():
+def test_nothing_imports_the_experiments_or_examples():
     scripts = {path.stem for path in (HOUSE.parent / "experiments").glob("*.py")}
-    assert scripts
+    assert scripts and EXAMPLES
+    scripts |= {path.stem for path in EXAMPLES.values()}
 
     def rule(module):
         wrong = [name for name in imports(module)
-                 if name.split(".")[0] in {"experiments", *scripts}]
+                 if name.split(".")[0] in {"experiments", "examples", *scripts}]
         return wrong and (
             f"{module} imports {wrong}: move what the library needs from the script "
             "into tfopt/, and import it there.")
 
     hold(rule, MODULES)
+
+
+def test_examples_import_what_the_api_reference_has():
+    reference = "".join(page.read_text(encoding="utf-8") for page in sorted(
+        (HOUSE.parent / "docs" / "api").glob("*.md")))
+    public = set(re.findall(r"^::: (\S+)$", reference, re.MULTILINE)) | {"tfopt"}
+
+    def rule(example):
+        wrong = [name for name in imports_of(parsed(EXAMPLES[example]), [])
+                 if name.split(".")[0] == "tfopt" and name not in public
+                 and name.rpartition(".")[0] not in public]
+        return wrong and (
+            f"{example} imports {wrong}: an example shows what users may call, the "
+            "facade and the modules of docs/api.")
+
+    hold(rule, EXAMPLES)
 
 
 def test_nothing_is_printed():
@@ -317,6 +341,27 @@ def test_no_module_is_too_long():
             "a module.")
 
     hold(rule, ALL)
+
+
+def test_no_example_is_too_long():
+    def rule(example):
+        count = len(EXAMPLES[example].read_text(encoding="utf-8").splitlines())
+        return None if count <= MAX_EXAMPLE_LINES else (
+            f"{example} has {count} lines, more than {MAX_EXAMPLE_LINES}: a newcomer "
+            "reads it; let tfopt or a library do more of it.")
+
+    hold(rule, EXAMPLES)
+
+
+def test_every_example_has_a_readme_and_is_in_the_documents():
+    page = (HOUSE.parent / "docs" / "applications.md").read_text(encoding="utf-8")
+
+    def rule(folder):
+        there = (HOUSE.parent / folder / "README.md").is_file()
+        return None if there and f"`{folder}`" in page else (
+            f"{folder} must have a README.md, and a place in docs/applications.md.")
+
+    hold(rule, {Path(example).parent.as_posix() for example in EXAMPLES})
 
 
 def test_no_function_is_too_long():

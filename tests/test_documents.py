@@ -128,11 +128,12 @@ def test_few_blocks_are_not_run():
 
 def defined_flags() -> set[str]:
     """Names of all flags that the command line and the scripts define."""
-    sources = [path.read_text(encoding="utf-8") for folder in ("tfopt", "experiments")
+    sources = [path.read_text(encoding="utf-8")
+               for folder in ("tfopt", "experiments", "examples")
                for path in (ROOT / folder).rglob("*.py")]
-    # A flag is defined by itself, or made of a record's field.
+    # A flag is defined by itself, or made of a record's field; examples use argparse.
     forms = (r"""DEFINE_\w+\(\s*f?["']([\w{}]+)["']""", r"(\w+): .*? = option\(",
-             r"""flag=["'](\w+)["']""")
+             r"""flag=["'](\w+)["']""", r"""add\("--(\w+)\"""")
     found = {name for form in forms for text in sources
              for name in re.findall(form, text)}
     return found | {field.name for field in dataclasses.fields(train.Settings)}
@@ -152,7 +153,7 @@ def test_flags_that_documents_name_are_defined():
 
 def test_commands_that_documents_name_are_there():
     for page in PAGES:
-        for script in re.findall(r"python (experiments/\S+\.py)", PAGES[page]):
+        for script in re.findall(r"python (ex\w+/\S+\.py)", PAGES[page]):
             assert (ROOT / script).is_file(), f"{page} has {script}"
 
 
@@ -203,8 +204,10 @@ def test_every_page_is_in_the_navigation():
     assert not missing, f"Give {missing} a line of nav in mkdocs.yml."
 
 
-@pytest.mark.parametrize("name", ["README.md", "BUILD_NOTES.md", "CONTRIBUTING.md",
-                                  "CHANGELOG.md", "experiments/README.md"])
+@pytest.mark.parametrize("name", [
+    "README.md", "BUILD_NOTES.md", "CONTRIBUTING.md", "CHANGELOG.md",
+    "experiments/README.md", *(page.relative_to(ROOT).as_posix() for page in sorted(
+        ROOT.glob("examples/*/README.md")))])
 def test_links_of_pages_outside_of_the_site_lead_somewhere(name):
     page = ROOT / name
     for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):

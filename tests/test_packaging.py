@@ -47,6 +47,13 @@ def test_the_light_installation_is_the_whole_package_without_tensorflow(given):
     assert whole["version"] == tfopt.__version__
 
 
+def test_nothing_but_the_package_is_installed(given):
+    for fields in given.values():
+        assert {name.split(".")[0] for name in fields["packages"]} == {"tfopt"}
+    assert {"examples", "experiments", "tests"} <= {
+        path.name for path in ROOT.iterdir()}  # which setup.py sees, and leaves out
+
+
 def test_files_of_the_package_that_are_no_python_are_installed(given):
     for fields in given.values():
         found = {file for package, patterns in fields["package_data"].items()
