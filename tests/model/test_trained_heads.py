@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tfopt import model
+from tfopt import model, tasks
 from tfopt.backend import keras
 from tfopt.model import layer_names
 
@@ -149,9 +149,16 @@ def test_words_for_other_classes_than_were_trained(words, changed):
     assert model.load(path, num_labels=5).output_shape == (None, 5)
 
 
-def test_several_labels_at_once_are_refused(changed):
+def test_several_labels_at_once_are_a_task_of_their_own(changed):
     path = changed(problem_type="multi_label_classification")
-    assert "problem_type='multi_label_classification'" in refusal(path)
+    found = tasks.read(path, ["a", "b", "c"])
+    assert (found.name(), found.labels) == ("multi_label", ("a", "b", "c"))
+    assert model.load(path).output_shape == (None, 3)
+
+
+def test_a_head_that_chooses_between_texts_is_refused(changed):
+    path = changed(architectures=["BertForMultipleChoice"])
+    assert "architectures=['BertForMultipleChoice']" in refusal(path)
     assert model.load(path, num_labels=5).output_shape == (None, 5)
 
 

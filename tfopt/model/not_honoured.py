@@ -16,6 +16,8 @@ from tfopt.types import shown
 _ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin",
              "pytorch_adapter.bin")
 _FIELD = "adapters"
+# How the name of an architecture ends whose head reads several texts as one example.
+_SEVERAL_TEXTS = "ForMultipleChoice"
 _MERGED = ("An adapter must be merged into its model before, by `merge_and_unload` of "
            "peft or `merge_adapter` of adapters")
 
@@ -45,3 +47,21 @@ def check_fields(file: Path, fields: Mapping[str, Any]) -> None:
     named = given.get(_FIELD, given) if isinstance(given, Mapping) else given
     if named:
         raise ValueError(f"{_MERGED}. Received: {file}: {_FIELD}={shown(named)}")
+
+
+def check_head(file: Path, fields: Mapping[str, Any]) -> None:
+    """Checks that a trained head is not of a task that is none of ours.
+
+    Args:
+        file: the config.
+        fields: that stand in it.
+
+    Raises:
+        ValueError: it chooses between several texts.
+    """
+    made = fields.get("architectures")
+    for name in made if isinstance(made, list) else []:
+        if str(name).endswith(_SEVERAL_TEXTS):
+            raise ValueError("A trained head must be of one text or a pair; "
+                             "`num_labels` asks for a fresh one. Received: "
+                             f"{file}: architectures={shown(made)}")

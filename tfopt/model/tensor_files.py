@@ -30,8 +30,6 @@ from tfopt.model.heads import Head
 from tfopt.model.layer_names import CLASSIFIER
 from tfopt.model.tensors import Google, Tensors, open_safetensors, open_shards
 
-_SEVERAL_AT_ONCE = "multi_label_classification"
-
 
 def load_hugging_face(path: Path, num_labels: int | None, head: Head | None, seed: int
                       ) -> keras.Model:
@@ -178,12 +176,9 @@ def _check_trained(about: Path, fields: Mapping, outputs: int) -> None:
     """Checks what a config says of the classifier that is loaded with it.
 
     Raises:
-        ValueError: it has other classes, or is no classifier of one class.
+        ValueError: it has other classes, or is no classifier of texts.
     """
-    if fields.get("problem_type") == _SEVERAL_AT_ONCE:
-        raise ValueError(
-            "A classifier must tell one class of a text; `num_labels` asks for a fresh "
-            f"one. Received: {about} with problem_type={_SEVERAL_AT_ONCE!r}")
+    not_honoured.check_head(about, fields)
     words = labels(about)
     if words is not None and len(words) != outputs:
         raise ValueError(f"`id2label` must name the classifier's {outputs} classes. "

@@ -41,6 +41,7 @@ class Task(TaskDefaults, Judged):
             the model has outputs each, and whose places in the text answers name.
         published_as: how the names of architectures end, by which others publish models
             of the task; "" of what has no such name, or is a classification.
+        problem_type: what `config.json` calls it there, beside a classifier's name.
 
     Attributes:
         labels: label words by class number; empty where the task has none.
@@ -61,6 +62,7 @@ class Task(TaskDefaults, Judged):
     target_rank: ClassVar[int] = 0
     per_token: ClassVar[bool] = False
     published_as: ClassVar[str] = ""
+    problem_type: ClassVar[str] = ""
 
     @classmethod
     def name(cls) -> str:

@@ -48,6 +48,7 @@ class MultiLabel(Task):
 
     monitor = ("micro_f1", "higher")
     label_form = "set"
+    problem_type = "multi_label_classification"
     no_target = -1
     target_rank = 1
     metrics = (Metric("micro_f1", "fraction", "higher"),

@@ -116,11 +116,15 @@ def read(directory: PathLike, labels: Sequence[str] | None = None) -> Task | Non
 
 
 def _published(directory: Path) -> type[Task]:
-    """The task of a checkpoint as others publish them, by its architecture's name."""
+    """The task of a checkpoint as others publish them, by what its config says."""
     config = directory / CONFIG_FILE
-    made = read_json(config).get("architectures") if config.is_file() else None
+    fields = read_json(config) if config.is_file() else {}
+    made = fields.get("architectures")
+    names = [str(name) for name in made] if isinstance(made, list) else []
     for kind in all_tasks().values():
-        if kind.published_as and isinstance(made, list) and any(
-                str(name).endswith(kind.published_as) for name in made):
+        if (kind.published_as and any(name.endswith(kind.published_as)
+                                      for name in names)
+                or kind.problem_type and fields.get("problem_type")
+                == kind.problem_type):
             return kind
     return named("classification")
