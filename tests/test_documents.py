@@ -38,7 +38,7 @@ OTHER_FILES = {"config.json", "bert_config.json", "bert.json", "tokenizer.json",
                "tokenizer_config.json", "vocab.json", "bundle.json", "task.json",
                "run.json", "report.json", "recipe.json", "structure.json",
                "ladder.json", "reference.json", "dashboard.json", "modules.json",
-               "adapter_config.json"}
+               "adapter_config.json", "benchmark.json"}
 # What the glossary replaced; it alone may have them, as what something was called.
 OLD_WORDS = re.compile(r"\b(foretold|taught|massive|so many|settles?|hears)\b", re.I)
 
