@@ -97,7 +97,7 @@ def desk(service: App, threshold: float, queue: Path, most_bytes: int):
         texts = json.loads(b"".join(body))["texts"]
         found, unsure = json.loads(given[1]["body"]), []
         for text, answer in zip(texts, found["answers"], strict=True):
-            answer["handed_over"] = answer["score"] < threshold
+            answer["handed_over"] = answer["score"] < threshold and bool(text.strip())
             if answer["handed_over"]:  # keys as of `tfopt serve --keep_uncertain`
                 unsure.append({"text": text, "confidence": answer["score"],
                                "label": answer["label"], "time": time.time()})

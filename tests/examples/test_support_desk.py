@@ -104,6 +104,13 @@ def test_who_takes_the_messages_renames_the_file(serve, tmp_path):
         waiting.rename(tmp_path / f"{text}.jsonl")
 
 
+def test_a_blank_message_has_nothing_for_a_person(serve, tmp_path):
+    client, texts = serve(2.0), ["", " \n\u2003", "bad"]
+    found = client.post("/ask", json={"texts": texts}).json()["answers"]
+    assert [answer["handed_over"] for answer in found] == [False, False, True]
+    assert data.read_texts(tmp_path / "waiting.jsonl").texts == ["bad"]
+
+
 def test_more_than_may_wait_is_refused_whole(serve, tmp_path):
     client, waiting = serve(2.0, most_bytes=300), tmp_path / "waiting.jsonl"
     assert client.post("/ask", json={"texts": ["bad", "good"]}).status_code == 200
