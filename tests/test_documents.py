@@ -31,7 +31,8 @@ BLOCK = re.compile(r"^```(\w*) ?(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 # Page -> blocks that are not run, each with its reason here.
 NOT_RUN: dict[str, int] = {}
 # Flags of other programs, and those that absl itself has.
-OTHERS_FLAGS = {"help", "flagfile", "logdir", "no-deps"}
+OTHERS_FLAGS = {"graph", "input_layer", "input_layer_shape", "input_layer_value_files",
+                "help", "flagfile", "logdir", "no-deps"}
 RESULTS = {file.name for file in (ROOT / "experiments" / "results").iterdir()}
 # Files that documents name, which are no results.
 OTHER_FILES = {"config.json", "bert_config.json", "bert.json", "tokenizer.json",

@@ -22,7 +22,9 @@ from tfopt.data.tokenizer_settings import Settings
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##b", "ab", "abc",
          "Hello", "hello", "Café", "cafe", "##s", "##é", ".", "#", "##", "中", "中国",
          "##中", "x中", "²", "!", "²!", "ᄀ", "##ᅡ", "가", "i", "##̇", "ß", "ss",
-         "<", ">", "e", "##́", "café", "s"]
+         "<", ">", "e", "##́", "café", "s",
+         # Marks that stay, by whose ids their order is seen.
+         "\U0001d165", "##\U0001d165", "\U0001d16d", "##\U0001d16d"]
 # Texts at which tokenizers differ from one another.
 HARD = [
     "", " ", "\n\t\r", "a", "A b", "ab abc abb abx", "Hello HELLO hello", "it's 3.5%!",
