@@ -32,7 +32,7 @@ BLOCK = re.compile(r"^```(\w*) ?(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 NOT_RUN: dict[str, int] = {}
 # Flags of other programs, and those that absl itself has.
 OTHERS_FLAGS = {"graph", "input_layer", "input_layer_shape", "input_layer_value_files",
-                "help", "flagfile", "logdir", "no-deps"}
+                "help", "flagfile", "logdir", "no-deps", "prefix"}
 RESULTS = {file.name for file in (ROOT / "experiments" / "results").iterdir()}
 # Files that documents name, which are no results.
 OTHER_FILES = {"config.json", "bert_config.json", "bert.json", "tokenizer.json",
