@@ -20,6 +20,7 @@ flags.disclaim_key_flags()
 # What each does, in the order of their use.
 COMMANDS = {
     "compress": "fine-tune, compress by a recipe, export, measure and report",
+    "explain": "which words decided an answer, before and after compression",
     "finetune": "fine-tune alone",
     "gate": "hold a report against another: exit status 2 where it is worse",
     "measure": "measure any .tflite or Keras directory on any labelled file",
