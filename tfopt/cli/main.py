@@ -24,6 +24,7 @@ COMMANDS = {
     "finetune": "fine-tune alone",
     "gate": "hold a report against another: exit status 2 where it is worse",
     "measure": "measure any .tflite or Keras directory on any labelled file",
+    "bench": "write what benchmark_model needs to time a .tflite on a device",
     "monitor": "draw the request log of a service; needs no TensorFlow",
     "predict": "answer texts, a JSON object a line; needs no TensorFlow",
     "serve": "answer texts over HTTP; needs no TensorFlow",
