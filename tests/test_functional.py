@@ -98,10 +98,26 @@ def test_a_second_output_is_refused(door):
 def test_probabilities_are_no_logits(end):
     inputs = keras.Input([8])
     given = keras.Model(inputs, end(inputs))
-    for door in ("teacher", "fit", "compress_model, trained",
-                 "quantize_model, trained"):
+    doors = ["fit", "compress_model, trained", "quantize_model, trained"]
+    if not checks.ends_in_softmax(given):
+        doors.append("teacher")
+    for door in doors:
         assert "gives probabilities" in refused(DOORS[door], given)
     tfopt.compress_model(given, 0.5)  # of which no loss is taken
+
+
+def test_of_a_teachers_softmax_the_logarithm_is_taken():
+    inputs, numbers = keras.Input([8]), np.random.default_rng(0).normal(size=[5, 8])
+    logits = Dense(3)(inputs)
+    for end in (keras.layers.Softmax(), tf.nn.softmax,
+                keras.layers.Activation("softmax")):
+        given = keras.Model(inputs, end(logits))
+        assert checks.ends_in_softmax(given)
+        teacher = tfopt.Distillation().goal(given).teacher
+        np.testing.assert_allclose(
+            teacher(numbers), tf.nn.log_softmax(keras.Model(inputs, logits)(numbers)),
+            atol=1e-5)
+    assert not checks.ends_in_softmax(keras.Model(inputs, Dense(3, "sigmoid")(inputs)))
 
 
 @pytest.mark.parametrize("end", [

@@ -95,6 +95,12 @@ def check_logits(model: keras.Model, what: str = "A model", several: bool = True
             f"{model.name!r} with outputs {model.output_shape}")
 
 
+def ends_in_softmax(model: keras.Model) -> bool:
+    """Whether a model's layers tell that its first output is a softmax."""
+    layer = _last_layer(model)
+    return isinstance(layer, keras.layers.Softmax) or _name_of(layer) == "softmax"
+
+
 def check_stripped(model: keras.Model) -> None:
     """Checks that no layer is wrapped for training.
 
@@ -145,21 +151,26 @@ def are_probabilities(outputs: np.ndarray) -> bool:
 
 def _gives_probabilities(model: keras.Model) -> str:
     """The layer that makes probabilities of a model's first output; "" for none."""
+    layer = _last_layer(model)
+    made = (isinstance(layer, keras.layers.Softmax)
+            or _name_of(layer) in _OF_PROBABILITIES)
+    return f"layer {layer.name!r}" if made else ""
+
+
+def _last_layer(model: keras.Model) -> keras.layers.Layer:
+    """The last layer on a model's way to its first output that changes numbers."""
     tensor = model.outputs[0]
     while True:
         layer = tensor._keras_history.layer
         plain = getattr(layer, "layer", layer)  # in a wrapper that trains it
         if isinstance(plain, keras.Model):
-            return _gives_probabilities(plain)
-        if isinstance(plain, keras.layers.Softmax) or _name_of(plain) in (
-                _OF_PROBABILITIES):
-            return f"layer {plain.name!r}"
+            return _last_layer(plain)
         straight = isinstance(plain, _PASSES_ON) or (
             isinstance(plain, keras.layers.Activation)
             and plain.activation is keras.activations.linear)
         node = layer._inbound_nodes[tensor._keras_history.node_index]
         if not straight or len(node.keras_inputs) != 1:
-            return ""
+            return plain
         tensor = node.keras_inputs[0]
 
 

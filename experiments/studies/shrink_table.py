@@ -30,7 +30,8 @@ from tfopt.cli import script as shared
 from tfopt.export import tflite
 from tfopt.measure import cost
 from tfopt.pipeline import costs, judging
-from tfopt.pipeline.options import Tables, Teacher
+from tfopt.pipeline.options import Tables
+from tfopt.pipeline.teacher_options import Teacher
 
 FLAGS = flags.FLAGS
 BASELINE = "unpruned"

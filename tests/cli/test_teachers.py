@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -44,25 +45,50 @@ def test_finetuning_learns_from_a_teachers_states(files, finetuned, tmp_path):
     assert any(np.any(a != b) for a, b in zip(taught, plain, strict=True))
 
 
+def test_a_teacher_of_another_vocabulary_and_order_of_labels_teaches_by_logits(
+        files, finetuned, tmp_path):
+    other = shutil.copytree(finetuned.out, tmp_path / "other")
+    words = (other / "vocab.txt").read_text().split("\n")
+    (other / "tokenizer.json").unlink()  # else it counts, not the vocabulary
+    (other / "vocab.txt").write_text("\n".join([*words[:-3], *words[-3:-1][::-1], ""]))
+    fields = json.loads((other / "task.json").read_text())
+    fields["labels"].reverse()
+    (other / "task.json").write_text(json.dumps(fields))
+    kept = tmp_path / "kept"
+    flags = [*files.flags, "--smoke", f"--teacher_dir={other}", "--augment=1",
+             f"--teacher_logits_dir={kept}"]
+    done = run("finetune", *flags, f"--out_dir={tmp_path / 'a'}")
+    assert "The teacher reads by its own tokenizer" in done.stderr
+    assert "The teacher's labels are in another order" in done.stderr
+    assert "The teacher reads 96 examples, once" in done.stderr
+    assert len(list(kept.glob("*.float16"))) == 1
+    done = run("finetune", *flags, f"--out_dir={tmp_path / 'b'}")
+    assert "examples, once" not in done.stderr
+    taught, again = (model.load(tmp_path / name).get_weights() for name in "ab")
+    assert all(np.array_equal(*pair) for pair in zip(taught, again, strict=True))
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     (["--augment=1"], "--augment needs a teacher.*Received: --augment=1"),
     (["--cache_teacher_logits"], "--cache_teacher_logits needs a teacher"),
     (["--distil_soft_weight=0"], "the teacher teaches nothing. Received: soft_weight"),
     (["--distil_soft_weight=1", "--distil_temperature=0"], "temperature=0.0"),
     (["--distil_hidden_weight=1", "--cache_teacher_logits"],
-     "keeps logits alone.*Received: hidden_weight=1.0"),
+     "keep logits alone.*Received: hidden_weight=1.0"),
     (["--distil_soft_weight=1", "--unlabelled_file={train}.csv"], "Received: .*csv"),
     (["--distil_soft_weight=1", "--unlabelled_file={train}", "--text_column=words"],
      "train.tsv:1: the header has no column 'words'"),
     (["--teacher_dir={turned}"],
-     "--teacher_dir must be trained for .*labels.*Received: .*good', 'fine', 'bad"),
-    (["--teacher_dir={other}"], "--teacher_dir must have the vocabulary.*other 103"),
+     "--teacher_dir must be trained for .*labels.*Received: .*good', 'fine', 'worse"),
+    (["--teacher_dir={other}", "--distil_hidden_weight=1"],
+     "same tokens.*Received: --teacher_dir=.*vocabulary of 103 .*another of as many; "
+     "hidden_weight=1.0, relations_weight=0.0"),
 ])
 def test_mistakes_in_the_flags_of_distillation_are_told(
         files, finetuned, tmp_path, flags, message):
     turned = shutil.copytree(finetuned.out, tmp_path / "turned")
     (turned / "task.json").unlink()  # else it counts, not the list of labels
-    (turned / "labels.txt").write_text("good\nfine\nbad\n")
+    (turned / "labels.txt").write_text("good\nfine\nworse\n")
     other = shutil.copytree(finetuned.out, tmp_path / "other")
     (other / "tokenizer.json").unlink()  # else it counts, not the vocabulary
     words = (other / "vocab.txt").read_text().split("\n")

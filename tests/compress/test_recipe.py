@@ -205,8 +205,8 @@ def test_a_recipe_that_distils_says_what_is_learned():
 
 @pytest.mark.parametrize(("options", "message"), [
     ({}, "needs a teacher in the context. Received: teacher=None$"),
-    ({"teacher": dense(), "teacher_logits_file": "logits.npz"},
-     "A file keeps a teacher's logits alone.*Received: hidden_weight=1.0"),
+    ({"teacher": dense(), "teacher_logits_dir": "logits"},
+     "a teacher is its logits alone.*Received: hidden_weight=1.0"),
 ])
 def test_a_context_that_cannot_distil_is_told_before_any_pass_runs(options, message):
     seen = []

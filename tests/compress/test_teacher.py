@@ -40,17 +40,17 @@ def run(name, context):
 
 
 def test_logits_are_kept_in_a_file_and_used(teacher, batches, tmp_path):
-    file = tmp_path / "logits.npz"
-    context = Context(train=batches, teacher=teacher, teacher_logits_file=file,
+    context = Context(train=batches, teacher=teacher, teacher_logits_dir=tmp_path,
                       settings=Settings(epochs=1, learning_rate=3e-3))
     first = run("magnitude", context)
-    with np.load(file) as arrays:
-        kept = arrays["logits"]
+    file, = tmp_path.glob("*.float16")
+    kept = np.fromfile(file, "<f2").reshape([-1, 3])
     for index, inputs in batches.each_once():
-        np.testing.assert_allclose(kept[index], teacher(inputs), atol=1e-5)
-    live = run("magnitude", dataclasses.replace(context, teacher_logits_file=None))
+        np.testing.assert_allclose(kept[index], teacher(inputs), atol=5e-3)
+    live = run("magnitude", dataclasses.replace(context, teacher_logits_dir=None))
     for a, b in zip(first.get_weights(), live.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-3)
+        np.testing.assert_allclose(a, b, atol=4e-3)  # a step's rate is 3e-3
+        assert np.mean(np.abs(a - b)) < 3e-4
 
 
 def test_texts_for_the_teacher_alone_are_learned_but_not_measured(
@@ -128,10 +128,12 @@ def test_layers_are_found_in_a_bert_alone():
 
 
 def test_what_does_not_fit_is_refused(teacher, batches, tmp_path):
-    with pytest.raises(ValueError, match="Received: teacher=None, .*=logits.npz$"):
-        Context(teacher_logits_file="logits.npz")
+    with pytest.raises(ValueError, match="Received: teacher=None, .*=logits$"):
+        Context(teacher_logits_dir="logits")
     with pytest.raises(ValueError, match="hidden_weight=1.0, relations_weight=1.0, "):
-        Context(teacher=teacher, distillation=LAYERS, teacher_logits_file="logits.npz")
+        Context(teacher=teacher, distillation=LAYERS, teacher_logits_dir="logits")
+    with pytest.raises(ValueError, match="of its own are kept. Received: .*=None$"):
+        Context(teacher=teacher, read_by_teacher=batches)
     context = Context(train=batches, teacher=teacher)
     with pytest.raises(ValueError, match="teacher of 103 and a student of 99 entries"):
         context.training_inputs(model.build(CONFIG.replace(vocab_size=99), HEAD))
@@ -142,10 +144,28 @@ def test_what_does_not_fit_is_refused(teacher, batches, tmp_path):
 
 @pytest.mark.parametrize("end", [
     keras.layers.Softmax(), keras.layers.Lambda(keras.activations.softmax)])
-def test_a_teacher_of_probabilities_is_refused(end, teacher, batches):
+def test_a_teacher_of_probabilities_teaches_by_their_logarithms(end, teacher, batches):
     """By its layers, or by what it gives where these do not tell."""
     soft = keras.Model(teacher.inputs, end(teacher.output))
-    context = Context(train=batches, settings=Settings(epochs=1), teacher=soft)
+    context = Context(train=batches, settings=Settings(epochs=1, learning_rate=3e-3),
+                      teacher=soft)
+    taught = run("magnitude", context)
+    plain = run("magnitude", dataclasses.replace(context, teacher=teacher))
+    for a, b in zip(taught.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_teacher_of_sigmoids_is_refused(teacher, batches):
+    end = keras.layers.Activation("sigmoid")
+    context = Context(train=batches, settings=Settings(epochs=1), teacher=keras.Model(
+        teacher.inputs, end(teacher.output)))
     with pytest.raises(ValueError, match="must give logits.*Received: .*probabilities"):
         run("magnitude", context)
     run("truncate", context)  # which learns nothing
+
+
+def test_a_teacher_of_nan_is_refused_before_a_step(batches):
+    spoilt = model.build(CONFIG, HEAD, seed=7)
+    spoilt.get_layer("classifier").bias.assign([0.0, np.nan, 0.0])
+    with pytest.raises(ValueError, match="finite numbers. Received: .* 8 of 8 texts$"):
+        run("magnitude", Context(train=batches, teacher=spoilt))

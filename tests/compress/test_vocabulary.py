@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -179,19 +180,19 @@ def test_words_of_texts_that_the_teacher_alone_judges_stay(tiny_model, context,
 def test_a_teachers_kept_logits_are_those_of_the_new_batches(
         tiny_model, context, tmp_path):
     taught = dataclasses.replace(
-        context, teacher=tiny_model, teacher_logits_file=tmp_path / "logits.npz",
+        context, teacher=tiny_model, teacher_logits_dir=tmp_path,
         distillation=Distillation(hard_weight=0.5))
     cached = run(tiny_model, taught, Vocabulary(), Student(layers=2, epochs=1))[1]
-    with np.load(tmp_path / "logits.npz") as arrays:
-        kept, fingerprint = arrays["logits"], str(arrays["examples"])
+    note, = tmp_path.glob("*.json")
+    kept = np.fromfile(note.with_suffix(".float16"), "<f2").reshape([-1, 3])
     for index, x in context.train.each_once():
-        np.testing.assert_allclose(kept[index], tiny_model(x), atol=1e-5)
-    assert fingerprint != context.train.fingerprint()
-    live = run(tiny_model, dataclasses.replace(taught, teacher_logits_file=None),
+        np.testing.assert_allclose(kept[index], tiny_model(x), atol=5e-3)
+    assert json.loads(note.read_text())["texts"] != context.train.fingerprint()
+    live = run(tiny_model, dataclasses.replace(taught, teacher_logits_dir=None),
                Vocabulary(), Student(layers=2, epochs=1))[1]
     for ours, theirs in zip(cached.model.get_weights(), live.model.get_weights(),
                             strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+        np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
 
 def test_a_remainder_that_an_epoch_leaves_out_is_used_too(tiny_model, context,

@@ -14,7 +14,8 @@ from tfopt import compress, data, model, pipeline, tasks, train
 from tfopt.cli import artifacts
 from tfopt.pipeline import checks, stages, text_side
 from tfopt.pipeline.export_options import Exports
-from tfopt.pipeline.options import Data, Files, Tables, Teacher
+from tfopt.pipeline.options import Data, Files, Tables
+from tfopt.pipeline.teacher_options import Teacher
 
 ROWS = "a great film\tgood\nbad bad\tbad\nit is\tgood\n" * 4
 
@@ -179,12 +180,14 @@ class TestBeforeAnyWork:
 
     @pytest.mark.parametrize(("fields", "said"), [
         ({"positions": 12}, "the teacher's 12 positions. Received: --max_length=16"),
-        ({"do_lower_case": False}, "reads 'A good film' otherwise$"),
+        ({"do_lower_case": False},
+         "same tokens.*reads 'A good film' otherwise .*hidden_weight=1.0, "),
     ])
     def test_a_teacher_that_does_not_fit(self, fields, said, job, tmp_path, tiny_dir):
-        write(job.dev, "it is\tgood\nA good film\tgood\n")
+        write(job.train, ROWS + "A good film\tgood\n")
         teacher = tuned(tmp_path / "teacher", tiny_dir, **fields)
-        assert_refused(dataclasses.replace(job, teacher=Teacher(teacher=teacher)), said)
+        assert_refused(dataclasses.replace(job, teacher=Teacher(
+            teacher=teacher, hidden_weight=1.0)), said)
 
     def test_a_damaged_teacher(self, job, tmp_path, tiny_dir):
         teacher = tuned(tmp_path / "teacher", tiny_dir)

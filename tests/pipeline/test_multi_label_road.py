@@ -13,8 +13,8 @@ from latency_tables import heads_alone
 import tfopt
 from tfopt import compress, data, model, pipeline, tasks, train
 from tfopt.pipeline import costs, job, measuring, text_side, timing
-from tfopt.pipeline.options import Teacher
 from tfopt.pipeline.splits import Split
+from tfopt.pipeline.teacher_options import Teacher
 from tfopt.serve.reference import Drift, Reference
 
 WORDS = {"good": "great good", "bad": "bad awful", "film": "film movie"}

@@ -9,12 +9,13 @@ from absl import flags
 
 from tfopt import train
 from tfopt.cli import flags as made
-from tfopt.pipeline import options
+from tfopt.pipeline import options, teacher_options
 from tfopt.pipeline.option import Options
 from tfopt.train import Distillation
 
 RECIPES = Distillation(temperature=4.0, layers="nearest", hidden_weight=1.0)
-RECORDS = [kind for kind in vars(options).values() if isinstance(kind, type)
+RECORDS = [kind for module in (options, teacher_options)
+           for kind in vars(module).values() if isinstance(kind, type)
            and issubclass(kind, Options) and kind is not Options]
 
 
@@ -32,20 +33,20 @@ RECORDS = [kind for kind in vars(options).values() if isinstance(kind, type)
 ])
 def test_options_that_are_given_replace_fields_of_the_recipes(fields, recipes,
                                                               expected):
-    assert options.Teacher(**fields).distillation(recipes) == expected
+    assert teacher_options.Teacher(**fields).distillation(recipes) == expected
 
 
 @pytest.mark.parametrize(("fields", "recipes", "message"), [
     ({"augment": 2}, None, "needs a teacher: give .*recipe.*Received: --augment=2$"),
     ({"unlabelled": "a.txt"}, None, "Received: --unlabelled_file=a.txt$"),
     ({"cache_teacher_logits": True}, RECIPES,
-     "keeps logits alone.*Received: hidden_weight=1.0, relations_weight=0.0$"),
+     "keep logits alone.*Received: hidden_weight=1.0, relations_weight=0.0$"),
     ({"hidden_weight": 0.0, "soft_weight": 0.0}, RECIPES,
      "the teacher teaches nothing. Received: soft_weight=0.0, "),
 ])
 def test_options_of_a_teacher_that_do_not_fit_are_refused(fields, recipes, message):
     with pytest.raises(ValueError, match=message):
-        options.Teacher(**fields).distillation(recipes)
+        teacher_options.Teacher(**fields).distillation(recipes)
 
 
 @pytest.mark.parametrize(("kind", "fields", "message"), [

@@ -24,8 +24,9 @@ from absl import flags
 from tfopt import report
 from tfopt.cli import flags as shared
 from tfopt.pipeline.export_options import Exports
-from tfopt.pipeline.options import Measuring, Tables, Targets, Teacher
+from tfopt.pipeline.options import Measuring, Tables, Targets
 from tfopt.pipeline.run_options import RunOptions
+from tfopt.pipeline.teacher_options import Teacher
 
 if TYPE_CHECKING:
     from tfopt.pipeline.result import Result

@@ -17,8 +17,8 @@ from tfopt import report
 from tfopt.cli import flags as shared
 from tfopt.files import write_whole
 from tfopt.pipeline import run_dir
-from tfopt.pipeline.options import Teacher
 from tfopt.pipeline.run_options import RunOptions
+from tfopt.pipeline.teacher_options import Teacher
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
@@ -35,7 +35,7 @@ def main() -> None:
     settings = tuning.distillation()  # before any work: it may be wrong
     dataset = tuning.dataset()
     dataset.log_notes()
-    teacher = tuning.load_teacher(settings, dataset.task)
+    teacher = tuning.load_teacher(settings, dataset)
     identity = tuning.identity()
     with run_dir.claim(FLAGS.out_dir, identity) as path:
         state = path / run_dir.STATE

@@ -22,8 +22,8 @@ from tfopt.pipeline.options import (
     Measuring,
     Tables,
     Targets,
-    Teacher,
 )
+from tfopt.pipeline.teacher_options import Teacher
 
 if TYPE_CHECKING:
     from tfopt import train

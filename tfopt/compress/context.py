@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from tfopt.backend import keras
-from tfopt.compress.teacher import check_first_logits, check_teacher, taps
+from tfopt.compress.teacher import check_teacher, taps
 from tfopt.model import for_inference
 from tfopt.tasks.base import Task
 from tfopt.tasks.classification import Classification
 from tfopt.train import loop
+from tfopt.train.distill import answers
 from tfopt.train.distill.config import Distillation
 from tfopt.train.distill.teacher_cache import with_cached_logits
 from tfopt.train.objective import Objective
@@ -41,8 +42,11 @@ class Context:
         transfer_set: what is learned from the teacher, if not `train` alone: it may
             hold texts without labels, by which nothing is measured; or None.
         distillation: how it is.
-        teacher_logits_file: where the teacher's logits of those are kept, computed
+        teacher_logits_dir: where the teacher's logits of those are kept, computed
             once; None runs it on every batch.
+        read_by_teacher: the examples of `training_set` in their order, as a teacher
+            reads them that has a tokenizer of its own; its logits are then kept. None
+            where it reads the same tokens.
         resources: what single passes ask for by name, in their `needs`, such as
             "tokenizer" (which knows the words behind the ids) or "costs" (config ->
             what the blocks of such an encoder take in time, `compress.costs.Costs`).
@@ -57,7 +61,8 @@ class Context:
     teacher: keras.Model | None = None
     transfer_set: BatchSource | None = None
     distillation: Distillation = Distillation()
-    teacher_logits_file: PathLike | None = None
+    teacher_logits_dir: PathLike | None = None
+    read_by_teacher: BatchSource | None = None
     resources: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -65,20 +70,25 @@ class Context:
 
         Raises:
             ValueError: logits are to be kept where there is no teacher, or where more
-                than its logits is learned from.
+                than its logits is learned from; or a teacher reads for itself and
+                nothing is kept.
         """
-        if self.teacher_logits_file is None:
+        if self.read_by_teacher is not None and self.teacher_logits_dir is None:
+            raise ValueError("The logits of a teacher that reads by a tokenizer of its "
+                             "own are kept. Received: teacher_logits_dir=None")
+        if self.teacher_logits_dir is None:
             return
         if self.teacher is None:
             raise ValueError("Logits are kept of a teacher. Received: teacher=None, "
-                             f"teacher_logits_file={self.teacher_logits_file}")
+                             f"teacher_logits_dir={self.teacher_logits_dir}")
         if self.distillation.uses_layers:
             raise ValueError(
-                "A file keeps a teacher's logits alone; hidden states and relations "
-                "need the teacher in every step: leave out the file, or their weights. "
-                f"Received: hidden_weight={self.distillation.hidden_weight}, "
+                "What is kept of a teacher is its logits alone; hidden states and "
+                "relations need a teacher of the same tokens in every step: keep "
+                "nothing, or leave out their weights. Received: "
+                f"hidden_weight={self.distillation.hidden_weight}, "
                 f"relations_weight={self.distillation.relations_weight}, "
-                f"teacher_logits_file={self.teacher_logits_file}")
+                f"teacher_logits_dir={self.teacher_logits_dir}")
 
     def get(self, name: str) -> Any:
         """The field or the resource of a name; None where there is none."""
@@ -135,16 +145,19 @@ class Context:
         plain = self.task.objective()
         if self.teacher is None:
             return self.training_set, plain
-        check_teacher(self.teacher, model)
+        if self.read_by_teacher is None:
+            check_teacher(self.teacher, model)
         if self.distillation.uses_layers:
-            return self.training_set, self.distillation.goal(self.teacher, taps, plain)
+            teacher = answers.to_logits(self.teacher, plain, self.training_set)
+            return self.training_set, self.distillation.goal(teacher, taps, plain)
         quick = for_inference(self.teacher)
-        if self.teacher_logits_file is None:
-            if plain.logits:
-                check_first_logits(quick, self.training_set)
+        if self.teacher_logits_dir is None:
+            quick = answers.to_logits(quick, plain, self.training_set)
             return self.training_set, self.distillation.goal(quick, of=plain)
-        return (with_cached_logits(self.training_set, quick, self.teacher_logits_file),
-                self.distillation.goal(of=plain))
+        return (with_cached_logits(
+            self.training_set, quick, self.teacher_logits_dir,
+            read_as=self.read_by_teacher, classes=answers.takes_logarithms(plain)),
+            self.distillation.goal(of=plain))
 
     def fit(self, model: keras.Model, epochs: int | None = None, **options) -> None:
         """Trains a model in place, as the context says.

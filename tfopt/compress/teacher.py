@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from tfopt.backend import keras
-from tfopt.checks import are_probabilities
 from tfopt.model.anatomy import Anatomy
 from tfopt.train.distill.student import Taps
-from tfopt.types import BatchSource
 
 
 def taps(model: keras.Model) -> Taps:
@@ -65,23 +61,3 @@ def check_teacher(teacher: keras.Model, student: keras.Model) -> None:
             "A teacher must have the vocabulary of its student, whose token ids it "
             f"reads. Received: a teacher of {sizes[0]} and a student of {sizes[1]} "
             "entries")
-
-
-def check_first_logits(teacher: keras.Model, batches: BatchSource) -> None:
-    """Checks what the layers of a teacher may not tell: that it gives logits.
-
-    Args:
-        teacher: from the inputs of the batches to outputs <float>[B, C].
-        batches: of which it reads the first.
-
-    Raises:
-        ValueError: all rows are probabilities.
-    """
-    first = next(iter(batches.dataset()))
-    inputs = first[0] if isinstance(first, tuple) else first
-    outputs = np.asarray(teacher(inputs, training=False))
-    if are_probabilities(outputs):
-        raise ValueError(
-            "A teacher must give logits, for softmax is taken of what it gives. "
-            f"Received: {teacher.name!r}, which gives rows that are probabilities, "
-            f"such as {outputs.reshape([-1, outputs.shape[-1]])[0, :4].tolist()}")

@@ -24,7 +24,7 @@ from tfopt.data.corpus import (
 )
 from tfopt.data.tokenizer import Encoded, Tokenizer, WordPiece
 from tfopt.data.tokenizer import from_directory as tokenizer_from
-from tfopt.data.unlabelled import Texts, join, read_each, read_texts
+from tfopt.data.unlabelled import Texts, encode, join, read_each, read_texts
 
 __all__ = [
     "DEMO_DEV_FILE",
@@ -39,6 +39,7 @@ __all__ = [
     "Texts",
     "Tokenizer",
     "WordPiece",
+    "encode",
     "join",
     "labels_text",
     "read",

@@ -21,6 +21,8 @@ from tfopt.data import targets as model_targets
 from tfopt.data.tokenizer_json import Encoded
 from tfopt.types import INPUT_NAMES, check_lists
 
+_LOOKED_AT = 1024  # rows of a teacher's logits
+
 
 def plan(lengths: np.ndarray, batch_size: int, seed: int, epoch: int,
          drop_remainder: bool = False, sort_window: int = 64) -> list[np.ndarray]:
@@ -170,25 +172,29 @@ class Batches:
 
         Args:
             logits: <float>[N, C]; or, of a teacher with an output a token, of all
-                tokens of one example after the other, <float>[tokens, C].
+                tokens of one example after the other, <float>[tokens, C]. A tensor is
+                taken as it is, which may be mapped from a file.
 
         Raises:
             ValueError: they are not of N examples, or are probabilities.
         """
-        logits = np.asarray(logits, np.float32)
+        if not tf.is_tensor(logits):
+            logits = np.asarray(logits, np.float32)
         tokens = int(self.lengths.sum())
-        if logits.ndim != 2 or len(logits) not in (len(self), tokens):
+        if len(logits.shape) != 2 or logits.shape[0] not in (len(self), tokens):
             raise ValueError("There must be a row of logits an example, or a token. "
-                             f"Received: logits of shape {logits.shape}, {len(self)} "
-                             f"examples of {tokens} tokens")
-        if are_probabilities(logits):
+                             f"Received: logits of shape {tuple(logits.shape)}, "
+                             f"{len(self)} examples of {tokens} tokens")
+        first = np.asarray(logits[:_LOOKED_AT], np.float32)
+        if are_probabilities(first):
             raise ValueError(
                 "A teacher's logits are numbers before softmax; the logarithm of "
                 "probabilities will do. Received: rows that are probabilities, such as "
-                f"{logits[0, :4].tolist()}")
+                f"{first[0, :4].tolist()}")
         carrying = copy.copy(self)
-        of_texts = len(logits) == len(self)
-        carrying._teacher_logits = tf.constant(logits) if of_texts else (
+        logits = logits if tf.is_tensor(logits) else tf.constant(logits)
+        of_texts = logits.shape[0] == len(self)
+        carrying._teacher_logits = logits if of_texts else (
             tf.RaggedTensor.from_row_lengths(logits, self.lengths))
         return carrying
 
@@ -199,14 +205,19 @@ class Batches:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def each_once(self) -> Iterator[tuple[np.ndarray, dict[str, tf.Tensor]]]:
+    def each_once(self, first: int = 0
+                  ) -> Iterator[tuple[np.ndarray, dict[str, tf.Tensor]]]:
         """Each example once, whatever the order and remainder of training.
+
+        Args:
+            first: examples to leave out at the beginning of the order, which is that of
+                their lengths, whatever the batch size.
 
         Yields:
             The numbers of a batch's examples <int>[B], and their inputs.
         """
         order = np.argsort(self.lengths, kind="stable")
-        for start in range(0, len(order), self.batch_size):
+        for start in range(first, len(order), self.batch_size):
             index = order[start:start + self.batch_size]
             yield index, self._inputs(tf.constant(index))
 
@@ -218,7 +229,7 @@ class Batches:
         targets = self._targets(index, tokens)
         if self._teacher_logits is None:
             return inputs, targets
-        logits = tf.gather(self._teacher_logits, index)
+        logits = tf.cast(tf.gather(self._teacher_logits, index), tf.float32)
         if isinstance(logits, tf.RaggedTensor):  # [B, (T), C] -> [B, T, C]
             logits = logits.to_tensor(shape=tf.stack(
                 [-1, tf.cast(tokens, tf.int64), -1]))

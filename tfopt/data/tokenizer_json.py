@@ -19,7 +19,7 @@ import tokenizers
 
 from tfopt.data import tokenizer_cut
 from tfopt.data.places import Places
-from tfopt.data.tokenizer_backend import by_id, refusing_panics
+from tfopt.data.tokenizer_backend import by_id, encodings, refusing_panics
 from tfopt.data.tokenizer_settings import (
     BERT_TOKENS,
     ROBERTA_TOKENS,
@@ -27,7 +27,7 @@ from tfopt.data.tokenizer_settings import (
     plain_flags,
 )
 from tfopt.files import to_json, write_whole
-from tfopt.types import PathLike, is_unicode, shown
+from tfopt.types import PathLike, shown
 
 JSON_FILE = "tokenizer.json"
 VOCABULARY_FILE = "vocab.txt"
@@ -153,20 +153,17 @@ class JsonTokenizer:
             if max_length != self._cut_to:
                 self._backend.enable_truncation(max_length, strategy="longest_first")
                 self._cut_to = max_length
-            try:
-                encodings = self._backend.encode_batch(batch)
-            except TypeError as error:  # a lone surrogate; the text is not named there
-                _check_unicode([*texts, *(pairs or [])])
-                raise ValueError(f"The texts cannot be encoded: {error}. Received: "
-                                 f"{len(texts)} texts") from error
-        return Encoded(
-            ids=[e.ids for e in encodings],
-            first_lengths=[len(e.ids) - sum(e.type_ids) for e in encodings],
-            truncated=sum(bool(e.overflowing) for e in encodings),
-            pad_id=self.pad_id,
-            places=[Places.of(text, e) for text, e in zip(texts, encodings, strict=True)
-                    ] if places else None,
-        )
+            found = Encoded(ids=[], first_lengths=[], pad_id=self.pad_id,
+                            places=[] if places else None)
+            cut = 0
+            for text, encoding in zip(texts, encodings(self._backend, batch),
+                                      strict=True):
+                found.ids.append(encoding.ids)
+                found.first_lengths.append(len(encoding.ids) - sum(encoding.type_ids))
+                cut += bool(encoding.overflowing)
+                if found.places is not None:
+                    found.places.append(Places.of(text, encoding))
+        return dataclasses.replace(found, truncated=cut)
 
     def removable(self) -> dict[int, int]:
         """The pieces that the vocabulary can do without.
@@ -288,10 +285,3 @@ def _checked(name: str, values: Any) -> list[str]:
             raise ValueError(f"`{name}` must be a list of texts. Received: "
                              f"{name}[{number}]={shown(text, _SHOWN)}")
     return values
-
-
-def _check_unicode(texts: Sequence[str]) -> None:
-    for text in texts:
-        if not is_unicode(text):
-            raise ValueError("A text must be valid Unicode; half of a surrogate pair "
-                             f"is none. Received: {shown(text, _SHOWN)}")

@@ -12,9 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfopt.data import tagged
 from tfopt.data.corpus import Columns, Corpus
 from tfopt.data.readers import READERS, decode
+from tfopt.data.tokenizer import Tokenizer
 from tfopt.data.tokenizer_json import Encoded
 from tfopt.files import parse_json
 from tfopt.types import PathLike, check_fields, shown
@@ -23,6 +26,7 @@ from tfopt.types import PathLike, check_fields, shown
 TEXT_READERS: dict[str, Any] = {**READERS, tagged.CONLL: tagged.texts}
 # Keys of what a service keeps (`tfopt serve --keep_uncertain`).
 _KEPT = ("text", "pair")
+_PART = 8192  # texts encoded at once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,23 @@ class Texts:
     def __len__(self) -> int:
         """N."""
         return len(self.texts)
+
+    def part(self, start: int, end: int) -> Texts:
+        """Those from `start` to before `end`."""
+        return Texts(texts=self.texts[start:end],
+                     pairs=None if self.pairs is None else self.pairs[start:end])
+
+    def every(self, step: int) -> Texts:
+        """One of each `step`, from the first on."""
+        return Texts(texts=self.texts[::step],
+                     pairs=None if self.pairs is None else self.pairs[::step])
+
+    def with_more(self, others: Sequence[Texts]) -> Texts:
+        """These, and others behind them; all of them texts, or all of them pairs."""
+        every = [self, *others]
+        return Texts(texts=[text for one in every for text in one.texts],
+                     pairs=None if self.pairs is None else [
+                         text for one in every for text in one.pairs or []])
 
 
 def read_texts(path: PathLike, columns: Columns = Columns()) -> Texts:  # noqa: B008
@@ -142,6 +163,23 @@ def _in_first_row(contents: str, columns: Columns) -> Columns:
 
     return dataclasses.replace(columns, text=there(columns.text, _KEPT[0]),
                                pair=columns.pair and there(columns.pair, _KEPT[1]))
+
+
+def encode(texts: Texts, tokenizer: Tokenizer, max_length: int) -> Encoded:
+    """Encodes many texts: an example's ids are an array, a tenth of a list's memory.
+
+    Args:
+        texts: N texts, or pairs.
+        tokenizer: of the model that reads them.
+        max_length: tokens to which they are cut.
+    """
+    parts = []
+    for start in range(0, len(texts), _PART):
+        part = texts.part(start, start + _PART)
+        found = tokenizer.encode(part.texts, part.pairs, max_length=max_length)
+        arrays: list[Any] = [np.asarray(ids, np.int32) for ids in found.ids]
+        parts.append(dataclasses.replace(found, ids=arrays))
+    return join(parts)
 
 
 def join(parts: Sequence[Encoded]) -> Encoded:

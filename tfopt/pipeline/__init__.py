@@ -22,7 +22,7 @@ _HOMES = {
     "Split": "splits",
     "Tables": "options",
     "Targets": "options",
-    "Teacher": "options",
+    "Teacher": "teacher_options",
 }
 
 __all__ = [*_HOMES]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfopt import data as readers
 from tfopt import model, tasks
 from tfopt.backend import keras
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.export import calibrate, tflite
-from tfopt.pipeline import text_side
 from tfopt.pipeline.export_options import Exports
 from tfopt.sentence_files import pooling_of
 from tfopt.types import PathLike, shown
@@ -36,39 +34,6 @@ def check_trained_for(task: tasks.Task, path: PathLike, what: str) -> None:
         raise ValueError(f"{what} must be trained for the task {task.name()!r}"
                          f"{labels}, in the train file's order. Received: {path} with "
                          f"{has}")
-
-
-def check_teacher(path: PathLike | None, task: tasks.Task, tokenizer: Tokenizer,
-                  texts: Sequence[str], max_length: int) -> None:
-    """Checks that a teacher was trained for this very task, and reads texts alike.
-
-    Args:
-        path: its directory; None for no teacher.
-        task: what its student learns.
-        tokenizer: of the student.
-        texts: by which it is tried whether the teacher's own reads alike.
-        max_length: tokens to which they are cut.
-
-    Raises:
-        ValueError: its labels or its vocabulary are others, or its tokenizer reads a
-            text otherwise.
-    """
-    if path is None:
-        return
-    check_trained_for(task, path, "--teacher_dir")
-    own = readers.tokenizer_from(model.directory(path))
-    if not text_side.same_ids(own, tokenizer):
-        raise ValueError("--teacher_dir must have the vocabulary of the model, whose "
-                         f"token ids it reads: {tokenizer.vocab_size} entries. "
-                         f"Received: {path} with other {own.vocab_size}")
-    ids, others = (reader.encode(texts, max_length=max_length).ids
-                   for reader in (tokenizer, own))
-    for text, one, other in zip(texts, ids, others, strict=True):
-        if one != other:
-            raise ValueError(
-                "--teacher_dir must read texts as the model does, whose token ids it "
-                "gets; in case, accents or Chinese characters its tokenizer is set "
-                f"otherwise. Received: {path}, which reads {shown(text, 60)} otherwise")
 
 
 def check_pairs(keras_model: keras.Model, column: str | None) -> None:

@@ -22,13 +22,10 @@ from tfopt.pipeline.options import (
     Data,
     Devices,
     Files,
-    Teacher,
 )
 from tfopt.pipeline.splits import Split, check_labels, encode
+from tfopt.pipeline.teacher_options import Teacher
 from tfopt.types import PathLike, few
-
-# Texts by which it is tried whether two tokenizers read alike.
-_TRIED_TEXTS = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +39,8 @@ class Dataset:
         train: batches to learn from.
         transfer_set: batches to learn from where there is a teacher: those of train,
             and texts without labels.
+        texts: those of `transfer_set`, in its order, which a teacher may read by a
+            tokenizer of its own (`read_by`).
         choose: batches that choose the best epoch, of labels that train has; None
             keeps the last.
         guard: the part held out of train, or dev where none is; budgets are held on it.
@@ -55,6 +54,7 @@ class Dataset:
     max_length: int
     train: readers.Batches
     transfer_set: readers.Batches
+    texts: readers.Texts
     choose: readers.Batches | None
     guard: Split
     calibration: list[dict]
@@ -91,12 +91,10 @@ class Dataset:
         placed, seed = devices.placement(), settings.seed
         task, corpora, notes = _corpora(files, data, labels, seed, smoke, teacher)
         tokenizer = tokenizer or _tokenizer(files, task)
-        checks.check_teacher(teacher.teacher, task, tokenizer,
-                             corpora["dev"].texts[:_TRIED_TEXTS], data.tokens)
         splits = {name: encode(corpus, tokenizer, task, data.tokens)
                   for name, corpus in corpora.items()}
-        more = _unlabelled(corpora["train"], files, teacher, data, tokenizer, seed,
-                           smoke, notes)
+        own, added = _texts(corpora["train"], files, teacher, data, seed, smoke, notes)
+        more = (readers.encode(added, tokenizer, data.tokens) if added else None)
         notes += _on_the_read(task, splits, more, data.tokens)
         choose, learn = splits.pop("holdout", splits["dev"]), splits.pop("train")
         fixed = batching.pad_to_max_length or placed.name == "tpu"  # of fixed shapes
@@ -113,12 +111,28 @@ class Dataset:
         return cls(
             tokenizer=tokenizer, task=task, max_length=data.tokens, report=splits,
             notes=notes, train=train_batches,
+            texts=own.with_more([added] if added else []),
             transfer_set=train_batches if more is None else learning(
                 learn.with_more(more)),
             guard=choose,
             calibration=_calibration(learn.encoded, exports.calibration_texts, seed),
             choose=None if data.keep_epoch == "last" or not chosen_by.targets
             else chosen_by.batches(**pad))
+
+    def read_by(self, tokenizer: Tokenizer, max_length: int, names: Sequence[str]
+                ) -> readers.Batches:
+        """The transfer set as another tokenizer reads it, in the same order.
+
+        Args:
+            tokenizer: such as a teacher's.
+            max_length: tokens to which texts are cut.
+            names: inputs that its model has, of `types.INPUT_NAMES`.
+        """
+        own = self.transfer_set
+        return readers.Batches(
+            readers.encode(self.texts, tokenizer, max_length),
+            batch_size=own.batch_size, pad_multiple=own.pad_multiple,
+            pad_to=None if own.pad_to is None else max_length, names=names)
 
     def judged_by(self, outputs: Mapping[str, np.ndarray]) -> Dataset:
         """The dataset for a task whose outputs are compared with the baseline's.
@@ -231,23 +245,26 @@ def _on_the_read(task: tasks.Task, splits: Mapping[str, Split],
     return notes
 
 
-def _unlabelled(corpus: readers.Corpus, files: Files, teacher: Teacher, data: Data,
-                tokenizer: Tokenizer, seed: int, smoke: bool, notes: list[str]
-                ) -> readers.Encoded | None:
-    """The texts without labels that are asked for, encoded; None for none."""
+def _texts(corpus: readers.Corpus, files: Files, teacher: Teacher, data: Data,
+           seed: int, smoke: bool, notes: list[str]
+           ) -> tuple[readers.Texts, readers.Texts | None]:
+    """The texts of train, and those without labels that are asked for; None for none.
+
+    Both as the task reads them; where it reads those of pairs apart, there is an even
+    number of the latter.
+    """
     parts, kind = [], tasks.named(files.task)
     own = readers.Texts(texts=corpus.texts, pairs=corpus.pairs)
+    paired = kind.apart and own.pairs is not None
+    if kind.apart:
+        own = plain_files.in_turn(own)
     # Without a train file, those of a task that needs no labels are the train set.
     path = teacher.unlabelled if kind.needs_labels or files.train else None
-    if kind.apart:
-        own = plain_files.alone(own)
     if path is not None:
         found = (plain_files.texts if kind.apart else readers.read_texts)(
             path, data.columns())
         if smoke:
-            most = SMOKE_EXAMPLES["train"]
-            found = readers.Texts(texts=found.texts[:most],
-                                  pairs=found.pairs and found.pairs[:most])
+            found = found.part(0, SMOKE_EXAMPLES["train"])
         parts.append(found)
         notes.append(f"{len(found)} texts without labels, judged by the teacher.")
     if teacher.augment:
@@ -255,9 +272,11 @@ def _unlabelled(corpus: readers.Corpus, files: Files, teacher: Teacher, data: Da
         notes.append(f"{len(parts[-1])} changed copies of train's texts, judged by the "
                      "teacher.")
     if not parts:
-        return None
-    return readers.join([tokenizer.encode(part.texts, part.pairs,
-                                          max_length=data.tokens) for part in parts])
+        return own, None
+    more = parts[0].with_more(parts[1:])
+    if paired and len(more) % 2:
+        more = more.with_more([more.part(len(more) - 1, len(more))])
+    return own, more
 
 
 def _calibration(encoded: readers.Encoded, texts: int, seed: int

@@ -20,7 +20,7 @@ from tfopt.backend import keras
 from tfopt.checkpoint_names import RANDOM
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.pipeline import identity as identities
-from tfopt.pipeline import run_dir
+from tfopt.pipeline import run_dir, teachers
 from tfopt.pipeline.checks import check_length, check_pairs, check_vocabulary
 from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.export_options import Exports
@@ -31,8 +31,9 @@ from tfopt.pipeline.options import (
     Devices,
     Files,
     Measuring,
-    Teacher,
 )
+from tfopt.pipeline.teacher_options import Teacher
+from tfopt.pipeline.teachers import LoadedTeacher
 from tfopt.sentence_files import pooling_of
 from tfopt.types import PathLike
 
@@ -99,12 +100,14 @@ class FineTuning(Files):
             devices=self.devices, teacher=self.teacher, exports=self.exports,
             smoke=self.measuring.smoke, tokenizer=tokenizer, labels=labels)
 
-    def check_length(self, keras_model: keras.Model, whose: str = "model") -> None:
+    def check_length(self, keras_model: keras.Model, whose: str = "model",
+                     tokens: int | None = None) -> None:
         """Checks that a model has a position for every token, and a segment.
 
         Args:
             keras_model: the model.
             whose: in the message: "model", which is exported, or "teacher".
+            tokens: to which texts are cut; None for those of the data.
 
         Raises:
             ValueError: `max_length`, padded, or `export_length` is above its positions,
@@ -112,27 +115,25 @@ class FineTuning(Files):
         """
         check_pairs(keras_model, self.data.columns().pair)
         check_length(
-            keras_model, self.data.tokens, 1 if self.batching.pad_to_max_length
+            keras_model, tokens or self.data.tokens,
+            1 if self.batching.pad_to_max_length
             else self.batching.multiple(self.settings),
             self.exports.export_length if whose == "model" else None, whose)
 
-    def load_teacher(self, settings: train.Distillation | None, task: tasks.Task
-                     ) -> keras.Model | None:
+    def load_teacher(self, settings: train.Distillation | None, dataset: Dataset
+                     ) -> LoadedTeacher | None:
         """The teacher that is named, if something is learned from it.
 
         Args:
             settings: what is learned (`Teacher.distillation`).
-            task: that it was trained for.
+            dataset: what is learned.
 
         Raises:
-            ValueError: it cannot be read, or has too few positions.
+            ValueError: as `teachers.load`.
         """
         if settings is None or self.teacher.teacher is None:
             return None
-        found = (model.load(self.teacher.teacher) if task.needs_labels
-                 else self.load(self.teacher.teacher, task))
-        self.check_length(found, "teacher")
-        return found
+        return teachers.load(self, settings, dataset)
 
     def distillation(self, recipes: train.Distillation | None = None
                      ) -> train.Distillation | None:
@@ -205,7 +206,7 @@ class FineTuning(Files):
 
     def with_teacher(self, context: compress.Context, dataset: Dataset,
                      settings: train.Distillation | None, state: Path,
-                     teacher: keras.Model | None) -> compress.Context:
+                     teacher: LoadedTeacher | None) -> compress.Context:
         """Adds the teacher, if something is to be learned from one, and its texts.
 
         Args:
@@ -223,10 +224,7 @@ class FineTuning(Files):
         if teacher is None:
             raise ValueError("--teacher_dir must name the teacher of a fine-tuning. "
                              "Received: none")
-        return dataclasses.replace(
-            context, transfer_set=dataset.transfer_set, distillation=settings,
-            teacher=teacher, teacher_logits_file=state / "teacher_logits.npz"
-            if self.teacher.cache_teacher_logits else None)
+        return teachers.with_teacher(context, self, dataset, settings, state, teacher)
 
     def fill(self, directory: Path, dataset: Dataset, identity: dict[str, Any],
              places: dict[str, Path], context: compress.Context | None = None) -> None:
@@ -265,7 +263,8 @@ class FineTuning(Files):
         for field in dataclasses.fields(FineTuning):
             record = getattr(self, field.name)
             if isinstance(record, Options | train.Settings):
-                found |= identities.of_options(record, {"teacher", "unlabelled"})
+                found |= identities.of_options(record, {
+                    "teacher", "unlabelled", "logits_dir"})
         return found
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from tfopt import compress, data, model
-from tfopt.backend import keras
 from tfopt.data import tokenizer as tokenizers
 from tfopt.measure.structures import StructureTimer
 from tfopt.pipeline import (
@@ -42,6 +41,7 @@ from tfopt.pipeline.option import Options
 from tfopt.pipeline.options import Tables, Targets
 from tfopt.pipeline.result import Result
 from tfopt.pipeline.run_options import RunOptions
+from tfopt.pipeline.teachers import LoadedTeacher
 from tfopt.sparse import embedding
 from tfopt.types import PathLike
 
@@ -101,7 +101,7 @@ class Job(RunOptions, FineTuning):
         context, table_notes = job._context(dataset, recipe)
         # The teacher, which may be the baseline, is there later.
         compress.check(dataclasses.replace(recipe, distillation=None), context)
-        teacher = job.load_teacher(recipe.distillation, dataset.task)
+        teacher = job.load_teacher(recipe.distillation, dataset)
         as_is = self.tables.latency_tables_as_is
         if as_is or compress.names_layers(recipe):  # mistakes are found before training
             start = model.load(self.baseline or self.model)
@@ -222,7 +222,7 @@ class Road:
     identity: dict[str, Any]
     context: compress.Context
     table_notes: list[str]
-    teacher: keras.Model | None
+    teacher: LoadedTeacher | None
 
     def go(self, out: Path, tpu: Any) -> Result | None:
         """Goes from stage to stage, in a directory that is claimed."""
@@ -234,7 +234,8 @@ class Road:
         dataset = reference.completed(dataset, baseline)
         context = dataclasses.replace(self.context, task=dataset.task)
         context = job.with_teacher(context, dataset, recipe.distillation,
-                                   out / run_dir.STATE, self.teacher or before)
+                                   out / run_dir.STATE,
+                                   self.teacher or LoadedTeacher(model=before))
         notes = stages.compress_model(job, recipe, dataset, context, before, out,
                                       self.identity, self.table_notes)
         if run_dir.is_helper():

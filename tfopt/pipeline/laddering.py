@@ -22,8 +22,8 @@ from tfopt.measure import cost, runners
 from tfopt.pipeline import publishing, recipes, reference, run_dir, stages, timing
 from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.measuring import Measured
-from tfopt.pipeline.options import Teacher
 from tfopt.pipeline.result import Result
+from tfopt.pipeline.teacher_options import Teacher
 from tfopt.serve import cascade, manifest
 from tfopt.serve.ladder import Ladder
 from tfopt.serve.rungs import LeftOut, Rung, sorted_out
@@ -80,6 +80,10 @@ def _jobs(job: Job, recipe: compress.Recipe) -> list[Job]:
     uncut = dataclasses.replace(recipe, passes=passes) if passes else (
         compress.Recipe(passes=(compress.from_fields({"pass": "none"}),),
                         exports=recipe.exports))
+    if job.teacher.cache_teacher_logits:  # once for all rungs
+        place = job.teacher.logits_dir or Path(job.out_dir) / run_dir.STATE / "logits"
+        job = dataclasses.replace(job, teacher=dataclasses.replace(
+            job.teacher, logits_dir=place))
     found, retime = [], job.tables.retime
     for speed in job.speeds:
         own = dataclasses.replace(job, ladder=(),

@@ -1,4 +1,4 @@
-"""What a run can be told: files, data, batches, devices, teacher, exports, targets.
+"""What a run can be told: files, data, batches, devices, targets.
 
 Each record is checked when it is made. Imports no TensorFlow but within methods.
 """
@@ -12,7 +12,7 @@ from tfopt.pipeline.option import Options, option
 from tfopt.types import PathLike
 
 if TYPE_CHECKING:
-    from tfopt.train import Distillation, Settings
+    from tfopt.train import Settings
     from tfopt.train.distribute.strategy import Placement
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu",
@@ -142,75 +142,6 @@ class Devices(Options):
         return strategy.strategy(
             self.strategy, tpu=self.tpu, gpus=self.gpus, wait_s=self.wait_s,
             per_replica=self.batch_per_replica, rate_rule=self.rate_rule)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Teacher(Options):
-    """Whether, and what, to learn from a teacher."""
-
-    teacher: PathLike | None = option(
-        None, "Fine-tuned model to learn from, as `finetune` leaves it. Left out, "
-        "where another flag asks for a teacher: the baseline.", flag="teacher_dir")
-    temperature: float | None = option(None, "By which logits are divided (2).",
-                                       flag="distil_temperature")
-    soft_weight: float | None = option(
-        None, "Weight in the loss of the teacher's logits (1 where there is a "
-        "teacher).", flag="distil_soft_weight")
-    hard_weight: float | None = option(
-        None, "Weight in the loss of the labels, beside a teacher (0.5).",
-        flag="distil_hard_weight")
-    hidden_weight: float | None = option(
-        None, "Weight in the loss of the teacher's hidden states (0).",
-        flag="distil_hidden_weight")
-    relations_weight: float | None = option(
-        None, "Weight in the loss of how the teacher relates tokens in its last layer "
-        "(0).", flag="distil_relations_weight")
-    layers: str | None = option(
-        None, "Which layers' hidden states follow one another: at even steps (so if "
-        "left out), or for each of the teacher's the student's nearest.",
-        flag="distil_layers", choices=("even", "nearest"))
-    cache_teacher_logits: bool = option(
-        False, "Run the teacher once over all texts, not in every step; for logits "
-        "alone.")
-    unlabelled: PathLike | None = option(
-        None, "More texts, which the teacher alone judges: .txt, one a line, or .tsv, "
-        ".csv, .jsonl with the columns of texts.", flag="unlabelled_file")
-    augment: int = option(
-        0, "Changed copies of each text of the train file, which the teacher alone "
-        "judges.", at_least=0)
-
-    def distillation(self, recipes: Distillation | None = None) -> Distillation | None:
-        """What is to be learned from a teacher; None without one.
-
-        Args:
-            recipes: what a recipe says; fields that are given replace its own.
-
-        Raises:
-            ValueError: what needs a teacher is given without one, or is wrong.
-        """
-        from tfopt.train import Distillation
-
-        given = {name: getattr(self, name) for name in (
-            "soft_weight", "hard_weight", "hidden_weight", "relations_weight",
-            "temperature", "layers") if getattr(self, name) is not None}
-        if recipes is None and not given and self.teacher is None:
-            for flag, value in (("unlabelled_file", self.unlabelled),
-                                ("augment", self.augment),
-                                ("cache_teacher_logits", self.cache_teacher_logits)):
-                if value:
-                    raise ValueError(
-                        f"--{flag} needs a teacher: give --teacher_dir, a --distil_... "
-                        "flag or a recipe that distils. Received: "
-                        f"--{flag}={value}")
-            return None
-        found = dataclasses.replace(recipes or Distillation(), **given)
-        if self.cache_teacher_logits and found.uses_layers:
-            raise ValueError(
-                "--cache_teacher_logits keeps logits alone; hidden states and "
-                "relations need the teacher in every step. Received: "
-                f"hidden_weight={found.hidden_weight}, "
-                f"relations_weight={found.relations_weight}")
-        return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tfopt import data as readers
-from tfopt.pipeline.options import Files, Teacher
+from tfopt.pipeline.options import Files
+from tfopt.pipeline.teacher_options import Teacher
 from tfopt.types import PathLike
 
 _MOST_DEV = 1000  # texts that are held out to compare vectors by
@@ -62,6 +63,8 @@ def texts(path: PathLike, columns: readers.Columns) -> readers.Texts:
     return readers.Texts(texts=readers.read_each(path, columns).texts)
 
 
-def alone(found: readers.Texts) -> readers.Texts:
-    """Texts, and those of pairs, each for itself."""
-    return readers.Texts(texts=[*found.texts, *(found.pairs or [])])
+def in_turn(found: readers.Texts) -> readers.Texts:
+    """Texts, or those of pairs one after the other, each for itself."""
+    return found if found.pairs is None else readers.Texts(
+        texts=[text for row in zip(found.texts, found.pairs, strict=True)
+               for text in row])

@@ -32,16 +32,10 @@ class Split:
     def with_more(self, texts: readers.Encoded) -> Split:
         """The examples, and texts without a target behind them.
 
-        Where examples are two and two, so are these; the last of an odd number is there
-        twice.
-
         Args:
-            texts: encoded by the same tokenizer.
+            texts: encoded by the same tokenizer; where examples are two and two, so
+                must these be.
         """
-        if self.paired and len(texts.ids) % 2:
-            texts = readers.join([texts, dataclasses.replace(
-                texts, ids=texts.ids[-1:], first_lengths=texts.first_lengths[-1:],
-                truncated=0)])
         return dataclasses.replace(
             self, encoded=readers.join([self.encoded, texts]),
             targets=[*self.targets, *[None] * len(texts.ids)])

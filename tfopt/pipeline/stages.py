@@ -114,9 +114,7 @@ def as_read_by(tuning: FineTuning, compressed: Path, dataset: Dataset) -> Datase
     tokenizer = data.tokenizer_from(compressed)
     if tokenizer.words == dataset.tokenizer.words:
         return dataset
-    alone = dataclasses.replace(tuning, teacher=dataclasses.replace(
-        tuning.teacher, teacher=None))  # which reads by the whole vocabulary
-    found = alone.dataset(tokenizer, dataset.task.labels)
+    found = tuning.dataset(tokenizer, dataset.task.labels)
     found = reference.as_in(found, dataset)
     after, before = (sum(map(len, read.report["dev"].encoded.ids))
                      for read in (found, dataset))

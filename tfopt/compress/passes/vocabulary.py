@@ -69,7 +69,7 @@ class Vocabulary(Pass):
             "tokenizer": context.get("tokenizer").keeping(kept)}
         if context.dev is not None:
             changes["dev"] = Renumbered(context.dev, places)
-        if context.teacher is not None:
+        if context.teacher is not None and context.read_by_teacher is None:
             config_of(context.teacher)  # of no other could it cut the rows
             check_teacher(context.teacher, model)
             with context.teacher.distribute_strategy.scope():
@@ -150,6 +150,11 @@ class Renumbered:
         return len(self._batches)
 
     @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, <int>[N]."""
+        return self._batches.lengths
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches in one epoch."""
         return self._batches.steps_per_epoch
@@ -165,9 +170,10 @@ class Renumbered:
         own.update(np.ascontiguousarray(self._places).data)
         return own.hexdigest()
 
-    def each_once(self) -> Iterator[tuple[np.ndarray, dict[str, tf.Tensor]]]:
+    def each_once(self, first: int = 0
+                  ) -> Iterator[tuple[np.ndarray, dict[str, tf.Tensor]]]:
         """The numbers of a batch's examples <int>[B], and their inputs."""
-        for index, inputs in self._batches.each_once():
+        for index, inputs in self._batches.each_once(first):
             yield index, self._renumber(inputs)
 
     def with_teacher_logits(self, logits) -> Renumbered:

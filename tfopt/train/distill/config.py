@@ -15,8 +15,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from tfopt import checks
 from tfopt.backend import keras, tf
 from tfopt.train import objective
+from tfopt.train.distill import answers
 from tfopt.train.distill.student import DistillationLoss, StudentModel, Taps
 from tfopt.types import check_fields, check_types
 
@@ -106,7 +108,8 @@ class Distillation:
 
         Raises:
             ValueError: the teacher is missing, subclassed, or gives probabilities where
-                logits are asked for; or `taps` are missing.
+                logits are asked for, but those of a softmax, of which it takes the
+                logarithms; or `taps` are missing.
         """
         if self.uses_layers and (teacher is None or taps is None):
             raise ValueError(
@@ -115,6 +118,8 @@ class Distillation:
                 f"taps={taps}")
         plain = of or objective.cross_entropy()
         if teacher is not None:
+            checks.check_one_output(teacher, "A teacher")
+            teacher = answers.to_logits(teacher, plain)
             plain.check(teacher, "A teacher")
         return _Teaching(settings=self, teacher=teacher, taps=taps, **vars(plain))
 

@@ -1,28 +1,36 @@
-"""A teacher's logits of a whole train set, computed once and kept in a file.
+"""A teacher's logits of a whole transfer set, computed once and kept on disk.
 
 (teacher, batches) -> batches that carry its logits: a step then costs what one without
-a teacher does. For soft logits alone: hidden states would fill a disk.
+a teacher does, and the teacher may read the texts by a tokenizer of its own. For
+outputs alone: hidden states would fill a disk.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from absl import logging
 
+from tfopt import checks
 from tfopt.backend import keras, tf
-from tfopt.files import read_arrays, write_whole
+from tfopt.train.distill import answers
+from tfopt.train.distill.logits_file import MOST, LogitsFile
 from tfopt.types import INPUT_NAMES, BatchSource, PathLike
+
+_NOTED_S = 10.0  # seconds between two notes of how far the teacher is
 
 
 @runtime_checkable
 class Examples(BatchSource, Protocol):
     """Batches whose examples can be distinguished (`data.Batches` is one)."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, <int>[N]."""
 
     def __len__(self) -> int:
         """N."""
@@ -30,10 +38,14 @@ class Examples(BatchSource, Protocol):
     def fingerprint(self) -> str:
         """A hash of all examples."""
 
-    def each_once(self) -> Iterator[tuple[np.ndarray, Any]]:
-        """Each example once: its number <int>[B], and the inputs."""
+    def each_once(self, first: int = 0) -> Iterator[tuple[np.ndarray, Any]]:
+        """Each example once, in an order that stays: its number <int>[B], and inputs.
 
-    def with_teacher_logits(self, logits: np.ndarray) -> Examples:
+        Args:
+            first: examples to leave out at the beginning.
+        """
+
+    def with_teacher_logits(self, logits: Any) -> Examples:
         """The same batches, with logits beside the targets.
 
         Args:
@@ -41,42 +53,58 @@ class Examples(BatchSource, Protocol):
         """
 
 
-def with_cached_logits(batches: BatchSource, teacher: keras.Model,
-                       path: PathLike) -> Examples:
+def with_cached_logits(batches: BatchSource, teacher: keras.Model, directory: PathLike,
+                       *, read_as: BatchSource | None = None,
+                       classes: bool = True) -> Examples:
     """Adds a teacher's logits to batches, from a file where they are known.
 
-    The file is of one teacher, by its weights, and one set of examples, by their token
-    ids; of any other it is made anew, and the log says why.
+    The file's name is a hash of the teacher, by its weights, and the examples, by the
+    token ids that it reads; so that a directory may serve many runs. It is written
+    little by little, and a run that was killed goes on with it.
 
     Args:
         batches: what to learn from.
-        teacher: from their inputs to logits <float>[N, C], or [N, T, C].
-        path: of the file, .npz; written whole or not at all.
+        teacher: from the inputs that it reads to logits <float>[N, C], or [N, T, C].
+        directory: of the files.
+        read_as: the same examples in the same order, as the teacher reads them; None
+            where it reads those of `batches`.
+        classes: whether outputs are of classes, so that the logarithm is taken where
+            they are probabilities.
 
     Returns:
         The same batches; they carry the logits.
 
     Raises:
-        ValueError: the batches do not distinguish their examples.
+        ValueError: the batches do not distinguish their examples, or are not as many as
+            those that the teacher reads; or it gives what is no finite number, or none
+            that float16 can hold.
     """
-    if not isinstance(batches, Examples):
-        raise ValueError("Logits are kept of `data.Batches`, which distinguishes its "
-                         f"examples. Received: {type(batches).__name__}")
-    path = Path(path)
-    keys = {"teacher": _hash_of(teacher), "examples": batches.fingerprint()}
-    logits = _read(path, keys)
-    if logits is not None:
-        return batches.with_teacher_logits(logits)
-    logits = _compute(teacher, batches)
-    carrying = batches.with_teacher_logits(logits)  # which looks at them
-    contents = io.BytesIO()
-    np.savez(contents, logits=logits, teacher=keys["teacher"],
-             examples=keys["examples"])
-    write_whole(path, contents.getvalue())
-    return carrying
+    read = batches if read_as is None else read_as
+    for source in (batches, read):
+        if not isinstance(source, Examples):
+            raise ValueError("Logits are kept of `data.Batches`, which distinguishes "
+                             f"its examples. Received: {type(source).__name__}")
+    assert isinstance(batches, Examples) and isinstance(read, Examples)  # for mypy
+    per_token = len(teacher.output_shape) > 2
+    if len(read) != len(batches) or per_token and read is not batches:
+        raise ValueError(
+            "A teacher that reads by a tokenizer of its own must read the same examples"
+            f", and give an output for each. Received: {len(read)} examples for "
+            f"{len(batches)}, outputs of shape {teacher.output_shape}")
+    file = LogitsFile(
+        directory, {"teacher": hash_of(teacher), "texts": read.fingerprint(),
+                    "classes": classes},
+        read.lengths if per_token else np.ones(len(read), np.int64),
+        teacher.output_shape[-1])
+    logits = file.whole()
+    if logits is None:
+        _fill(file, teacher, read, classes)
+        logits = file.whole()
+    return batches.with_teacher_logits(logits)
 
 
-def _hash_of(teacher: keras.Model) -> str:
+def hash_of(teacher: keras.Model) -> str:
+    """A hash of a model's weights."""
     digest = hashlib.sha256()
     for weight in teacher.get_weights():
         digest.update(str(weight.shape).encode())
@@ -84,36 +112,53 @@ def _hash_of(teacher: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, keys: dict[str, str]) -> np.ndarray | None:
-    """The logits of a file; None, and a line in the log, if they are not to be used."""
-    if not path.exists():
-        return None
-    try:
-        arrays = read_arrays(path)
-        other = [f"{name} hash" for name, key in keys.items()
-                 if str(arrays[name]) != key]
-        if not other:
-            return arrays["logits"]
-        why = f"another {' and another '.join(other)} is asked for"
-    except (OSError, ValueError, KeyError) as error:
-        why = f"it cannot be read: {error}"
-    logging.info("The teacher's logits are computed anew, since %s: %s", why, path)
-    return None
-
-
-def _compute(teacher: keras.Model, batches: Examples) -> np.ndarray:
-    logging.info("The teacher reads %d examples, once", len(batches))
+def _fill(file: LogitsFile, teacher: keras.Model, examples: Examples, classes: bool
+          ) -> None:
+    """Has the teacher read what it has not read yet."""
     answer = tf.function(lambda inputs: teacher(inputs, training=False),
                          reduce_retracing=True)
-    if len(teacher.output_shape) == 2:
-        logits = np.zeros([len(batches), teacher.output_shape[-1]], np.float32)
-        for index, inputs in batches.each_once():
-            logits[index] = answer(inputs)
-        return logits
-    rows: list = [None] * len(batches)
-    for index, inputs in batches.each_once():
-        counts = tf.reduce_sum(inputs[INPUT_NAMES[1]], axis=1).numpy()
-        for place, row, count in zip(index, answer(inputs).numpy(), counts,
-                                     strict=True):
-            rows[place] = row[:count]
-    return np.concatenate(rows)
+    with file.open() as (stream, done):
+        if done:
+            logging.info("The teacher has read %d of %d examples before", done,
+                         len(examples))
+        logging.info("The teacher reads %d examples, once", len(examples) - done)
+        noted = begun = time.monotonic()
+        before = done
+        for index, inputs in examples.each_once(done):
+            outputs = _as_logits(answer(inputs).numpy(), teacher.name, file, classes)
+            counts = ([1] * len(index) if outputs.ndim == 2 else
+                      tf.reduce_sum(inputs[INPUT_NAMES[1]], axis=1).numpy())
+            for example, rows, count in zip(index, outputs, counts, strict=True):
+                file.write(stream, example, rows if rows.ndim == 1 else rows[:count])
+            done += len(index)
+            now = time.monotonic()
+            if now - noted > _NOTED_S:
+                file.note(stream, done)
+                left = (now - begun) / (done - before) * (len(examples) - done)
+                logging.info("The teacher has read %d of %d examples, %.0f s left",
+                             done, len(examples), left)
+                noted = now
+        file.note(stream, done)
+
+
+def _as_logits(outputs: np.ndarray, name: str, file: LogitsFile, classes: bool
+               ) -> np.ndarray:
+    """Outputs of a batch as they are kept; the first batch tells what they are."""
+    outputs = np.asarray(outputs, np.float32)
+    answers.check_finite(outputs, name)
+    if file.logarithms is None:
+        file.logarithms = classes and checks.are_probabilities(outputs)
+        if file.logarithms:
+            answers.say_so(name)
+    if file.logarithms:
+        if not checks.are_probabilities(outputs):
+            raise ValueError(
+                "A teacher must give probabilities for all texts or for none. Received:"
+                f" {name!r}, which gave them for the first ones, and then "
+                f"{outputs.reshape([-1, outputs.shape[-1]])[0, :4].tolist()}")
+        outputs = np.log(np.maximum(outputs, answers.LEAST))
+    largest = float(np.abs(outputs).max())
+    if largest > MOST:
+        raise ValueError("Logits that are kept must be numbers that float16 holds, up "
+                         f"to {MOST:g}. Received: {name!r}, which gives {largest:g}")
+    return outputs

@@ -1,0 +1,95 @@
+"""What a run can be told of a teacher: who it is, what is learned, on which texts.
+
+Imports no TensorFlow but within methods.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from tfopt.pipeline.option import Options, option
+from tfopt.types import PathLike
+
+if TYPE_CHECKING:
+    from tfopt.train import Distillation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Teacher(Options):
+    """Whether, and what, to learn from a teacher."""
+
+    teacher: PathLike | None = option(
+        None, "Fine-tuned model to learn from, as `finetune` leaves it; where logits "
+        "alone are learned, of any family and vocabulary. Left out, where another flag "
+        "asks for a teacher: the baseline.", flag="teacher_dir")
+    temperature: float | None = option(None, "By which logits are divided (2).",
+                                       flag="distil_temperature")
+    soft_weight: float | None = option(
+        None, "Weight in the loss of the teacher's logits (1 where there is a "
+        "teacher).", flag="distil_soft_weight")
+    hard_weight: float | None = option(
+        None, "Weight in the loss of the labels, beside a teacher (0.5).",
+        flag="distil_hard_weight")
+    hidden_weight: float | None = option(
+        None, "Weight in the loss of the teacher's hidden states (0).",
+        flag="distil_hidden_weight")
+    relations_weight: float | None = option(
+        None, "Weight in the loss of how the teacher relates tokens in its last layer "
+        "(0).", flag="distil_relations_weight")
+    layers: str | None = option(
+        None, "Which layers' hidden states follow one another: at even steps (so if "
+        "left out), or for each of the teacher's the student's nearest.",
+        flag="distil_layers", choices=("even", "nearest"))
+    cache_teacher_logits: bool = option(
+        False, "Run the teacher once over all texts, not in every step; for logits "
+        "alone. A teacher of another vocabulary does so in any case.")
+    logits_dir: PathLike | None = option(
+        None, "Directory in which the teacher's logits are kept, for other runs of the "
+        "same texts too. Left out: within the run, until it is done.",
+        flag="teacher_logits_dir")
+    unlabelled: PathLike | None = option(
+        None, "More texts, which the teacher alone judges: .txt, one a line, or .tsv, "
+        ".csv, .jsonl with the columns of texts.", flag="unlabelled_file")
+    augment: int = option(
+        0, "Changed copies of each text of the train file, which the teacher alone "
+        "judges.", at_least=0)
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether the teacher is to run once over all texts."""
+        return self.cache_teacher_logits or self.logits_dir is not None
+
+    def distillation(self, recipes: Distillation | None = None) -> Distillation | None:
+        """What is to be learned from a teacher; None without one.
+
+        Args:
+            recipes: what a recipe says; fields that are given replace its own.
+
+        Raises:
+            ValueError: what needs a teacher is given without one, or is wrong.
+        """
+        from tfopt.train import Distillation
+
+        given = {name: getattr(self, name) for name in (
+            "soft_weight", "hard_weight", "hidden_weight", "relations_weight",
+            "temperature", "layers") if getattr(self, name) is not None}
+        if recipes is None and not given and self.teacher is None:
+            for flag, value in (("unlabelled_file", self.unlabelled),
+                                ("augment", self.augment),
+                                ("cache_teacher_logits", self.cache_teacher_logits),
+                                ("teacher_logits_dir", self.logits_dir)):
+                if value:
+                    raise ValueError(
+                        f"--{flag} needs a teacher: give --teacher_dir, a --distil_... "
+                        "flag or a recipe that distils. Received: "
+                        f"--{flag}={value}")
+            return None
+        found = dataclasses.replace(recipes or Distillation(), **given)
+        if self.keeps_logits and found.uses_layers:
+            raise ValueError(
+                "--cache_teacher_logits and --teacher_logits_dir keep logits alone; "
+                "hidden states and relations need the teacher in every step. Received: "
+                f"hidden_weight={found.hidden_weight}, "
+                f"relations_weight={found.relations_weight}")
+        return found
