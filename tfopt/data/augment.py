@@ -4,16 +4,26 @@ After Tang et al. 2019, arXiv:1903.12136, section 3.2: words are dropped or repl
 and parts of texts are taken. A changed text may mean something else, and so has no
 label: the teacher tells what it makes of it. Without a tagger of parts of speech, a
 word is replaced by any other of the texts, the more often the more frequent it is.
+
+Where a label hangs on one word, as an intent does, a text without it says nothing, and
+one with another label's is of no intent: the words that tell labels apart stay where
+they are (`label_words`).
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import math
 import random
-from collections.abc import Sequence
+import string
+from collections.abc import Mapping, Sequence
 
 from tfopt.data.unlabelled import Texts
 from tfopt.types import check_fields
+
+TELLS = 0.3  # of the labels' entropy, from which on a word tells them apart
+_SMOOTHING = 3.0  # texts of any label that each word is taken to be in, too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +36,8 @@ class Augmentation:
         ngram: chance of a text to be cut to a few words in a row, [0, 1].
         longest: most words of such a part, >= 1.
         seed: of all chance.
+        keep: words, as `bare` has them, that no copy loses or gains; a part of a text
+            goes from the first of them to the last, at least.
     """
 
     drop: float = 0.1
@@ -33,6 +45,7 @@ class Augmentation:
     ngram: float = 0.25
     longest: int = 5
     seed: int = 0
+    keep: frozenset[str] = frozenset()
 
     def __post_init__(self):
         """Checks the values.
@@ -67,7 +80,7 @@ class Augmentation:
                              f"copies={copies}")
         chance = random.Random(self.seed)
         words = [word for text in [*source.texts, *(source.pairs or [])]
-                 for word in text.split()]
+                 for word in text.split() if bare(word) not in self.keep]
 
         def change(texts: Sequence[str] | None):
             return None if texts is None else [
@@ -83,13 +96,72 @@ class Augmentation:
         new = []
         for word in old:
             draw = chance.random()
-            if self.drop <= draw < self.drop + self.replace:
+            if bare(word) in self.keep:
+                new.append(word)
+            elif self.drop <= draw < self.drop + self.replace:
                 new.append(chance.choice(words))
             elif draw >= self.drop:
                 new.append(word)
         new = new or [chance.choice(old)]
-        if chance.random() < self.ngram:
-            length = min(len(new), chance.randint(1, self.longest))
-            start = chance.randint(0, len(new) - length)
-            new = new[start:start + length]
-        return " ".join(new)
+        return " ".join(self._part(new, chance)
+                        if chance.random() < self.ngram else new)
+
+    def _part(self, words: list[str], chance: random.Random) -> list[str]:
+        """A few of the words in a row, with all of those that are kept."""
+        length = min(len(words), chance.randint(1, self.longest))
+        first, last = 0, len(words) - length
+        kept = [place for place, word in enumerate(words) if bare(word) in self.keep]
+        if kept:
+            length = max(length, kept[-1] + 1 - kept[0])
+            first, last = max(0, kept[-1] + 1 - length), min(
+                len(words) - length, kept[0])
+        start = chance.randint(first, last)
+        return words[start:start + length]
+
+
+def bare(word: str) -> str:
+    """A word in lower case, without the signs round it."""
+    return word.lower().strip(string.punctuation) or word
+
+
+def label_words(texts: Sequence[str], labels: Sequence[Sequence[str]]
+                ) -> frozenset[str]:
+    """The words that tell labels apart, by the counts of a train set.
+
+    How much a word says is the divergence between the labels of the texts that have it
+    and those of all, KL(p(label | word) || p(label)), its counts smoothed by those of
+    all; in parts of the labels' entropy, so that it is 1 for a word that settles the
+    label where labels are equally frequent.
+
+    Args:
+        texts: N texts.
+        labels: of each its label words.
+
+    Returns:
+        The words that say at least `TELLS` of it, as `bare` has them.
+    """
+    of_all = collections.Counter(label for own in labels for label in own)
+    total = sum(of_all.values())
+    part = {label: count / total for label, count in of_all.items()}
+    entropy = -sum(p * math.log(p) for p in part.values())
+    if not entropy:
+        return frozenset()
+    counts: dict[str, collections.Counter] = collections.defaultdict(
+        collections.Counter)
+    for text, own in zip(texts, labels, strict=True):
+        for word in {bare(word) for word in text.split()}:
+            counts[word].update(own)
+    return frozenset(word for word, own in counts.items()
+                     if _divergence(own, part) >= TELLS * entropy)
+
+
+def _divergence(own: collections.Counter, part: Mapping[str, float]) -> float:
+    """KL(p(label | word) || p(label)) of smoothed counts, in nats."""
+    among = sum(own.values()) + _SMOOTHING
+    ratios = {label: (count / part[label] + _SMOOTHING) / among
+              for label, count in own.items()}
+    # All labels that the word is not seen with have the same ratio.
+    rest = 1 - sum(part[label] for label in own)
+    least = _SMOOTHING / among
+    return sum(part[label] * ratio * math.log(ratio)
+               for label, ratio in ratios.items()) + rest * least * math.log(least)
