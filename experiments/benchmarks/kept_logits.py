@@ -6,8 +6,8 @@ Random texts are read by a student's tokenizer and by a teacher's, the teacher's
 are kept and read again: the memory that it takes above that of the texts, without pages
 mapped from files, which the system takes back when it wants them. Then steps of the
 student in turn, with the logits and without. The teacher is a tiny one, for what it
-computes takes no memory that stays. Cost: a few minutes on two cores. Expected: 400 MB at most for
-300,000 texts, and steps of 1.05 times a plain one at most.
+computes takes no memory that stays. Cost: a few minutes on two cores. Expected: 400 MB
+at most for 300,000 texts, and steps of 1.05 times a plain one at most.
 """
 
 from __future__ import annotations

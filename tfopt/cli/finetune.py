@@ -29,7 +29,7 @@ def main() -> None:
     # These bring TensorFlow, which --help does without.
     from tfopt import compress
     from tfopt.measure import runners
-    from tfopt.pipeline import measuring, reference
+    from tfopt.pipeline import measuring, reference, trials
 
     tuning = shared.fine_tuning().with_own_length()
     settings = tuning.distillation()  # before any work: it may be wrong
@@ -39,6 +39,8 @@ def main() -> None:
     identity = tuning.identity()
     with run_dir.claim(FLAGS.out_dir, identity) as path:
         state = path / run_dir.STATE
+        tuning, settings, dataset = trials.chosen(tuning, settings, dataset, teacher,
+                                                  state)
         context = tuning.with_teacher(
             compress.Context(task=dataset.task, train=dataset.train), dataset, settings,
             state, teacher)

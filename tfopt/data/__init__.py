@@ -11,7 +11,7 @@ first asked for: a server that tokenizes for LiteRT does without.
 
 from typing import Any
 
-from tfopt.data.augment import Augmentation
+from tfopt.data.augment import Augmentation, label_words
 from tfopt.data.corpus import (
     DEMO_DEV_FILE,
     DEMO_TRAIN_FILE,
@@ -41,6 +41,7 @@ __all__ = [
     "WordPiece",
     "encode",
     "join",
+    "label_words",
     "labels_text",
     "read",
     "read_each",

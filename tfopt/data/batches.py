@@ -198,6 +198,20 @@ class Batches:
             tf.RaggedTensor.from_row_lengths(logits, self.lengths))
         return carrying
 
+    def part(self, rows: np.ndarray) -> Batches:
+        """Batches of some of the examples, which may repeat; without logits.
+
+        Args:
+            rows: numbers of examples, <int>[n].
+        """
+        found = copy.copy(self)
+        found.lengths = self.lengths[rows]
+        found.targets = None if self.targets is None else self.targets[rows]
+        found._ids = tf.gather(self._ids, rows)
+        found._first_lengths = tf.gather(self._first_lengths, rows)
+        found._teacher_logits = None
+        return found
+
     def fingerprint(self) -> str:
         """A hash of the examples: their token ids and segments, in their order."""
         digest = hashlib.sha256()

@@ -58,10 +58,11 @@ class Texts:
         return Texts(texts=self.texts[start:end],
                      pairs=None if self.pairs is None else self.pairs[start:end])
 
-    def every(self, step: int) -> Texts:
-        """One of each `step`, from the first on."""
-        return Texts(texts=self.texts[::step],
-                     pairs=None if self.pairs is None else self.pairs[::step])
+    def take(self, rows: Sequence[int]) -> Texts:
+        """Those at these places, in this order."""
+        return Texts(texts=[self.texts[row] for row in rows],
+                     pairs=None if self.pairs is None else [
+                         self.pairs[row] for row in rows])
 
     def with_more(self, others: Sequence[Texts]) -> Texts:
         """These, and others behind them; all of them texts, or all of them pairs."""

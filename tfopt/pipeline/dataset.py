@@ -134,6 +134,15 @@ class Dataset:
             batch_size=own.batch_size, pad_multiple=own.pad_multiple,
             pad_to=None if own.pad_to is None else max_length, names=names)
 
+    def part(self, rows: np.ndarray) -> Dataset:
+        """The dataset with some of the transfer set alone, which may repeat.
+
+        Args:
+            rows: numbers of examples, <int>[n].
+        """
+        return dataclasses.replace(self, texts=self.texts.take(rows.tolist()),
+                                   transfer_set=self.transfer_set.part(rows))
+
     def judged_by(self, outputs: Mapping[str, np.ndarray]) -> Dataset:
         """The dataset for a task whose outputs are compared with the baseline's.
 
@@ -267,8 +276,9 @@ def _texts(corpus: readers.Corpus, files: Files, teacher: Teacher, data: Data,
             found = found.part(0, SMOKE_EXAMPLES["train"])
         parts.append(found)
         notes.append(f"{len(found)} texts without labels, judged by the teacher.")
-    if teacher.augment:
-        parts.append(readers.Augmentation(seed=seed)(own, teacher.augment))
+    if teacher.copies:
+        parts.append(readers.Augmentation(seed=seed, keep=_kept_words(corpus, kind))(
+            own, teacher.copies))
         notes.append(f"{len(parts[-1])} changed copies of train's texts, judged by the "
                      "teacher.")
     if not parts:
@@ -277,6 +287,15 @@ def _texts(corpus: readers.Corpus, files: Files, teacher: Teacher, data: Data,
     if paired and len(more) % 2:
         more = more.with_more([more.part(len(more) - 1, len(more))])
     return own, more
+
+
+def _kept_words(corpus: readers.Corpus, kind: type[tasks.Task]) -> frozenset[str]:
+    """The words that tell labels apart; none where labels are no words of a text."""
+    if not kind.needs_labels or kind.label_form not in ("word", "set"):
+        return frozenset()
+    texts = corpus.texts if corpus.pairs is None else [
+        " ".join(row) for row in zip(corpus.texts, corpus.pairs, strict=True)]
+    return readers.label_words(texts, corpus.words())
 
 
 def _calibration(encoded: readers.Encoded, texts: int, seed: int

@@ -27,6 +27,7 @@ from tfopt.pipeline import (
     run_dir,
     stages,
     timing,
+    trials,
 )
 from tfopt.pipeline import identity as identities
 from tfopt.pipeline import text_side as text_sides
@@ -233,9 +234,12 @@ class Road:
         check_vocabulary(before, dataset.tokenizer)
         dataset = reference.completed(dataset, baseline)
         context = dataclasses.replace(self.context, task=dataset.task)
-        context = job.with_teacher(context, dataset, recipe.distillation,
-                                   out / run_dir.STATE,
-                                   self.teacher or LoadedTeacher(model=before))
+        teacher = self.teacher or LoadedTeacher(model=before)
+        job, distils, dataset = trials.chosen(job, recipe.distillation, dataset,
+                                              teacher, out / run_dir.STATE)
+        recipe = dataclasses.replace(recipe, distillation=distils)
+        context = job.with_teacher(context, dataset, distils, out / run_dir.STATE,
+                                   teacher)
         notes = stages.compress_model(job, recipe, dataset, context, before, out,
                                       self.identity, self.table_notes)
         if run_dir.is_helper():

@@ -9,10 +9,12 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from tfopt.pipeline.option import Options, option
-from tfopt.types import PathLike
+from tfopt.types import PathLike, check_fields
 
 if TYPE_CHECKING:
     from tfopt.train import Distillation
+
+AUTO = "auto"  # is to be found by trials
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,9 +30,9 @@ class Teacher(Options):
     soft_weight: float | None = option(
         None, "Weight in the loss of the teacher's logits (1 where there is a "
         "teacher).", flag="distil_soft_weight")
-    hard_weight: float | None = option(
-        None, "Weight in the loss of the labels, beside a teacher (0.5).",
-        flag="distil_hard_weight")
+    hard_weight: str | float | None = option(
+        None, "Weight in the loss of the labels, beside a teacher (0.5); auto tries "
+        "several on a held-out part of train.", flag="distil_hard_weight")
     hidden_weight: float | None = option(
         None, "Weight in the loss of the teacher's hidden states (0).",
         flag="distil_hidden_weight")
@@ -51,9 +53,34 @@ class Teacher(Options):
     unlabelled: PathLike | None = option(
         None, "More texts, which the teacher alone judges: .txt, one a line, or .tsv, "
         ".csv, .jsonl with the columns of texts.", flag="unlabelled_file")
-    augment: int = option(
+    augment: str | int = option(
         0, "Changed copies of each text of the train file, which the teacher alone "
-        "judges.", at_least=0)
+        "judges; auto tries 0, 1, 4 and 12 on a held-out part of train.")
+
+    def __post_init__(self):
+        """Makes numbers of what the command line gives as texts.
+
+        Raises:
+            ValueError: a value is none, or out of its range.
+        """
+        super().__post_init__()
+        for name, kind, rule in (("augment", int, "a whole number from 0, or 'auto'"),
+                                 ("hard_weight", float, "a number, or 'auto'")):
+            value = getattr(self, name)
+            if value in (AUTO, None):
+                continue
+            try:
+                number = kind(value)
+            except ValueError:
+                number = -1
+            check_fields(self, {name: (kind is float and isinstance(value, float)
+                                       or number >= 0, rule)})
+            object.__setattr__(self, name, number)
+
+    @property
+    def copies(self) -> int:
+        """How many copies are made; none while their number is to be found."""
+        return self.augment if isinstance(self.augment, int) else 0
 
     @property
     def keeps_logits(self) -> bool:
@@ -73,8 +100,9 @@ class Teacher(Options):
 
         given = {name: getattr(self, name) for name in (
             "soft_weight", "hard_weight", "hidden_weight", "relations_weight",
-            "temperature", "layers") if getattr(self, name) is not None}
-        if recipes is None and not given and self.teacher is None:
+            "temperature", "layers") if getattr(self, name) not in (None, AUTO)}
+        if (recipes is None and not given and self.teacher is None
+                and self.hard_weight != AUTO):
             for flag, value in (("unlabelled_file", self.unlabelled),
                                 ("augment", self.augment),
                                 ("cache_teacher_logits", self.cache_teacher_logits),

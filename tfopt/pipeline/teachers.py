@@ -131,7 +131,7 @@ def reads_otherwise(own: Tokenizer, dataset: Dataset) -> str:
                 + ("another of as many" if own.vocab_size == student.vocab_size
                    else f"one of {student.vocab_size}"))
     step = max(1, len(dataset.texts) // _TRIED_TEXTS)
-    tried = dataset.texts.every(step)
+    tried = dataset.texts.take(range(0, len(dataset.texts), step))
     ids, others = (reader.encode(tried.texts, max_length=dataset.max_length).ids
                    for reader in (student, own))
     for text, one, another in zip(tried.texts, ids, others, strict=True):
