@@ -40,6 +40,7 @@ _HOMES = {
     "Movement": "compress.passes.movement",
     "QuantizationAware": "compress.passes.quantization_aware",
     "Recipe": "compress.recipe",
+    "Retrain": "compress.passes.retrain",
     "SparseDense": "compress.passes.sparse_dense",
     "Structured": "compress.passes.structured",
     "Student": "compress.passes.student",

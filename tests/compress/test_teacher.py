@@ -131,7 +131,8 @@ def test_what_does_not_fit_is_refused(teacher, batches, tmp_path):
     with pytest.raises(ValueError, match="Received: teacher=None, .*=logits$"):
         Context(teacher_logits_dir="logits")
     with pytest.raises(ValueError, match="hidden_weight=1.0, relations_weight=1.0, "):
-        Context(teacher=teacher, distillation=LAYERS, teacher_logits_dir="logits")
+        Context(train=batches, teacher=teacher, distillation=LAYERS,
+                teacher_logits_dir="logits").training_inputs(teacher)
     with pytest.raises(ValueError, match="of its own are kept. Received: .*=None$"):
         Context(teacher=teacher, read_by_teacher=batches)
     context = Context(train=batches, teacher=teacher)

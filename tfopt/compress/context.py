@@ -44,6 +44,8 @@ class Context:
         distillation: how it is.
         teacher_logits_dir: where the teacher's logits of those are kept, computed
             once; None runs it on every batch.
+        states_teacher: of whom hidden states and relations are learned, if not of
+            `teacher`, whose logits are kept; a pass may provide it (`passes.retrain`).
         read_by_teacher: the examples of `training_set` in their order, as a teacher
             reads them that has a tokenizer of its own; its logits are then kept. None
             where it reads the same tokens.
@@ -62,6 +64,7 @@ class Context:
     transfer_set: BatchSource | None = None
     distillation: Distillation = Distillation()
     teacher_logits_dir: PathLike | None = None
+    states_teacher: keras.Model | None = None
     read_by_teacher: BatchSource | None = None
     resources: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -69,23 +72,37 @@ class Context:
         """Checks the fields with one another.
 
         Raises:
-            ValueError: logits are to be kept where there is no teacher, or where more
-                than its logits is learned from; or a teacher reads for itself and
-                nothing is kept.
+            ValueError: logits are to be kept where there is no teacher, or a teacher
+                reads for itself and nothing is kept.
         """
         if self.read_by_teacher is not None and self.teacher_logits_dir is None:
             raise ValueError("The logits of a teacher that reads by a tokenizer of its "
                              "own are kept. Received: teacher_logits_dir=None")
-        if self.teacher_logits_dir is None:
-            return
-        if self.teacher is None:
+        if self.keeps_logits and self.teacher is None:
             raise ValueError("Logits are kept of a teacher. Received: teacher=None, "
                              f"teacher_logits_dir={self.teacher_logits_dir}")
-        if self.distillation.uses_layers:
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether the teacher reads all texts once, not in every step."""
+        return self.teacher_logits_dir is not None
+
+    def check_states(self, provided: bool = False) -> None:
+        """Checks that there is a teacher of hidden states where these are learned.
+
+        Args:
+            provided: whether a pass before has left one.
+
+        Raises:
+            ValueError: the teacher's logits alone are kept.
+        """
+        if self.keeps_logits and self.distillation.uses_layers and not (
+                provided or self.states_teacher is not None):
             raise ValueError(
                 "What is kept of a teacher is its logits alone; hidden states and "
                 "relations need a teacher of the same tokens in every step: keep "
-                "nothing, or leave out their weights. Received: "
+                "nothing, leave out their weights, or let the pass 'retrain' make such "
+                "a teacher first. Received: "
                 f"hidden_weight={self.distillation.hidden_weight}, "
                 f"relations_weight={self.distillation.relations_weight}, "
                 f"teacher_logits_dir={self.teacher_logits_dir}")
@@ -145,19 +162,23 @@ class Context:
         plain = self.task.objective()
         if self.teacher is None:
             return self.training_set, plain
+        self.check_states()
         if self.read_by_teacher is None:
             check_teacher(self.teacher, model)
-        if self.distillation.uses_layers:
-            teacher = answers.to_logits(self.teacher, plain, self.training_set)
-            return self.training_set, self.distillation.goal(teacher, taps, plain)
-        quick = for_inference(self.teacher)
         if self.teacher_logits_dir is None:
-            quick = answers.to_logits(quick, plain, self.training_set)
-            return self.training_set, self.distillation.goal(quick, of=plain)
-        return (with_cached_logits(
-            self.training_set, quick, self.teacher_logits_dir,
-            read_as=self.read_by_teacher, classes=answers.takes_logarithms(plain)),
-            self.distillation.goal(of=plain))
+            layers = self.distillation.uses_layers
+            teacher = answers.to_logits(
+                self.teacher if layers else for_inference(self.teacher), plain,
+                self.training_set)
+            return self.training_set, self.distillation.goal(
+                teacher, taps if layers else None, plain)
+        batches = with_cached_logits(
+            self.training_set, for_inference(self.teacher), self.teacher_logits_dir,
+            read_as=self.read_by_teacher, classes=answers.takes_logarithms(plain))
+        if self.distillation.uses_layers and self.states_teacher is not None:
+            check_teacher(self.states_teacher, model)
+            return batches, self.distillation.goal(self.states_teacher, taps, plain)
+        return batches, self.distillation.goal(of=plain)
 
     def fit(self, model: keras.Model, epochs: int | None = None, **options) -> None:
         """Trains a model in place, as the context says.

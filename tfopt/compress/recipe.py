@@ -163,6 +163,7 @@ def run(model: keras.Model, recipe: Recipe, context: Context,
         workers.check_same(strategy, recipe.to_json(),
                            "All workers must run the same recipe.")
     context = _distilling(recipe, context)
+    context.check_states(teaches_states(recipe))
     outcomes = []
     for number, step in enumerate(recipe.passes):
         label = f"{number}_{step.name()}"
@@ -189,6 +190,7 @@ def check(recipe: Recipe, context: Context) -> None:
             these does not fit it, such as a ramp that is longer than the run.
     """
     context = _distilling(recipe, context)
+    context.check_states(teaches_states(recipe))
     for step in recipe.passes:
         missing = [name for name in step.needs if context.get(name) is None]
         if missing:
@@ -212,6 +214,12 @@ def check_layers(recipe: Recipe, model: keras.Model) -> None:
             named, layers, f", by the pass {step.name()!r}")
         if step.stage is Stage.SHAPE and not step.may_touch_nothing:
             return
+
+
+def teaches_states(recipe: Recipe) -> bool:
+    """Whether the first pass leaves a teacher of hidden states to the others."""
+    first = recipe.passes[0]
+    return "states_teacher" in first.provides and "teacher" not in first.provides
 
 
 def names_layers(recipe: Recipe) -> bool:

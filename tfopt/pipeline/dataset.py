@@ -14,7 +14,7 @@ from tfopt.backend import keras
 from tfopt.checkpoint_names import RANDOM
 from tfopt.data import remarks
 from tfopt.data.tokenizer import Tokenizer
-from tfopt.pipeline import checks, judging, plain_files, text_side
+from tfopt.pipeline import checks, judging, plain_files, text_side, transfer_texts
 from tfopt.pipeline.export_options import Exports
 from tfopt.pipeline.options import (
     SMOKE_EXAMPLES,
@@ -93,7 +93,8 @@ class Dataset:
         tokenizer = tokenizer or _tokenizer(files, task)
         splits = {name: encode(corpus, tokenizer, task, data.tokens)
                   for name, corpus in corpora.items()}
-        own, added = _texts(corpora["train"], files, teacher, data, seed, smoke, notes)
+        own, added = transfer_texts.read(corpora["train"], files, teacher, data, seed,
+                                         smoke, notes)
         more = (readers.encode(added, tokenizer, data.tokens) if added else None)
         notes += _on_the_read(task, splits, more, data.tokens)
         choose, learn = splits.pop("holdout", splits["dev"]), splits.pop("train")
@@ -252,50 +253,6 @@ def _on_the_read(task: tasks.Task, splits: Mapping[str, Split],
     for name, split in splits.items():
         notes += task.remarks(name, split.targets, split.encoded.truncated)
     return notes
-
-
-def _texts(corpus: readers.Corpus, files: Files, teacher: Teacher, data: Data,
-           seed: int, smoke: bool, notes: list[str]
-           ) -> tuple[readers.Texts, readers.Texts | None]:
-    """The texts of train, and those without labels that are asked for; None for none.
-
-    Both as the task reads them; where it reads those of pairs apart, there is an even
-    number of the latter.
-    """
-    parts, kind = [], tasks.named(files.task)
-    own = readers.Texts(texts=corpus.texts, pairs=corpus.pairs)
-    paired = kind.apart and own.pairs is not None
-    if kind.apart:
-        own = plain_files.in_turn(own)
-    # Without a train file, those of a task that needs no labels are the train set.
-    path = teacher.unlabelled if kind.needs_labels or files.train else None
-    if path is not None:
-        found = (plain_files.texts if kind.apart else readers.read_texts)(
-            path, data.columns())
-        if smoke:
-            found = found.part(0, SMOKE_EXAMPLES["train"])
-        parts.append(found)
-        notes.append(f"{len(found)} texts without labels, judged by the teacher.")
-    if teacher.copies:
-        parts.append(readers.Augmentation(seed=seed, keep=_kept_words(corpus, kind))(
-            own, teacher.copies))
-        notes.append(f"{len(parts[-1])} changed copies of train's texts, judged by the "
-                     "teacher.")
-    if not parts:
-        return own, None
-    more = parts[0].with_more(parts[1:])
-    if paired and len(more) % 2:
-        more = more.with_more([more.part(len(more) - 1, len(more))])
-    return own, more
-
-
-def _kept_words(corpus: readers.Corpus, kind: type[tasks.Task]) -> frozenset[str]:
-    """The words that tell labels apart; none where labels are no words of a text."""
-    if not kind.needs_labels or kind.label_form not in ("word", "set"):
-        return frozenset()
-    texts = corpus.texts if corpus.pairs is None else [
-        " ".join(row) for row in zip(corpus.texts, corpus.pairs, strict=True)]
-    return readers.label_words(texts, corpus.words())
 
 
 def _calibration(encoded: readers.Encoded, texts: int, seed: int

@@ -120,23 +120,24 @@ class FineTuning(Files):
             else self.batching.multiple(self.settings),
             self.exports.export_length if whose == "model" else None, whose)
 
-    def load_teacher(self, settings: train.Distillation | None, dataset: Dataset
-                     ) -> LoadedTeacher | None:
+    def load_teacher(self, settings: train.Distillation | None, dataset: Dataset,
+                     states: bool = False) -> LoadedTeacher | None:
         """The teacher that is named, if something is learned from it.
 
         Args:
             settings: what is learned (`Teacher.distillation`).
             dataset: what is learned.
+            states: whether another teacher of hidden states is made on the way.
 
         Raises:
             ValueError: as `teachers.load`.
         """
         if settings is None or self.teacher.teacher is None:
             return None
-        return teachers.load(self, settings, dataset)
+        return teachers.load(self, settings, dataset, states)
 
-    def distillation(self, recipes: train.Distillation | None = None
-                     ) -> train.Distillation | None:
+    def distillation(self, recipes: train.Distillation | None = None,
+                     states: bool = False) -> train.Distillation | None:
         """What is to be learned from a teacher (`Teacher.distillation`).
 
         Without labels a teacher is all there is to learn from, and the weight that a
@@ -144,6 +145,7 @@ class FineTuning(Files):
 
         Args:
             recipes: what a recipe says of it.
+            states: as of `Teacher.distillation`.
 
         Raises:
             ValueError: what needs a teacher, or labels, is given without.
@@ -151,12 +153,12 @@ class FineTuning(Files):
         labels = tasks.named(self.task).needs_labels or (
             self.train is not None and self.data.text_pair_column is not None)
         if labels:
-            return self.teacher.distillation(recipes)
+            return self.teacher.distillation(recipes, states)
         if self.teacher.hard_weight:
             raise ValueError("--distil_hard_weight needs labels. Received: "
                              f"--distil_hard_weight={self.teacher.hard_weight}")
         return self.teacher.distillation(dataclasses.replace(
-            recipes or train.Distillation(), hard_weight=0.0))
+            recipes or train.Distillation(), hard_weight=0.0), states)
 
     def load(self, path: PathLike, task: tasks.Task) -> keras.Model:
         """A checkpoint with the head of a task.
@@ -206,7 +208,8 @@ class FineTuning(Files):
 
     def with_teacher(self, context: compress.Context, dataset: Dataset,
                      settings: train.Distillation | None, state: Path,
-                     teacher: LoadedTeacher | None) -> compress.Context:
+                     teacher: LoadedTeacher | None, keep: bool = False
+                     ) -> compress.Context:
         """Adds the teacher, if something is to be learned from one, and its texts.
 
         Args:
@@ -215,6 +218,7 @@ class FineTuning(Files):
             settings: what is learned (`Teacher.distillation`).
             state: where its logits are kept, if they are.
             teacher: as `load_teacher` gives it, or the baseline.
+            keep: whether its logits are kept in any case.
 
         Raises:
             ValueError: there is no teacher.
@@ -224,7 +228,8 @@ class FineTuning(Files):
         if teacher is None:
             raise ValueError("--teacher_dir must name the teacher of a fine-tuning. "
                              "Received: none")
-        return teachers.with_teacher(context, self, dataset, settings, state, teacher)
+        return teachers.with_teacher(context, self, dataset, settings, state, teacher,
+                                     keep)
 
     def fill(self, directory: Path, dataset: Dataset, identity: dict[str, Any],
              places: dict[str, Path], context: compress.Context | None = None) -> None:

@@ -102,7 +102,8 @@ class Job(RunOptions, FineTuning):
         context, table_notes = job._context(dataset, recipe)
         # The teacher, which may be the baseline, is there later.
         compress.check(dataclasses.replace(recipe, distillation=None), context)
-        teacher = job.load_teacher(recipe.distillation, dataset)
+        teacher = job.load_teacher(recipe.distillation, dataset,
+                                   compress.teaches_states(recipe))
         as_is = self.tables.latency_tables_as_is
         if as_is or compress.names_layers(recipe):  # mistakes are found before training
             start = model.load(self.baseline or self.model)
@@ -139,7 +140,7 @@ class Job(RunOptions, FineTuning):
                 "--export_length must hold texts of --max_length. Received: "
                 f"--export_length={length}, --max_length={self.data.tokens}")
         return dataclasses.replace(recipe, distillation=self.distillation(
-            recipe.distillation))
+            recipe.distillation, compress.teaches_states(recipe)))
 
     @property
     def start(self) -> PathLike:
@@ -239,7 +240,7 @@ class Road:
                                               teacher, out / run_dir.STATE)
         recipe = dataclasses.replace(recipe, distillation=distils)
         context = job.with_teacher(context, dataset, distils, out / run_dir.STATE,
-                                   teacher)
+                                   teacher, compress.teaches_states(recipe))
         notes = stages.compress_model(job, recipe, dataset, context, before, out,
                                       self.identity, self.table_notes)
         if run_dir.is_helper():

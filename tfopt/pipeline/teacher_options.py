@@ -87,11 +87,13 @@ class Teacher(Options):
         """Whether the teacher is to run once over all texts."""
         return self.cache_teacher_logits or self.logits_dir is not None
 
-    def distillation(self, recipes: Distillation | None = None) -> Distillation | None:
+    def distillation(self, recipes: Distillation | None = None, states: bool = False
+                     ) -> Distillation | None:
         """What is to be learned from a teacher; None without one.
 
         Args:
             recipes: what a recipe says; fields that are given replace its own.
+            states: whether a pass of the recipe makes a teacher of hidden states.
 
         Raises:
             ValueError: what needs a teacher is given without one, or is wrong.
@@ -114,7 +116,7 @@ class Teacher(Options):
                         f"--{flag}={value}")
             return None
         found = dataclasses.replace(recipes or Distillation(), **given)
-        if self.keeps_logits and found.uses_layers:
+        if self.keeps_logits and found.uses_layers and not states:
             raise ValueError(
                 "--cache_teacher_logits and --teacher_logits_dir keep logits alone; "
                 "hidden states and relations need the teacher in every step. Received: "

@@ -46,14 +46,15 @@ class LoadedTeacher:
     max_length: int = 0
 
 
-def load(tuning: FineTuning, settings: train.Distillation, dataset: Dataset
-         ) -> LoadedTeacher:
+def load(tuning: FineTuning, settings: train.Distillation, dataset: Dataset,
+         states: bool = False) -> LoadedTeacher:
     """Loads the teacher that is named, and has it answer a few texts.
 
     Args:
         tuning: names it.
         settings: what is learned from it.
         dataset: that a student learns.
+        states: whether hidden states are another teacher's.
 
     Raises:
         ValueError: it cannot be read, was trained for something else, has too few
@@ -66,7 +67,7 @@ def load(tuning: FineTuning, settings: train.Distillation, dataset: Dataset
     directory = model.directory(path)
     own = data.tokenizer_from(directory)
     other = reads_otherwise(own, dataset)
-    if other and (settings.uses_layers or task.per_token):
+    if other and (settings.uses_layers and not states or task.per_token):
         learned = ("an output for each token" if task.per_token else
                    f"hidden_weight={settings.hidden_weight}, "
                    f"relations_weight={settings.relations_weight}")
@@ -96,8 +97,8 @@ def load(tuning: FineTuning, settings: train.Distillation, dataset: Dataset
 
 
 def with_teacher(context: compress.Context, tuning: FineTuning, dataset: Dataset,
-                 settings: train.Distillation, state: Path, teacher: LoadedTeacher
-                 ) -> compress.Context:
+                 settings: train.Distillation, state: Path, teacher: LoadedTeacher,
+                 keep: bool = False) -> compress.Context:
     """Adds a teacher to a context, and the texts that it teaches.
 
     Args:
@@ -107,9 +108,10 @@ def with_teacher(context: compress.Context, tuning: FineTuning, dataset: Dataset
         settings: what is learned.
         state: of the run.
         teacher: who teaches.
+        keep: whether its logits are kept in any case.
     """
     place = tuning.teacher.logits_dir
-    kept = tuning.teacher.keeps_logits or teacher.tokenizer is not None
+    kept = keep or tuning.teacher.keeps_logits or teacher.tokenizer is not None
     return dataclasses.replace(
         context, transfer_set=dataset.transfer_set, distillation=settings,
         teacher=teacher.model,

@@ -110,6 +110,9 @@ def _value(tuning: Tuning, settings: train.Distillation, dataset: Dataset,
     """The metric, on the held-out part, of a student that learned with a value."""
     logging.info("Trying --%s=%g", _FLAGS[name], value)
     tuning, settings = _with(tuning, settings, name, value)
+    if tuning.teacher.keeps_logits or teacher.tokenizer is not None:
+        settings = dataclasses.replace(settings, hidden_weight=0.0,
+                                       relations_weight=0.0)
     held_out = max(_HELD_OUT, tuning.data.holdout_fraction)
     tuning = dataclasses.replace(
         tuning, data=dataclasses.replace(tuning.data, holdout_fraction=held_out),

@@ -39,7 +39,8 @@ class Vocabulary(Pass):
 
     stage = Stage.SHAPE
     needs = ("train", "tokenizer")
-    provides = ("train", "dev", "transfer_set", "teacher", "tokenizer")
+    provides = ("train", "dev", "transfer_set", "teacher", "states_teacher",
+                "tokenizer")
 
     def apply(self, model: keras.Model, context: Context) -> Outcome:
         """Removes the rows, and numbers the context's token ids anew.
@@ -74,6 +75,9 @@ class Vocabulary(Pass):
             check_teacher(context.teacher, model)
             with context.teacher.distribute_strategy.scope():
                 changes["teacher"] = narrow(context.teacher, kept)
+        if context.states_teacher is not None:
+            with context.states_teacher.distribute_strategy.scope():
+                changes["states_teacher"] = narrow(context.states_teacher, kept)
         return Outcome(
             model=narrow(model, kept),
             touched=(Anatomy.of(model).embeddings.token.name,),

@@ -59,9 +59,8 @@ class DistillationLoss:
         self.target_rank = goal.target_rank
         self.width: keras.layers.Layer | None = None
         self.mean = keras.metrics.Mean(name="loss")
-        self._teacher = None
+        self._teacher, self._classes = None, student.output_shape[-1]
         self.seen = keras.Model(student.input, {"logits": student.outputs[0]})
-        self._classes = student.output_shape[-1]
         if goal.teacher is None:
             return
         self._check_classes(goal.teacher.output_shape[-1])
@@ -84,7 +83,7 @@ class DistillationLoss:
 
         Args:
             inputs: of a batch.
-            given: its logits <float>[B, C], if the batch carries them.
+            given: logits <float>[B, C] of the batch, maybe another teacher's; or None.
 
         Returns:
             "logits", "hidden" and "projections" of it, in float32.
@@ -93,15 +92,17 @@ class DistillationLoss:
             ValueError: there is neither a teacher nor its logits, or these are of other
                 classes.
         """
-        if given is not None and not self.settings.uses_layers:
+        if given is not None:
             self._check_classes(given.shape[-1])
-            return {"logits": given}
+            if not self.settings.uses_layers:
+                return {"logits": given}
         if self._teacher is None:
             raise ValueError(
                 "A student needs a teacher, or batches that carry its logits "
                 "(`Batches.with_teacher_logits`). Received: neither")
         if self.settings.uses_layers:
-            return _float32(self._teacher(inputs, training=False))
+            found = _float32(self._teacher(inputs, training=False))
+            return found if given is None else {**found, "logits": given}
         with switches.on(self._teacher, "first_alone"):
             return _float32(self._teacher(inputs, training=False))
 
