@@ -152,14 +152,8 @@ def show(found: dict) -> None:
               f"{figures.get('predicted_speedup', 1.0):.2f}x")
 
 
-def define_flags() -> None:
-    """Defines the flags of this script."""
-    seeds.define_flags()
-    tables.define_flags()
-    shared.define(Teacher)
-    shared.define(Tables)
-    flags.DEFINE_list("points", ["1.5", "2", "3", "5"], "Target speedups.")
-    flags.DEFINE_list("ways", ["post_training", "distilled"], f"Of {WAYS}.")
+def define_cuts() -> None:
+    """How a model is cut and trained."""
     flags.DEFINE_integer("layers", None, "Encoder layers, at even steps, that cells "
                          "are cut from; none of these then loses a whole block. Left "
                          "out: all.", lower_bound=1)
@@ -172,6 +166,17 @@ def define_flags() -> None:
     flags.DEFINE_float("shrunk_learning_rate", 1e-4, "Their peak learning rate.",
                        lower_bound=1e-12)
     flags.FLAGS.set_default("distil_soft_weight", 1.0)
+
+
+def define_flags() -> None:
+    """Defines the flags of this script."""
+    seeds.define_flags()
+    tables.define_flags()
+    shared.define(Teacher)
+    shared.define(Tables)
+    flags.DEFINE_list("points", ["1.5", "2", "3", "5"], "Target speedups.")
+    flags.DEFINE_list("ways", ["post_training", "distilled"], f"Of {WAYS}.")
+    define_cuts()
 
 
 if __name__ == "__main__":

@@ -210,6 +210,56 @@ def test_a_table_of_smaller_models_is_filled_and_gone_on_with(files, baseline_of
     assert cells["1.5x student"]["num_heads"] == [4]
 
 
+def test_a_table_of_a_large_teacher_is_filled_and_gone_on_with(
+        files, finetuned, baseline_of, tmp_path):
+    _, *latencies = baseline_of(3)
+    report_file = tmp_path / "table.json"
+    shutil.copytree(finetuned.out, tmp_path / "tuned" / "seed_0")
+    flags = [*files.flags, *latencies, "--smoke", "--seeds=0", "--points=1,1.5",
+             "--keep_epoch=last", f"--baselines_dir={tmp_path / 'tuned'}",
+             f"--teacher_dir={finetuned.out}", "--augment=1",
+             f"--work_dir={tmp_path / 'work'}", f"--report={report_file}"]
+    done = run("teachers", *flags)
+    # Once for all cells.
+    assert done.stderr.count("The teacher reads 96 examples, once") == 1
+    table = json.loads(report_file.read_text())["figures"]
+    cells = table["runs"]["0"]
+    assert list(cells) == ["cross_entropy", "whole", "1x", "1.5x"]
+    assert cells["1.5x"]["predicted_speedup"] >= 1.5
+    assert cells["1.5x"]["parameters"] < cells["1x"]["parameters"] == (
+        cells["whole"]["parameters"])
+    assert {cell["augment"] for name, cell in cells.items()
+            if name != "cross_entropy"} == {1}
+    assert table["points_lost"]["1.5x"] == pytest.approx(100 * (
+        cells["cross_entropy"]["accuracy"] - cells["1.5x"]["accuracy"]))
+    del table["runs"]["0"]["1.5x"]
+    report_file.write_text(json.dumps({**json.loads(report_file.read_text()),
+                                       "figures": table}))
+    again = run("teachers", *flags)
+    assert "Pass 0_retrain" not in again.stderr and "Pass 0_structured" in again.stderr
+    assert "The teacher reads" not in again.stderr
+
+
+def test_a_table_of_a_base_size_model_is_filled(files, finetuned, baseline_of,
+                                                tmp_path):
+    _, *latencies = baseline_of(3)
+    report_file = tmp_path / "table.json"
+    shutil.copytree(finetuned.out, tmp_path / "tuned" / "seed_0")
+    done = run("base_size", *files.flags, *latencies, "--smoke", "--seeds=0",
+               "--points=1.5", "--sparsities=0.5", "--keep_epoch=last",
+               "--hour_price=3600", f"--baselines_dir={tmp_path / 'tuned'}",
+               f"--report={report_file}")
+    table = json.loads(report_file.read_text())["figures"]
+    cells = table["runs"]["0"]
+    assert list(cells) == ["dense", "int8", "1.5x", "0.5 zeros"]
+    assert cells["0.5 zeros"]["nonzeros"] < 0.9 * cells["int8"]["parameters"]
+    assert cells["1.5x"]["parameters"] < cells["int8"]["parameters"]
+    assert table["cost"] == pytest.approx(3600 * table["hours"])
+    assert table["hours"] == pytest.approx(sum(
+        cells[name]["hours"] for name in ("int8", "1.5x", "0.5 zeros")))
+    assert "In all" in done.stdout
+
+
 def test_a_way_that_is_not_known_is_refused(files, tmp_path):
     done = run("shrink_table", *files.flags, "--ways=luck", "--seeds=0",
                f"--report={tmp_path / 'table.json'}", status=1)

@@ -170,3 +170,62 @@ def test_a_teacher_of_nan_is_refused_before_a_step(batches):
     spoilt.get_layer("classifier").bias.assign([0.0, np.nan, 0.0])
     with pytest.raises(ValueError, match="finite numbers. Received: .* 8 of 8 texts$"):
         run("magnitude", Context(train=batches, teacher=spoilt))
+
+
+def test_a_large_teacher_gives_logits_and_the_model_that_it_made_states(
+        batches, tmp_path, monkeypatch):
+    """The chain: its second pass learns from both."""
+    large = model.build(CONFIG.replace(vocab_size=207), HEAD, seed=7)
+    read = data.Batches(data.Encoded(
+        ids=[[2 * token for token in ids] for ids in _ids(batches)],
+        first_lengths=[len(ids) for ids in _ids(batches)]), batch_size=8)
+    context = Context(train=batches, teacher=large, teacher_logits_dir=tmp_path,
+                      read_by_teacher=read, settings=Settings(
+                          epochs=1, learning_rate=3e-3))
+    seen = []
+    real = Context.training_inputs
+
+    def inputs(self, student):
+        source, goal = real(self, student)
+        seen.append((self, goal))
+        return source, goal
+
+    monkeypatch.setattr(Context, "training_inputs", inputs)
+    recipe = Recipe(
+        passes=(compress.from_fields({"pass": "retrain"}),
+                compress.from_fields({"pass": "student", "layers": 1})),
+        distillation=Distillation(hidden_weight=1.0))
+    first, _ = compress.run(model.build(CONFIG, HEAD, seed=1), recipe, context)
+    (whole, logits), (_, both) = seen
+    assert not whole.distillation.uses_layers and logits.teacher is None
+    states = both.teacher
+    for a, b in zip(states.get_weights(), first.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # Of a batch that carries logits, these count, and of the other teacher the states.
+    student = model.build(ONE_LAYER, HEAD, seed=2)
+    taught = both.prepare(student)
+    x, (_, given) = next(iter(real(seen[1][0], student)[0].dataset()))
+    found = taught._distillation.teacher_outputs(x, given)
+    np.testing.assert_array_equal(found["logits"], given)
+    np.testing.assert_allclose(found["hidden"][-1], keras.Model(
+        states.inputs, taps(states).hidden[-1])(x), atol=1e-5)
+    assert np.abs(given - states(x)).max() > 1e-3
+
+
+def _ids(batches) -> list[list[int]]:
+    found = [None] * len(batches)
+    for index, x in batches.each_once():
+        for row, ids, visible in zip(index, x["input_ids"].numpy(),
+                                     x["attention_mask"].numpy(), strict=True):
+            found[row] = ids[:visible.sum()].tolist()
+    return found
+
+
+def test_a_chain_needs_its_first_link(teacher, batches, tmp_path):
+    recipe = Recipe(passes=(compress.from_fields({"pass": "student", "layers": 1}),),
+                    distillation=LAYERS)
+    context = Context(train=batches, teacher=teacher, teacher_logits_dir=tmp_path)
+    with pytest.raises(ValueError, match="let the pass 'retrain' make such a teacher"):
+        compress.check(recipe, context)
+    compress.check(dataclasses.replace(recipe, passes=(
+        compress.from_fields({"pass": "retrain"}), *recipe.passes)), context)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tfopt.data import Augmentation, Texts
+from tfopt.data import Augmentation, Texts, label_words
+from tfopt.data.augment import bare
 
 WORDS = [f"w{i}" for i in range(40)]
 SOURCE = Texts(texts=[" ".join(WORDS[:20]), " ".join(WORDS[20:])])
@@ -57,6 +58,36 @@ def test_texts_of_a_pair_stay_together():
     for text, pair, number in zip(found.texts, found.pairs, [0, 1, 0, 1], strict=True):
         assert set(text.split()) <= set(source.texts[number].split())
         assert set(pair.split()) <= set(source.pairs[number].split())
+
+
+INTENTS = [(f"please {verb} my {thing} {when}", f"{verb} {thing}") for verb in (
+    "cancel", "find", "replace") for thing in ("card", "order", "refund") for when in (
+    "now", "today", "at once", "soon", "please", "as it is")]
+
+
+def test_words_that_tell_labels_apart_are_found_by_counts():
+    texts, labels = zip(*INTENTS, strict=True)
+    found = label_words(texts, [(label,) for label in labels])
+    assert found == {"cancel", "find", "replace", "card", "order", "refund"}
+    # Of a set each label counts: a verb is said by half of those of its texts.
+    assert label_words(texts, [tuple(label.split()) for label in labels]) <= found
+    assert not label_words(texts, [("one",)] * len(texts))
+    assert not label_words(["a b", "c d"], [("x",), ("y",)])  # seen once, they may not
+
+
+def test_words_that_are_kept_are_neither_lost_nor_gained():
+    texts, labels = zip(*INTENTS, strict=True)
+    keep = label_words(texts, [(label,) for label in labels])
+    source = Texts(texts=[text.replace("card", "Card?") for text in texts])
+    found = Augmentation(drop=0.3, replace=0.4, ngram=0.5, keep=keep)(source, 40)
+    assert len({*found.texts}) > 200
+    for text, label in zip(found.texts, labels * 40, strict=True):
+        assert [bare(word) for word in text.split() if bare(word) in keep] == (
+            label.split())
+    plain = Augmentation(drop=0.3, replace=0.4, ngram=0.5)(source, 40)
+    assert sum([bare(word) for word in text.split() if bare(word) in keep]
+               == label.split() for text, label in zip(
+                   plain.texts, labels * 40, strict=True)) < 0.3 * len(plain)
 
 
 def test_a_seed_fixes_the_copies():

@@ -49,6 +49,26 @@ def test_options_of_a_teacher_that_do_not_fit_are_refused(fields, recipes, messa
         teacher_options.Teacher(**fields).distillation(recipes)
 
 
+@pytest.mark.parametrize(("fields", "expected"), [
+    ({"augment": "4", "hard_weight": "0.25"}, (4, 0.25)), ({"augment": 4}, (4, None)),
+    ({"augment": "auto", "hard_weight": "auto"}, ("auto", "auto"))])
+def test_what_is_to_be_found_may_be_a_number_too(fields, expected):
+    found = teacher_options.Teacher(teacher="there", **fields)
+    assert (found.augment, found.hard_weight) == expected
+    assert found.copies == (0 if expected[0] == "auto" else 4)
+    weight = found.distillation().hard_weight
+    assert weight == (0.25 if expected[1] == 0.25 else 0.5)
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"augment": "many"}, "`augment` must be a whole number from 0, or 'auto'"),
+    ({"augment": -1}, "Received: augment=-1"), ({"augment": "1.5"}, "augment='1.5'"),
+    ({"hard_weight": "nan"}, "`hard_weight` must be a number, or 'auto'")])
+def test_what_is_no_number_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        teacher_options.Teacher(**fields)
+
+
 @pytest.mark.parametrize(("kind", "fields", "message"), [
     (options.Batching, {"batch_size": 0}, "at least 1. Received: batch_size=0"),
     (options.Data, {"holdout_fraction": 0.6}, "at most 0.5.*holdout_fraction=0.6"),

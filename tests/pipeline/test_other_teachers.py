@@ -20,8 +20,9 @@ from tfopt.pipeline.teacher_options import Teacher
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 LABELS = ("bad", "fine", "good")
-ROWS = [("A great film", "good"), ("bad BAD", "bad"), ("it is", "good"),
-        ("Naïve, and fine", "fine")] * 4
+ROWS = [(f"{how} {what}", label) for how, label in (
+    ("A great", "good"), ("bad BAD", "bad"), ("it is", "good"), ("Naïve a", "fine"))
+    for what in ("film", "a film", "good film", "film it is")]
 LOGITS = train.Distillation()
 
 
@@ -83,8 +84,8 @@ def test_each_model_reads_the_texts_by_its_own_tokenizer(kind, tuning, tmp_path)
     else:
         saved(path, kind)
     batches, teacher, dataset = learned(taught_by(
-        tuning, path, unlabelled=tmp_path / "more.txt", augment=1), tmp_path / "state")
-    assert len(dataset.texts) == 16 + 2 + 16
+        tuning, path, unlabelled=tmp_path / "more.txt"), tmp_path / "state")
+    assert len(dataset.texts) == 16 + 2
     own = data.tokenizer_from(path)
     expected = outputs(teacher.model, own.encode(dataset.texts.texts, max_length=16))
     ids = dataset.tokenizer.encode(dataset.texts.texts, max_length=12).ids
@@ -97,7 +98,7 @@ def test_each_model_reads_the_texts_by_its_own_tokenizer(kind, tuning, tmp_path)
             if ids.count(ids[example]) == 1:  # else of another text of the same words
                 np.testing.assert_allclose(found, expected[example], atol=5e-3)
                 seen += 1
-    assert seen > 5
+    assert seen > 12
     assert list((tmp_path / "state").rglob("*.float16"))
 
 
@@ -126,7 +127,7 @@ def test_pairs_are_read_by_each_model_too(tuning, tmp_path):
     for name in ("train", "dev"):
         (tmp_path / f"{name}.tsv").write_text(
             "text\tother\tlabel\n" + "".join(f"{text}\tIt is {label}\t{label}\n"
-                                             for text, label in ROWS[:4]))
+                                             for text, label in ROWS[::4]))
     path = saved(tmp_path / "teacher", "mpnet")
     paired = dataclasses.replace(taught_by(tuning, path), data=Data(
         max_length=14, text_pair_column="other"))
@@ -199,6 +200,35 @@ def test_what_cannot_teach_is_told_before_any_training(how, said, tuning, tmp_pa
         job.run()
     assert "\n" not in str(caught.value)
     assert not Path(job.out_dir).parent.exists()
+
+
+def test_vectors_are_learned_from_other_tokens_of_the_same_width_alone(
+        tuning, tmp_path):
+    wide, other = tmp_path / "wide", tmp_path / "other"
+    model.save(model.load(GOLDENS / "tiny_roberta",
+                          head=tasks.named("embedding")().head()), other)
+    data.tokenizer_from(GOLDENS / "tiny_roberta").save(other)
+    model.save(model.build(model.EncoderConfig.uniform(
+        hidden_size=24, num_layers=1, num_heads=2, intermediate_size=8, vocab_size=103,
+        max_positions=64), tasks.named("embedding")().head()), wide)
+    data.tokenizer_from(GOLDENS / "tiny_bert").save(wide)
+    plain = tmp_path / "texts.txt"
+    plain.write_text("a film\nBAD film\nsome more\n" * 5)
+    for path in (other, wide):
+        job = dataclasses.replace(
+            taught_by(tuning, path, unlabelled=plain), task="embedding", train=None,
+            dev=None)
+        dataset, settings = job.dataset(), job.distillation()
+        if path == wide:
+            with pytest.raises(ValueError, match="as many numbers as the model, 32. "
+                                                 f"Received: {wide}, which gives 24$"):
+                job.load_teacher(settings, dataset)
+            continue
+        found = job.load_teacher(settings, dataset)
+        context = job.with_teacher(compress.Context(
+            task=dataset.task, train=dataset.train), dataset, settings, tmp_path, found)
+        batches, _ = context.training_inputs(job.load(job.model, dataset.task))
+        assert next(iter(batches.dataset()))[1][1].shape[-1] == 32
 
 
 @pytest.mark.parametrize("weight", ["hidden_weight", "relations_weight"])

@@ -191,4 +191,5 @@ def _define(field: dataclasses.Field[Any], required: bool) -> None:
     elif kind.startswith("tuple"):
         flags.DEFINE_list(name, [*default], about)
     else:
-        flags.DEFINE_string(name, default, about, required=required)
+        flags.DEFINE_string(name, None if default is None else str(default), about,
+                            required=required)

@@ -79,6 +79,8 @@ def load(tuning: FineTuning, settings: train.Distillation, dataset: Dataset,
                    else tuning.load(path, task))
     checks.check_vocabulary(keras_model, own)
     _check_outputs(task, keras_model, path)
+    if not task.needs_labels:
+        _check_width(keras_model, tuning.load(tuning.start, task), path)
     length = dataset.max_length
     if other:
         length = text_side.read(directory).max_length or length
@@ -197,6 +199,15 @@ def reordered(keras_model: keras.Model, order: list[int], path: PathLike
 def _names(keras_model: keras.Model) -> list[str]:
     """The inputs that a model has."""
     return [name for name in INPUT_NAMES if name in keras_model.input_names]
+
+
+def _check_width(teacher: keras.Model, student: keras.Model, path: PathLike) -> None:
+    """Checks vectors, of which no label list says how long they are."""
+    widths = [found.output_shape[-1] for found in (teacher, student)]
+    if widths[0] != widths[1]:
+        raise ValueError("--teacher_dir must give vectors of as many numbers as the "
+                         f"model, {widths[1]}. Received: {path}, which gives "
+                         f"{widths[0]}")
 
 
 def _check_outputs(task: tasks.Task, keras_model: keras.Model, path: PathLike) -> None:

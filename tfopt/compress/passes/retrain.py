@@ -54,8 +54,12 @@ class Retrain(Pass):
         """Trains the model, and hands a copy on as a teacher of hidden states.
 
         Raises:
-            ValueError: the teacher does not fit it.
+            ValueError: there is nothing to train, or the teacher does not fit it.
         """
+        if not model.trainable_weights:
+            raise ValueError(
+                f"The pass {self.name()!r} needs layers with weights. Received: "
+                f"{[layer.name for layer in model.layers[:8]]}")
         # Else the teacher reads the same tokens, and has states itself.
         logits_alone = context.teacher is not None and context.keeps_logits
         own = dataclasses.replace(context, distillation=dataclasses.replace(
