@@ -139,7 +139,9 @@ def test_a_file_that_grows_is_followed(moods, tmp_path):
     with subprocess.Popen(
             [sys.executable, HERE / "mood.py", f"--bundle={moods}", f"--file={file}",
              "--follow", f"--picture={picture}"], stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True) as process:
+            stderr=subprocess.PIPE, text=True,
+            # A shell's background job, as which tests may run, ignores the signal.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
         try:
             assert process.stdout.readline().endswith("\tgood\n")
             with file.open("a") as more:
