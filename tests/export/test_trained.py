@@ -57,13 +57,10 @@ def test_the_file_computes_what_the_trained_model_does(scheme, settled, exported
     # On some processors a number on the edge between two integers falls to the other
     # side than in the file; XLA sums in yet another order.
     other_order = tf.function(keras_model, jit_compile=True)
-    errors = []
     for example in examples:
         logits = run(exported(scheme), example)
-        errors.append(min(np.abs(logits - computed(example)[0]).max()
-                          for computed in (keras_model, other_order)))
-    # Where both orders differ from the file's, as with AVX2 alone, one example is off.
-    assert np.median(errors) < tolerance and max(errors) < max(tolerance, 0.1), errors
+        assert any(np.abs(logits - computed(example)[0]).max() < tolerance
+                   for computed in (keras_model, other_order)), example
 
 
 @pytest.mark.parametrize("scheme", ["dynamic_wi8_afp32", "static_wi8_ai8",
