@@ -22,6 +22,7 @@ from absl import flags
 from tfopt import data, markdown
 from tfopt.cli import artifacts
 from tfopt.files import check_place, to_json, write_whole
+from tfopt.pipeline.options import DEFAULT_LENGTH
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
@@ -75,7 +76,7 @@ def _explained(text: str, models: dict, side: artifacts.WholeTextSide) -> dict:
     columns: dict[str, list[tuple[str, float]]] = {}
     gaps: dict[str, float] = {}
     for name, (explainer, tokenizer) in models.items():
-        encoded = tokenizer.encode([text], max_length=side.max_length or 128,
+        encoded = tokenizer.encode([text], max_length=side.max_length or DEFAULT_LENGTH,
                                    places=True)
         places = encoded.places[0]
         found = explainer.explain(encoded.ids[0], places, output=output)

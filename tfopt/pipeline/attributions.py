@@ -19,6 +19,7 @@ from tfopt.backend import keras, tf
 from tfopt.data.places import NO_WORD, Places
 from tfopt.export import tflite
 from tfopt.model.anatomy import Anatomy
+from tfopt.tasks.regression import correlation, ranks
 from tfopt.types import INPUT_NAMES
 
 TOLERANCE = 0.01  # of the change of the logit, that the sum may be off
@@ -167,7 +168,4 @@ def agreement(one: np.ndarray, other: np.ndarray) -> float:
         one: <float>[W].
         other: <float>[W].
     """
-    if len(one) < 2:
-        return float("nan")
-    ranks = np.array([np.argsort(np.argsort(values)) for values in (one, other)], float)
-    return float(np.corrcoef(ranks)[0, 1])
+    return correlation(ranks(one), ranks(other)) if len(one) > 1 else float("nan")
