@@ -20,7 +20,7 @@ from tfopt.export.litert import LAST_POSITION
 from tfopt.export.model_metadata import Metadata
 from tfopt.types import check_lists
 
-__all__ = ["PROBABILITIES", "SCORES", "add", "problems", "why_not"]
+__all__ = ["PROBABILITIES", "SCORES", "Unfit", "add", "problems"]
 
 PROBABILITIES = "probabilities"
 # What makes scores of logits -> the operation.
@@ -30,6 +30,21 @@ _NAMES = {"input_ids": "ids", "attention_mask": "mask", "token_type_ids": "segme
 _LOGITS = "logits"
 _VOCABULARY, _LABELS = "vocab.txt", "labels.txt"
 _LOOKUPS = {"EMBEDDING_LOOKUP": (0, 1), "GATHER": (1, 0)}  # places of ids and table
+
+
+class Unfit(ValueError):
+    """What keeps a `.tflite` from being one for MediaPipe.
+
+    Args:
+        reason: why it cannot be.
+
+    Attributes:
+        reason: the same.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(f"A .tflite cannot be one for MediaPipe: {reason}")
+        self.reason = reason
 
 
 def add(contents: bytes, *, vocabulary: Sequence[str], labels: Sequence[str] = (),
@@ -47,16 +62,17 @@ def add(contents: bytes, *, vocabulary: Sequence[str], labels: Sequence[str] = (
         labels.
 
     Raises:
-        ValueError: it has metadata already, or cannot have them (`why_not`).
+        Unfit: it cannot be a file for MediaPipe.
+        ValueError: it is damaged, or has metadata already.
     """
     check_lists(vocabulary=vocabulary, labels=labels)
     if labels and scores not in SCORES:
         raise ValueError(f"`scores` must be one of {tuple(SCORES)}. Received: "
                          f"scores={scores!r}")
-    reason = why_not(contents, vocabulary, labels)
-    if reason:
-        raise ValueError(f"A .tflite cannot be one for MediaPipe: {reason}")
     model = flatbuffer.parse(contents)
+    reason = _why_not(model, vocabulary, labels)
+    if reason:
+        raise Unfit(reason)
     _bound_positions(model)
     if labels:
         _put_scores_first(model, SCORES[scores])
@@ -64,26 +80,15 @@ def add(contents: bytes, *, vocabulary: Sequence[str], labels: Sequence[str] = (
     files = {_VOCABULARY: _lines(vocabulary)}
     if labels:
         files[_LABELS] = _lines(labels)
-    return model_metadata.add(flatbuffer.serialize(model), Metadata(
+    return model_metadata.added(model, Metadata(
         name="BertTextClassifier" if labels else "BertTextEmbedder",
         inputs=tuple(_NAMES[name] for name in names),
         outputs=("probability", _LOGITS) if labels else ("embedding",),
         vocabulary=_VOCABULARY, labels=_LABELS if labels else ""), files)
 
 
-def why_not(contents: bytes, vocabulary: Sequence[str], labels: Sequence[str]
-            ) -> str | None:
-    """Why a `.tflite` cannot be one for MediaPipe; None where it can.
-
-    Args:
-        contents: as of `add`.
-        vocabulary: the same.
-        labels: the same.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    model = flatbuffer.parse(contents)
+def _why_not(model, vocabulary: Sequence[str], labels: Sequence[str]) -> str | None:
+    """Why a model cannot be one for MediaPipe; None where it can."""
     graph, signature = model.subgraphs[0], _signature(model)
     if len(model.subgraphs) > 1 or signature is None:
         return "it must have one graph, with a signature and the output 'logits'"

@@ -56,11 +56,11 @@ class Metadata:
     labels: str = ""
 
 
-def add(contents: bytes, metadata: Metadata, files: Mapping[str, str]) -> bytes:
-    """Adds metadata and files to a `.tflite` that has none.
+def added(model, metadata: Metadata, files: Mapping[str, str]) -> bytes:
+    """The `.tflite` of a model that has no metadata, with metadata and files.
 
     Args:
-        contents: of the `.tflite`.
+        model: as `flatbuffer.parse` gives it; it is changed.
         metadata: what to say.
         files: name of each file that the metadata name -> its text.
 
@@ -68,13 +68,12 @@ def add(contents: bytes, metadata: Metadata, files: Mapping[str, str]) -> bytes:
         The `.tflite`; what it computes is the same.
 
     Raises:
-        ValueError: it is damaged, or has metadata already.
+        ValueError: it has metadata already.
     """
-    model = flatbuffer.parse(contents)
     entries = [*(model.metadata or [])]
     if any(entry.name == NAME.encode() for entry in entries):
         raise ValueError("A .tflite without metadata is needed; this one has them "
-                         f"already. Received: {len(contents)} bytes with {NAME}")
+                         f"already. Received: a model with {NAME}")
     model.metadata = [*entries, graph_edits.metadata(model, NAME, _bytes(metadata))]
     return _with_files(flatbuffer.serialize(model), files)
 

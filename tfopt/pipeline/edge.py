@@ -46,23 +46,25 @@ class Clients:
         """
         if not self.wanted:
             return contents
-        reason = self.why_not(contents)
-        if reason is not None:
-            self.reasons.setdefault(reason, []).append(scheme)
-            return contents
-        return mediapipe.add(contents, vocabulary=self.tokenizer.words,
-                             labels=self.task.labels if self.task.client_scores else (),
-                             scores=self.task.client_scores or "softmax")
+        reason, scores = self.why_not(), self.task.client_scores
+        try:
+            if reason is None:
+                return mediapipe.add(
+                    contents, vocabulary=self.tokenizer.words,
+                    labels=self.task.labels if scores else (),
+                    scores=scores or "softmax")
+        except mediapipe.Unfit as error:
+            reason = error.reason
+        self.reasons.setdefault(reason, []).append(scheme)
+        return contents
 
-    def why_not(self, contents: bytes) -> str | None:
-        """Why an export cannot have what clients need; None where it can."""
+    def why_not(self) -> str | None:
+        """Why no export of these can have what clients need; None where one can."""
         if self.task.client_scores is None:
             return f"they have none for the task {self.task.name()!r}"
         if self.pairs and not self.task.apart:
             return "they read one text, not two"
-        return why_no_bert(self.tokenizer) or mediapipe.why_not(
-            contents, self.tokenizer.words,
-            self.task.labels if self.task.client_scores else ())
+        return why_no_bert(self.tokenizer)
 
     def notes(self) -> list[str]:
         """A sentence for each reason."""

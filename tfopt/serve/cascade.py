@@ -36,12 +36,23 @@ def answers(outputs: Sequence[np.ndarray], thresholds: Sequence[float | np.ndarr
     Returns:
         Logits <float>[N, C], and the number of the rung that gave them, <int>[N].
     """
-    given, by = outputs[0], np.zeros(len(outputs[0]), int)
-    for number, threshold in enumerate(thresholds):
-        handed_on = (by == number) & (softmax(outputs[number]).max(axis=1) < threshold)
-        given = np.where(handed_on[:, np.newaxis], outputs[number + 1], given)
-        by += handed_on
-    return given, by
+    by = _answered_by(list(map(confidence, outputs[:-1])), thresholds)
+    return np.choose(by[:, np.newaxis], outputs), by
+
+
+def confidence(logits: np.ndarray) -> np.ndarray:
+    """How sure a rung is of each text: its highest probability, <float>[N]."""
+    return softmax(logits).max(axis=1)
+
+
+def _answered_by(confidences: Sequence[np.ndarray],
+                 thresholds: Sequence[float | np.ndarray]) -> np.ndarray:
+    """The number of the rung that answers each text, <int>[N]."""
+    by = np.zeros(len(confidences[0]), int)
+    for number, (sure, threshold) in enumerate(zip(confidences, thresholds,
+                                                   strict=True)):
+        by += (by == number) & (sure < threshold)
+    return by
 
 
 def mean_ms(by: np.ndarray, ms: Sequence[float]) -> float:
@@ -72,20 +83,21 @@ def thresholds_of(task: Task, outputs: Sequence[np.ndarray], targets: Sequence,
     """
     sign = 1.0 if task.monitor[1] == "higher" else -1.0
     least = sign * task.value(task.quality(outputs[-1], targets)) - max_drop
-    # Descending; of one step `ALL` needs no trial, for it is what is left.
+    confidences = list(map(confidence, outputs[:-1]))
+    # Descending, from `ALL`, which needs no trial.
     tried = [np.append(np.unique(np.quantile(
-        softmax(logits).max(axis=1), np.linspace(0, 1, _TRIED[len(outputs) - 1]))), ALL
-        )[::-1] for logits in outputs[:-1]]
+        sure, np.linspace(0, 1, _TRIED[len(confidences)]))), ALL)[::-1]
+        for sure in confidences]
     within: dict[tuple[int, ...], float] = {}  # places in `tried` -> milliseconds
     for place in itertools.product(*(range(len(each)) for each in tried)):
         higher = [(*place[:axis], place[axis] - 1, *place[axis + 1:])
                   for axis in range(len(place)) if place[axis]]
         if not all(other in within for other in higher):
             continue
-        given, by = answers(outputs, [each[i] for each, i in
-                                      zip(tried, place, strict=True)])
-        if not any(place) or sign * task.value(
-                task.quality(given, targets)) >= least - 1e-9:
+        by = _answered_by(confidences, [each[i] for each, i in
+                                        zip(tried, place, strict=True)])
+        if not any(place) or sign * task.value(task.quality(
+                np.choose(by[:, np.newaxis], outputs), targets)) >= least - 1e-9:
             within[place] = mean_ms(by, ms)
     best = min(within, key=lambda place: within[place])
     return tuple(float(each[i]) for each, i in zip(tried, best, strict=True))
