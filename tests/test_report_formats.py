@@ -10,7 +10,7 @@ import json
 
 import pytest
 
-from tfopt import report, report_formats
+from tfopt import report, report_formats, tasks
 from tfopt.report import Metric
 
 HERE = {"cpu": "<Z> & co", "command": 'tfopt compress --x="a"'}
@@ -73,6 +73,7 @@ def test_the_model_card_has_the_metadata_of_hubs():
     yaml = pytest.importorskip("yaml")
     card = report_formats.model_card(
         HERE, ROWS, task="classification", artifact="int8", notes=["Done."],
+        pipeline_tag=tasks.named("classification").pipeline_tag,
         labels=["a: b", "`c`\"---"], base="minilm")
     _, head, body = card.split("---\n", 2)
     fields = yaml.safe_load(head)
@@ -80,5 +81,9 @@ def test_the_model_card_has_the_metadata_of_hubs():
     result, = fields["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "accuracy", "value": 0.89}]
     assert "- Done." in body and "`a: b`" in body and "| int8" in body
-    for name in ("token_classification", "embedding", "a task of somebody's own"):
-        report_formats.model_card(HERE, ROWS, task=name, artifact="int8")
+    for kind in tasks.all_tasks().values():
+        assert f'pipeline_tag: "{kind.pipeline_tag}"' in report_formats.model_card(
+            HERE, ROWS, task=kind.name(), artifact="int8",
+            pipeline_tag=kind.pipeline_tag)
+    assert "pipeline_tag" not in report_formats.model_card(
+        HERE, ROWS, task="a task of somebody's own", artifact="int8")

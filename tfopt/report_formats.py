@@ -28,12 +28,6 @@ img { max-width: 100%; }
 dt { float: left; clear: left; min-width: 9em; font-weight: 600; }
 dd { margin-left: 9.5em; overflow-wrap: anywhere; }
 """
-# Task -> what the Hugging Face hub calls it.
-_PIPELINES = {"classification": "text-classification",
-              "multi_label": "text-classification",
-              "regression": "text-classification",
-              "token_classification": "token-classification",
-              "embedding": "sentence-similarity"}
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -105,8 +99,8 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def model_card(environment: Mapping, rows: Sequence[Row], *, task: str, artifact: str,
-               labels: Sequence[str] = (), notes: Sequence[str] = (), base: str = ""
-               ) -> str:
+               pipeline_tag: str = "", labels: Sequence[str] = (),
+               notes: Sequence[str] = (), base: str = "") -> str:
     """A README of a bundle, with the metadata that the Hugging Face hub reads.
 
     Args:
@@ -114,16 +108,17 @@ def model_card(environment: Mapping, rows: Sequence[Row], *, task: str, artifact
         rows: the figures.
         task: its name.
         artifact: the one that the bundle's `model.tflite` is.
+        pipeline_tag: what the hub calls such a task; "" where it has no name for it.
         labels: by class, where the task has any.
         notes: sentences on what was done.
         base: the checkpoint it began with.
     """
     own = [row for row in rows if row.artifact == artifact]
     fields: dict[str, Any] = {"library_name": "tflite", "tags": ["tfopt", "litert"]}
-    if task in _PIPELINES:
-        fields["pipeline_tag"] = _PIPELINES[task]
+    if pipeline_tag:
+        fields["pipeline_tag"] = pipeline_tag
         fields["model-index"] = [{"name": artifact, "results": [{
-            "task": {"type": _PIPELINES[task]},
+            "task": {"type": pipeline_tag},
             "dataset": {"name": split, "type": split},
             "metrics": [{"type": row.metric, "value": row.value} for row in own
                         if row.split == split]}

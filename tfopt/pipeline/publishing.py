@@ -69,7 +69,8 @@ def publish(out: Path, recipe: compress.Recipe, dataset: Dataset,
             "benchmark.json": report_formats.to_benchmark(here, rows),
             MODEL_CARD: report_formats.model_card(
                 here, rows, task=task.name(), artifact=scheme, labels=task.labels,
-                notes=notes, base=str(base.get("name", "")))}.items():
+                pipeline_tag=task.pipeline_tag, notes=notes,
+                base=str(base.get("name", "")))}.items():
         write_whole(out / name, text)
     Bundle.write(
         out, task=task, tokenizer=dataset.tokenizer,

@@ -42,6 +42,7 @@ class Task(TaskDefaults, Judged):
         published_as: how the names of architectures end, by which others publish models
             of the task; "" of what has no such name, or is a classification.
         problem_type: what `config.json` calls it there, beside a classifier's name.
+        pipeline_tag: what the Hugging Face hub calls it; "" where it has no name.
 
     Attributes:
         labels: label words by class number; empty where the task has none.
@@ -63,6 +64,7 @@ class Task(TaskDefaults, Judged):
     per_token: ClassVar[bool] = False
     published_as: ClassVar[str] = ""
     problem_type: ClassVar[str] = ""
+    pipeline_tag: ClassVar[str] = ""
 
     @classmethod
     def name(cls) -> str:

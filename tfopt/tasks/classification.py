@@ -37,6 +37,7 @@ class Classification(Task):
                Metric("macro_f1", "fraction", "higher"))
     no_cascade = ""
     client_scores = "softmax"
+    pipeline_tag = "text-classification"
 
     def __post_init__(self):
         """Checks that a label list can hold the labels, before they are trained on.

@@ -63,6 +63,7 @@ class Embedding(Task):
     needs_labels = False
     apart = True
     client_scores = ""
+    pipeline_tag = "sentence-similarity"
     compared = (_COSINE,)
 
     def __post_init__(self):

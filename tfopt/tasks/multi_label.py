@@ -56,6 +56,7 @@ class MultiLabel(Task):
                Metric("exact_match", "fraction", "higher"))
     fitted_fields = ("threshold",)
     client_scores = "sigmoid"
+    pipeline_tag = "text-classification"
     no_cascade = ("of several labels, each with a probability of its own, no one "
                   "number tells whether an answer is sure")
 

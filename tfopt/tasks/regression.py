@@ -26,6 +26,7 @@ class Regression(Task):
 
     monitor = ("rmse", "lower")
     label_form = "number"
+    pipeline_tag = "text-classification"
     no_target = math.nan
     metrics = (Metric("rmse", "", "lower"), Metric("pearson", "", "higher"),
                Metric("spearman", "", "higher"))

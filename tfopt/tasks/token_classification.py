@@ -40,6 +40,7 @@ class TokenClassification(Task):
     target_rank = 1
     per_token = True
     published_as = "ForTokenClassification"
+    pipeline_tag = "token-classification"
     metrics = (Metric("entity_f1", "fraction", "higher"),
                Metric("entity_precision", "fraction", "higher"),
                Metric("entity_recall", "fraction", "higher"),
