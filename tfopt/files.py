@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import fcntl
+import hashlib
 import io
 import json
 import math
@@ -21,6 +22,7 @@ import numpy as np
 from tfopt.types import PathLike
 
 _PARTIAL = ".partial-"
+_BLOCK = 1 << 22  # bytes read at once
 # A large vocabulary's JSON has 5 MB, and none that tfopt reads is ten deep.
 MOST_JSON_BYTES = 1 << 26
 _DEEPEST_JSON = 100
@@ -51,6 +53,19 @@ def write_whole(path: PathLike, contents: str | bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def digest(path: PathLike) -> str:
+    """SHA-256 of a file, read in parts, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
 
 
 def check_place(path: PathLike) -> None:

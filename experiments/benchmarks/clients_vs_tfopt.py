@@ -29,6 +29,7 @@ from absl import flags
 import tfopt
 from tfopt import data, model
 from tfopt.cli import script as shared
+from tfopt.export.interpreter import softmax
 from tfopt.files import write_whole
 from tfopt.pipeline.options import Data
 
@@ -78,9 +79,7 @@ def agreement(python: str, files: dict[str, Path], tokenizer, texts: Sequence[st
     for name, file in files.items():
         with common.Turns({MEDIAPIPE: mediapipe(python, file)}, 1) as turns:
             theirs = np.array(turns.workers[MEDIAPIPE].ask(texts=texts)["scores"])
-        ours = logits(file, tokenizer, texts)
-        ours = np.exp(ours - ours.max(axis=1, keepdims=True))
-        ours /= ours.sum(axis=1, keepdims=True)
+        ours = softmax(logits(file, tokenizer, texts))
         figures[name] = {
             "same_class": int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum()),
             "texts": len(texts), "largest_difference": float(abs(ours - theirs).max())}

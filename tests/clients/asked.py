@@ -40,9 +40,3 @@ def client(file: Path, kind: str = "classify", environment: str = ".venv-clients
 def scores(process: TimedProcess, texts) -> np.ndarray:
     """Scores <float>[N, C] of texts."""
     return np.array(process.ask(texts=list(texts))["scores"])
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Scores of logits, of the last axis."""
-    found = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return found / found.sum(axis=-1, keepdims=True)

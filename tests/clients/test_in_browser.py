@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import serve_page
-from asked import softmax
 from chromium import PROGRAM, Chromium
+
+from tfopt.export.interpreter import softmax
 
 pytestmark = pytest.mark.slow
 STATUS = "(document.getElementById('status')?.textContent ?? '')"

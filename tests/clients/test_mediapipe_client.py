@@ -5,10 +5,11 @@ from __future__ import annotations
 import client_tokenizer
 import numpy as np
 import pytest
-from asked import client, scores, softmax
+from asked import client, scores
 
 import tfopt
 from tfopt import model as models
+from tfopt.export.interpreter import softmax
 
 pytestmark = pytest.mark.slow
 NEAR = 1e-5

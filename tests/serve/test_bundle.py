@@ -13,7 +13,8 @@ import pytest
 from tfopt import data, model, tasks
 from tfopt.export import tflite
 from tfopt.export.interpreter import Interpreter
-from tfopt.serve import Bundle, manifest
+from tfopt.files import digest
+from tfopt.serve import Bundle
 
 TASK = tasks.named("classification")(labels=("bad", "fine", "good"))
 TEXTS = ["a great film", "bad", "it was not really good, this movie!", ""]
@@ -127,7 +128,7 @@ def test_the_file_says_what_the_bundle_is(bundle, written):
         "task": {"task": "classification", "labels": ["bad", "fine", "good"]},
         "figures": {"accuracy": 0.5},
         "source": {"model": "tiny", "recipe": {"passes": []}}}
-    assert hashes == {name: manifest.digest(written / name) for name in (
+    assert hashes == {name: digest(written / name) for name in (
         "model.tflite", "tokenizer.json", "tokenizer_config.json", "vocab.txt")}
     assert data.read_labels(written / "labels.txt") == ["bad", "fine", "good"]
     assert (bundle.task, bundle.max_length) == (TASK, 12)

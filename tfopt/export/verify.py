@@ -33,8 +33,8 @@ _REFUSED_METADATA = {"model_control_dependencies"}
 Record = Mapping[str, Any]
 
 
-def check_file(path: Path) -> None:
-    """Checks a file.
+def check_file(path: Path) -> Record:
+    """Checks a file, and gives it as a record (`tflite_walk.Walk.model`).
 
     Raises:
         ValueError: it is no `.tflite`, damaged, or has what no text model has; says
@@ -44,10 +44,10 @@ def check_file(path: Path) -> None:
     with open(path, "rb") as file:
         empty = not file.seek(0, 2)
         data = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    check(data, str(path))
+    return check(data, str(path))
 
 
-def check(contents: Any, name: str = "a file") -> None:
+def check(contents: Any, name: str = "a file") -> Record:
     """Checks the bytes of a file; as `check_file`.
 
     Args:
@@ -56,10 +56,12 @@ def check(contents: Any, name: str = "a file") -> None:
     """
     try:
         walk = Walk(contents)
-        _check_model(walk.model(), walk.size)
+        model = walk.model()
+        _check_model(model, walk.size)
     except Damaged as error:
         raise ValueError("The .tflite is damaged, or no text model. Received: "
                          f"{name}: {error}") from error
+    return model
 
 
 def _index(number: int, count: int, what: str, low: int = 0) -> None:

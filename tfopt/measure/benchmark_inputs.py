@@ -7,7 +7,6 @@ name the files. Source: LiteRT's `tflite/tools/benchmark`, whose README has the 
 
 from __future__ import annotations
 
-import mmap
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from tfopt.export import verify
-from tfopt.export.tflite_walk import Walk
 from tfopt.types import INPUT_NAMES, shown
 
 _SIGNATURE = "serving_default"
@@ -34,9 +32,7 @@ def tensors(path: Path) -> dict[str, str]:
         ValueError: the file is damaged, no text model, or has a name that the flags
             cannot give.
     """
-    verify.check_file(path)
-    with open(path, "rb") as file:
-        model = Walk(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).model()
+    model = verify.check_file(path)
     signature = next((one for one in model["signature_defs"] or ()
                       if one["signature_key"] == _SIGNATURE), None)
     if signature is None or signature["subgraph_index"]:

@@ -33,7 +33,7 @@ from absl import logging
 
 from tfopt.data.corpus import LABELS_FILE
 from tfopt.data.tokenizer import FILES
-from tfopt.files import check_place, read_json, to_json, write_whole
+from tfopt.files import check_place, digest, read_json, to_json, write_whole
 from tfopt.serve import answer_lines, manifest
 from tfopt.serve.bundle import Bundle
 from tfopt.types import PathLike
@@ -145,7 +145,7 @@ def _identity(directory: Path, texts: Texts, top_k: int, max_length: int | None)
     """A hash of all that answers depend on."""
     files = (manifest.MODEL_FILE, manifest.MANIFEST_FILE, LABELS_FILE, *FILES)
     found = hashlib.sha256(to_json([
-        {name: manifest.digest(directory / name) for name in files
+        {name: digest(directory / name) for name in files
          if (directory / name).is_file()}, top_k, max_length]).encode())
     for text, pair in texts:
         found.update(f"{text}\0{pair}\n".encode(errors="surrogatepass"))

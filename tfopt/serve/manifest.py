@@ -9,14 +9,13 @@ Directories of the first edition have none; theirs is made up from the files.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tfopt.data import corpus, tokenizer
-from tfopt.files import read_json, to_json, write_whole
+from tfopt.files import digest, read_json, to_json, write_whole
 from tfopt.tasks.classification import Classification
 from tfopt.types import shown
 
@@ -114,8 +113,3 @@ def _of_first_edition(directory: Path) -> dict[str, Any]:
     labels = corpus.read_labels(directory / corpus.LABELS_FILE)
     return {"format": 1, "max_length": _FIRST_LENGTH, "files": {}, "figures": {},
             "task": _FIRST_TASK(labels=tuple(labels)).to_fields()}
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -20,13 +20,12 @@ import numpy as np
 from absl import logging
 
 from tfopt.backend import tf
-from tfopt.files import read_json, to_json, write_whole
+from tfopt.files import digest, read_json, to_json, write_whole
 from tfopt.types import PathLike
 
 DTYPE = np.dtype("<f2")
 MOST = float(np.finfo(DTYPE).max)
 _LETTERS = 16  # of a file's name, which is a hash
-_BLOCK = 1 << 22
 
 
 class LogitsFile:
@@ -65,7 +64,7 @@ class LogitsFile:
         if "sha256" not in note:
             return None
         if (self.path.stat().st_size != self._shape[0] * self._row_bytes
-                or _hash(self.path) != note["sha256"]):
+                or digest(self.path) != note["sha256"]):
             logging.warning("The teacher's logits are computed anew, since the file is "
                             "damaged: %s", self.path)
             self._note.unlink()
@@ -111,7 +110,7 @@ class LogitsFile:
         os.fsync(file.fileno())
         found = {**self._identity, "examples": examples, "logarithms": self.logarithms}
         if examples == self._identity["examples_in_all"]:
-            found["sha256"] = _hash(self.path)
+            found["sha256"] = digest(self.path)
         write_whole(self._note, to_json(found, indent=1) + "\n")
 
     def _read_note(self) -> dict[str, Any]:
@@ -136,11 +135,3 @@ class LogitsFile:
                 f"file, and they are computed. Received: {self._note} of other "
                 f"{', '.join(others)}")
         return found
-
-
-def _hash(path: Path) -> str:
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            found.update(block)
-    return found.hexdigest()
