@@ -215,6 +215,14 @@ def test_links_of_pages_outside_of_the_site_lead_somewhere(name):
         assert (page.parent / link).exists(), f"{name} links to {link}"
 
 
+def test_links_of_the_site_stay_within_it():
+    for page in (ROOT / "docs").rglob("*.md"):
+        for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text("utf-8")):
+            target = (page.parent / link).resolve()
+            assert target.exists(), f"{page.name} links to {link}"
+            assert target.is_relative_to(ROOT / "docs"), f"{page.name} links to {link}"
+
+
 def test_results_that_documents_name_are_there():
     for page, text in PAGES.items():
         for name in re.findall(r"`(?:results/)?([\w*]+\.json)`", text):
