@@ -51,14 +51,14 @@ TOLERANCES = {"dynamic_wi8_afp32": 1e-5, "weight_only_wi8_afp32": 1e-5,
 
 
 def nudged(keras_model, seed):
-    """The model with each number of its embeddings moved by at most one part in 2^22,
-    which is what sums in another order differ by."""
+    """The model, its embeddings moved by one part in 2^22, as by sums in another order."""
     copy = keras.models.clone_model(keras_model)
     moved = np.random.default_rng(seed)
-    copy.set_weights([
-        value * (1 + moved.uniform(-2.0**-22, 2.0**-22, value.shape)).astype("float32")
-        if "embedding" in own.name else value
-        for own, value in zip(keras_model.weights, keras_model.get_weights())])
+    values = keras_model.get_weights()
+    for own, value in zip(keras_model.weights, values, strict=True):
+        if "embedding" in own.name:
+            value *= 1 + moved.uniform(-2.0**-22, 2.0**-22, value.shape)
+    copy.set_weights(values)
     return copy
 
 
