@@ -51,7 +51,7 @@ TOLERANCES = {"dynamic_wi8_afp32": 1e-5, "weight_only_wi8_afp32": 1e-5,
 
 
 def nudged(keras_model, seed):
-    """The model, its embeddings moved by one part in 2^22, as by sums in another order."""
+    """The model, its embeddings moved by 2^-22, as by sums in another order."""
     copy = keras.models.clone_model(keras_model)
     moved = np.random.default_rng(seed)
     values = keras_model.get_weights()
