@@ -342,5 +342,5 @@ def test_strip_refuses_what_was_not_done(name):
 
 def test_the_passes_that_train_are_known():
     assert {"magnitude", "movement", "taylor", "fisher", "quantization_aware",
-            "structured", "student", "hidden_width"} == set(TRAINING)
+            "structured", "student", "hidden_width", "retrain"} == set(TRAINING)
     assert set(BY_HAND) < set(TRAINING) and TAKES_STEPS
