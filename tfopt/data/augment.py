@@ -3,7 +3,8 @@
 After Tang et al. 2019, arXiv:1903.12136, section 3.2: words are dropped or replaced,
 and parts of texts are taken. A changed text may mean something else, and so has no
 label: the teacher tells what it makes of it. Without a tagger of parts of speech, a
-word is replaced by any other of the texts, the more often the more frequent it is.
+word is replaced by any other of the texts, the more often the more frequent it is; or
+by what a masked language model puts in its place (`Fill`).
 
 Where a label hangs on one word, as an intent does, a text without it says nothing, and
 one with another label's is of no intent: the words that tell labels apart stay where
@@ -17,13 +18,37 @@ import dataclasses
 import math
 import random
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tfopt.data.unlabelled import Texts
 from tfopt.types import check_fields
 
 TELLS = 0.3  # of the labels' entropy, from which on a word tells them apart
 _SMOOTHING = 3.0  # texts of any label that each word is taken to be in, too
+
+
+@dataclasses.dataclass(frozen=True)
+class Draft:
+    """A changed text, of which some words are still to be replaced.
+
+    Attributes:
+        words: what stands between its spaces.
+        gaps: numbers of the words to be replaced, in order.
+    """
+
+    words: tuple[str, ...]
+    gaps: tuple[int, ...] = ()
+
+    def filled(self, words: Sequence[str]) -> str:
+        """The text with a word for each gap."""
+        found = list(self.words)
+        for gap, word in zip(self.gaps, words, strict=True):
+            found[gap] = word
+        return " ".join(found)
+
+
+# Drafts, and the words that no copy gains -> of each draft a word for each gap.
+Fill = Callable[[Sequence[Draft], frozenset[str]], Sequence[Sequence[str]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,12 +86,14 @@ class Augmentation:
             "longest": (self.longest >= 1, "at least 1"),
         })
 
-    def __call__(self, source: Texts, copies: int) -> Texts:
+    def __call__(self, source: Texts, copies: int, fill: Fill | None = None) -> Texts:
         """Makes changed copies.
 
         Args:
             source: N texts, or pairs of texts.
             copies: of each, >= 1.
+            fill: what finds the words that replace others; None takes any of the
+                texts' own.
 
         Returns:
             `copies` * N texts or pairs, one copy of all after the other; of a pair,
@@ -83,31 +110,39 @@ class Augmentation:
                  for word in text.split() if bare(word) not in self.keep]
 
         def change(texts: Sequence[str] | None):
-            return None if texts is None else [
-                self._changed(text, words, chance) for _ in range(copies)
-                for text in texts]
+            if texts is None:
+                return None
+            drafts = [self._draft(text, words, chance, fill is not None)
+                      for _ in range(copies) for text in texts]
+            found = (fill(drafts, self.keep) if fill else [()] * len(drafts))
+            return [draft.filled(own) for draft, own in zip(drafts, found, strict=True)]
 
         return Texts(texts=change(source.texts), pairs=change(source.pairs))
 
-    def _changed(self, text: str, words: Sequence[str], chance: random.Random) -> str:
+    def _draft(self, text: str, words: Sequence[str], chance: random.Random,
+               gaps: bool) -> Draft:
+        """A changed text; where there are gaps, without the words that replace."""
         old = text.split()
-        if not old:
-            return text
-        new = []
+        new: list[tuple[str, bool]] = []  # a word, and whether it is to be replaced
         for word in old:
             draw = chance.random()
             if bare(word) in self.keep:
-                new.append(word)
+                new.append((word, False))
             elif self.drop <= draw < self.drop + self.replace:
-                new.append(chance.choice(words))
+                new.append((word, True) if gaps else (chance.choice(words), False))
             elif draw >= self.drop:
-                new.append(word)
-        new = new or [chance.choice(old)]
-        return " ".join(self._part(new, chance)
-                        if chance.random() < self.ngram else new)
+                new.append((word, False))
+        if not old:
+            return Draft((text,))
+        new = new or [(chance.choice(old), False)]
+        if chance.random() < self.ngram:
+            start, length = self._part([word for word, _ in new], chance)
+            new = new[start:start + length]
+        return Draft(tuple(word for word, _ in new),
+                     tuple(place for place, (_, gap) in enumerate(new) if gap))
 
-    def _part(self, words: list[str], chance: random.Random) -> list[str]:
-        """A few of the words in a row, with all of those that are kept."""
+    def _part(self, words: list[str], chance: random.Random) -> tuple[int, int]:
+        """Start and length of a few words in a row, with all of those that are kept."""
         length = min(len(words), chance.randint(1, self.longest))
         first, last = 0, len(words) - length
         kept = [place for place, word in enumerate(words) if bare(word) in self.keep]
@@ -115,8 +150,7 @@ class Augmentation:
             length = max(length, kept[-1] + 1 - kept[0])
             first, last = max(0, kept[-1] + 1 - length), min(
                 len(words) - length, kept[0])
-        start = chance.randint(first, last)
-        return words[start:start + length]
+        return chance.randint(first, last), length
 
 
 def bare(word: str) -> str:

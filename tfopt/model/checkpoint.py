@@ -15,14 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfopt import checks, shard_index
+from tfopt import checks
 from tfopt.backend import keras
 from tfopt.checkpoint_names import RANDOM, place_of
 from tfopt.files import partial_directory, to_json
 from tfopt.model import (
     config,
     encoder,
-    google_files,
     heads,
     keras_file,
     layer_names,
@@ -101,11 +100,8 @@ def load(name: PathLike, *, num_labels: int | None = None, head: Head | None = N
     if (path / KERAS_FILE).exists():
         return _load_own(path, num_labels, head, seed, custom_objects)
     not_honoured.check_files(path)
-    if any((path / name).exists() for name in (shard_index.WHOLE, shard_index.INDEX)):
-        return tensor_files.load_hugging_face(path, num_labels, head, seed)
-    prefix = google_files.prefix_in(path)
-    if prefix is not None:
-        return tensor_files.load_google(prefix, num_labels, head, seed)
+    if tensor_files.is_in(path):
+        return tensor_files.load(path, num_labels, head, seed)
     raise ValueError(_unreadable(path))
 
 

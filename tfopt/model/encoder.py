@@ -19,7 +19,7 @@ from tfopt.model.layer_names import layer_name
 from tfopt.model.relative import RelativeBuckets
 from tfopt.types import INPUT_NAMES
 
-_ACTIVATIONS = {"gelu_tanh": layers.gelu_tanh}  # those Keras has not by name
+ACTIVATION_FUNCTIONS = {"gelu_tanh": layers.gelu_tanh}  # those Keras has not by name
 
 
 def build(config: EncoderConfig, head: Head = Head(), seed: int = 0) -> keras.Model:
@@ -160,7 +160,7 @@ def _layers(config: EncoderConfig, head: Head, seed: int
 
     def dense(name, units, activation=None):
         made.append(keras.layers.Dense(
-            units, activation=_ACTIVATIONS.get(activation, activation),
+            units, activation=ACTIVATION_FUNCTIONS.get(activation, activation),
             kernel_initializer=initializer(), name=name))
 
     def embedding(name, rows):

@@ -31,26 +31,47 @@ from tfopt.model.layer_names import CLASSIFIER
 from tfopt.model.tensors import Google, Tensors, open_safetensors, open_shards
 
 
-def load_hugging_face(path: Path, num_labels: int | None, head: Head | None, seed: int
-                      ) -> keras.Model:
-    """Loads `config.json` with `model.safetensors`, whole or in shards.
+def is_in(path: Path) -> bool:
+    """Whether a directory has weights as Hugging Face or Google publish them."""
+    return (any((path / name).exists() for name in (shard_index.WHOLE,
+                                                    shard_index.INDEX))
+            or google_files.prefix_in(path) is not None)
 
-    As `checkpoint.load` says. Where both are there, the whole file counts, as for
-    transformers.
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[Path, Tensors]]:
+    """Opens the weights in a directory.
+
+    `config.json` with `model.safetensors`, whole or in shards (where both are there,
+    the whole file counts, as for transformers), or `bert_config.json` with Google's
+    files.
+
+    Args:
+        path: of which `is_in`.
+
+    Yields:
+        The JSON, and the tensors.
+
+    Raises:
+        ValueError: a file is missing or damaged.
     """
-    _check_files(path, "config.json")
-    whole = path / shard_index.WHOLE
-    with (open_safetensors(whole) if whole.exists()
-          else open_shards(path / shard_index.INDEX)) as tensors:
-        return _load(path / "config.json", tensors, num_labels, head, seed)
+    prefix = google_files.prefix_in(path)
+    whole, index = path / shard_index.WHOLE, path / shard_index.INDEX
+    about = path / ("config.json" if whole.exists() or index.exists()
+                    else google_files.CONFIG_FILE)
+    _check_files(path, about.name)
+    if whole.exists() or index.exists():
+        with open_safetensors(whole) if whole.exists() else open_shards(index) as found:
+            yield about, found
+    else:
+        yield about, Google(str(prefix))
 
 
-def load_google(prefix: Path, num_labels: int | None, head: Head | None, seed: int
-                ) -> keras.Model:
-    """Loads `bert_config.json` with the files of a prefix; as `checkpoint.load`."""
-    _check_files(prefix.parent, google_files.CONFIG_FILE)
-    return _load(prefix.with_name(google_files.CONFIG_FILE), Google(str(prefix)),
-                 num_labels, head, seed)
+def load(path: Path, num_labels: int | None, head: Head | None, seed: int
+         ) -> keras.Model:
+    """Loads what is in a directory; as `checkpoint.load`."""
+    with opened(path) as (about, tensors):
+        return _load(about, tensors, num_labels, head, seed)
 
 
 def labels(file: Path) -> list[str] | None:
@@ -142,16 +163,16 @@ def _as_ours(shape: tuple[int, ...], source: Source) -> tuple[int, ...]:
 
 
 def _read(tensors: Tensors, layer: str, source: Source) -> list[np.ndarray]:
-    first = _finite(tensors, source.tensors[0])[source.skipped:]
+    first = finite(tensors, source.tensors[0])[source.skipped:]
     if source.added:
-        first = first + _finite(tensors, source.added)[0]
+        first = first + finite(tensors, source.added)[0]
     others = [np.zeros(len(first), np.float32)  # a Dense without bias computes the same
               if layer == CLASSIFIER and name not in tensors.names
-              else _finite(tensors, name) for name in source.tensors[1:]]
+              else finite(tensors, name) for name in source.tensors[1:]]
     return [first.T if source.transposed else first, *others]
 
 
-def _finite(tensors: Tensors, name: str) -> np.ndarray:
+def finite(tensors: Tensors, name: str) -> np.ndarray:
     """A tensor.
 
     Raises:
@@ -159,7 +180,7 @@ def _finite(tensors: Tensors, name: str) -> np.ndarray:
     """
     found = tensors.read(name)
     if not np.all(np.isfinite(found)):
-        raise checks.not_finite(name, found, str(tensors.file))
+        raise checks.notfinite(name, found, str(tensors.file))
     return found
 
 

@@ -72,6 +72,10 @@ class Family:
         shared: role in an encoder layer -> tensor, one for all layers.
         above: layer of the head -> tensor; a classifier of tokens may be `classifier`.
         beside: those of the head that are not within the encoder.
+        masked_lm: stems of the tensors of the head of masked language modelling: its
+            Dense, its LayerNorm, and its output, whose bias is needed and whose
+            weights, where they lack, are the table of tokens. None where the family's
+            encoder is not trained by it.
         passed_over: regular expressions of tensors that a text's class does not depend
             on, such as of the heads of pretraining.
     """
@@ -94,6 +98,7 @@ class Family:
     shared: Mapping[str, str] = dataclasses.field(default_factory=dict)
     above: Mapping[str, str]
     beside: tuple[str, ...] = (layer_names.CLASSIFIER,)
+    masked_lm: tuple[str, str, str] | None = None
     passed_over: tuple[str, ...] = ()
 
     def config(self, fields: Mapping[str, Any]) -> EncoderConfig:

@@ -49,5 +49,7 @@ FAMILY = Family(
         names.FFN_NORM: "output.LayerNorm",
     },
     above={names.POOLER: "pooler.dense", names.CLASSIFIER: "classifier"},
+    masked_lm=("cls.predictions.transform.dense",
+               "cls.predictions.transform.LayerNorm", "cls.predictions"),
     passed_over=(r"(^|\.)cls\.", r"embeddings\.(position|token_type)_ids$"),
 )

@@ -48,6 +48,7 @@ FAMILY = Family(
     },
     above={names.POOLER: "pre_classifier", names.CLASSIFIER: "classifier"},
     beside=(names.POOLER, names.CLASSIFIER),
+    masked_lm=("vocab_transform", "vocab_layer_norm", "vocab_projector"),
     passed_over=(r"(^|\.)vocab_(transform|layer_norm|projector)\.",
                  r"embeddings\.position_ids$"),
 )

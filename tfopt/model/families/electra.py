@@ -21,6 +21,7 @@ FAMILY = dataclasses.replace(
     below={**BERT.below, names.EMBEDDING_PROJECTION: "embeddings_project"},
     above={names.POOLER: "classifier.dense", names.CLASSIFIER: "classifier.out_proj"},
     beside=(names.POOLER, names.CLASSIFIER),
+    masked_lm=None,  # the discriminator finds words that are replaced
     passed_over=(r"(^|\.)(discriminator|generator)_(predictions|lm_head)\.",
                  r"embeddings\.(position|token_type)_ids$"),
 )

@@ -28,6 +28,7 @@ FAMILY = dataclasses.replace(
     added_to_positions="embeddings.token_type_embeddings",
     above={names.POOLER: "classifier.dense", names.CLASSIFIER: "classifier.out_proj"},
     beside=(names.POOLER, names.CLASSIFIER),
+    masked_lm=("lm_head.dense", "lm_head.layer_norm", "lm_head"),
     # BERT's pooler is there in some, though nothing was trained through it.
     passed_over=(r"(^|\.)lm_head\.", r"(^|\.)pooler\.dense\.",
                  r"embeddings\.(position|token_type)_ids$"),
