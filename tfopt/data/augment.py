@@ -110,11 +110,13 @@ class Augmentation:
                  for word in text.split() if bare(word) not in self.keep]
 
         def change(texts: Sequence[str] | None):
-            if texts is None:
-                return None
+            return None if texts is None else [
+                text for _ in range(copies) for text in copy(texts)]
+
+        def copy(texts: Sequence[str]) -> list[str]:
             drafts = [self._draft(text, words, chance, fill is not None)
-                      for _ in range(copies) for text in texts]
-            found = (fill(drafts, self.keep) if fill else [()] * len(drafts))
+                      for text in texts]
+            found = fill(drafts, self.keep) if fill else [()] * len(drafts)
             return [draft.filled(own) for draft, own in zip(drafts, found, strict=True)]
 
         return Texts(texts=change(source.texts), pairs=change(source.pairs))

@@ -40,11 +40,13 @@ class Tokenizer(Protocol):
         words: the vocabulary by id.
         pad_id: stands behind shorter texts of a batch.
         unknown_id: stands for what the vocabulary cannot spell, if anything does.
+        mask_id: stands for a word that a masked language model is to find, if any does.
     """
 
     words: list[str]
     pad_id: int
     unknown_id: int | None
+    mask_id: int | None
 
     @property
     def vocab_size(self) -> int:

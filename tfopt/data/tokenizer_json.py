@@ -71,6 +71,7 @@ class JsonTokenizer:
         pad_id: stands behind shorter texts of a batch.
         unknown_id: stands for what the vocabulary cannot spell; None where there is no
             such token.
+        mask_id: stands for a word that a masked language model is to find; or None.
 
     Raises:
         ValueError: no token for padding is known, or it is not in the vocabulary.
@@ -88,6 +89,7 @@ class JsonTokenizer:
         self.pad_id = padding
         self.unknown_id = _id_of("unk_token", backend, named,
                                  getattr(backend.model, "unk_token", None))
+        self.mask_id = _id_of("mask_token", backend, named, None)
         backend.no_padding()
         backend.no_truncation()
         self.words = list(words) if words is not None else by_id(backend)

@@ -7,7 +7,7 @@ tokens, plus a bias (Devlin et al. 2018, arXiv:1810.04805, section 3.1).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,8 @@ class MaskedLM:
     table: np.ndarray
     bias: np.ndarray
 
-    def logits(self, inputs: Mapping[str, np.ndarray], places: np.ndarray) -> np.ndarray:
+    def logits(self, inputs: Mapping[str, np.ndarray], places: np.ndarray
+               ) -> np.ndarray:
         """The logits of the tokens that may stand at some places.
 
         Args:
@@ -77,6 +78,19 @@ def has_head(name: PathLike) -> bool:
         return _tensors(registry.of(read_json(about)), tensors.names) is not None
 
 
+def check(name: PathLike) -> None:
+    """Checks that a checkpoint has such a head.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not has_head(name):
+        raise ValueError(
+            "A masked language model must have the head it was pretrained with, as "
+            "bert-base-uncased, distilbert-base-uncased, roberta-base and mpnet-base "
+            f"are published; fine-tuned models have lost it. Received: {name}")
+
+
 def load(name: PathLike) -> MaskedLM:
     """Loads a checkpoint with the head that it was pretrained with.
 
@@ -87,12 +101,8 @@ def load(name: PathLike) -> MaskedLM:
     Raises:
         ValueError: it has no such head, or cannot be read.
     """
+    check(name)
     path: Path = checkpoint.directory(name)
-    if not has_head(path):
-        raise ValueError(
-            "A masked language model must have the head it was pretrained with, as "
-            "bert-base-uncased, distilbert-base-uncased, roberta-base and mpnet-base "
-            f"are published; fine-tuned models have lost it. Received: {name}")
     states = checkpoint.load(path, head=_STATES)
     anatomy = Anatomy.of(states)
     table = anatomy.embeddings.token.get_weights()[0]
@@ -115,7 +125,7 @@ def load(name: PathLike) -> MaskedLM:
                     (found["gamma"], found["beta"]), table, found["output_bias"])
 
 
-def _tensors(family: Family, names: Collection[str]) -> dict[str, str] | None:
+def _tensors(family: Family, names: set[str]) -> dict[str, str] | None:
     """Part of the head -> its tensor; None where one is missing."""
     if family.masked_lm is None:
         return None
@@ -126,5 +136,6 @@ def _tensors(family: Family, names: Collection[str]) -> dict[str, str] | None:
              "gamma": f"{norm}.weight", "beta": f"{norm}.bias", "output_bias": bias}
     if not names >= set(found.values()):
         return None
-    return found | {"table": name for name in (
-        f"{output}.weight", f"{output}.decoder.weight") if name in names}
+    table = next((name for name in (f"{output}.weight", f"{output}.decoder.weight")
+                  if name in names), None)
+    return found | ({"table": table} if table else {})

@@ -180,7 +180,7 @@ def finite(tensors: Tensors, name: str) -> np.ndarray:
     """
     found = tensors.read(name)
     if not np.all(np.isfinite(found)):
-        raise checks.notfinite(name, found, str(tensors.file))
+        raise checks.not_finite(name, found, str(tensors.file))
     return found
 
 

@@ -13,6 +13,7 @@ from tfopt import inputs, model, tasks, train
 from tfopt.backend import keras
 from tfopt.checkpoint_names import RANDOM
 from tfopt.data import remarks
+from tfopt.data.augment import Fill
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.pipeline import checks, judging, plain_files, text_side, transfer_texts
 from tfopt.pipeline.export_options import Exports
@@ -69,7 +70,7 @@ class Dataset:
              teacher: Teacher = Teacher(),  # noqa: B008
              exports: Exports = Exports(),  # noqa: B008
              smoke: bool = False, tokenizer: Tokenizer | None = None,
-             labels: Sequence[str] | None = None) -> Dataset:
+             labels: Sequence[str] | None = None, fill: Fill | None = None) -> Dataset:
         """Reads the files.
 
         Args:
@@ -83,6 +84,7 @@ class Dataset:
             smoke: takes a few examples.
             tokenizer: to read by; None for the checkpoint's.
             labels: in the order of the classes; None for the checkpoint's own.
+            fill: finds the words that replace others in copies; None takes any.
 
         Raises:
             ValueError: a file is missing or wrong; names file and line.
@@ -94,7 +96,7 @@ class Dataset:
         splits = {name: encode(corpus, tokenizer, task, data.tokens)
                   for name, corpus in corpora.items()}
         own, added = transfer_texts.read(corpora["train"], files, teacher, data, seed,
-                                         smoke, notes)
+                                         smoke, notes, fill)
         more = (readers.encode(added, tokenizer, data.tokens) if added else None)
         notes += _on_the_read(task, splits, more, data.tokens)
         choose, learn = splits.pop("holdout", splits["dev"]), splits.pop("train")

@@ -20,7 +20,7 @@ from tfopt.backend import keras
 from tfopt.checkpoint_names import RANDOM
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.pipeline import identity as identities
-from tfopt.pipeline import run_dir, teachers
+from tfopt.pipeline import masked_words, run_dir, teachers
 from tfopt.pipeline.checks import check_length, check_pairs, check_vocabulary
 from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.export_options import Exports
@@ -85,20 +85,27 @@ class FineTuning(Files):
             self, data=dataclasses.replace(self.data, max_length=found.max_length))
 
     def dataset(self, tokenizer: Tokenizer | None = None,
-                labels: tuple[str, ...] | None = None) -> Dataset:
+                labels: tuple[str, ...] | None = None, state: Path | None = None
+                ) -> Dataset:
         """Reads the files.
 
         Args:
             tokenizer: to read by; None for the checkpoint's.
             labels: in the order of the classes; None for the checkpoint's own.
+            state: of the run, where what a masked language model finds for copies is
+                kept; None does without one.
 
         Raises:
             ValueError: a file is missing or wrong; names file and line.
         """
+        chosen = None if state is None else masked_words.named(self)
+        fill = None if state is None or chosen is None else masked_words.MaskedWords(
+            chosen, Path(self.teacher.logits_dir or state / "copies"), self.data.tokens,
+            self.settings.seed)
         return Dataset.read(
             self, self.data, settings=self.settings, batching=self.batching,
             devices=self.devices, teacher=self.teacher, exports=self.exports,
-            smoke=self.measuring.smoke, tokenizer=tokenizer, labels=labels)
+            smoke=self.measuring.smoke, tokenizer=tokenizer, labels=labels, fill=fill)
 
     def check_length(self, keras_model: keras.Model, whose: str = "model",
                      tokens: int | None = None) -> None:
@@ -132,7 +139,10 @@ class FineTuning(Files):
         Raises:
             ValueError: as `teachers.load`.
         """
-        if settings is None or self.teacher.teacher is None:
+        if settings is None:
+            return None
+        masked_words.named(self)  # what is wrong with it is found now
+        if self.teacher.teacher is None:
             return None
         return teachers.load(self, settings, dataset, states)
 
@@ -262,14 +272,15 @@ class FineTuning(Files):
         for name in ("train", "dev", "test"):
             found[name] = identities.of_file(getattr(self, name))
         found["unlabelled"] = identities.of_file(self.teacher.unlabelled)
-        for name, given in (("model", self.model), ("teacher", self.teacher.teacher)):
+        for name, given in (("model", self.model), ("teacher", self.teacher.teacher),
+                            ("augment_model", self.teacher.augment_model)):
             found[name] = of_checkpoint(given)
         found["task"] = self.task
         for field in dataclasses.fields(FineTuning):
             record = getattr(self, field.name)
             if isinstance(record, Options | train.Settings):
                 found |= identities.of_options(record, {
-                    "teacher", "unlabelled", "logits_dir"})
+                    "teacher", "unlabelled", "logits_dir", "augment_model"})
         return found
 
 

@@ -56,6 +56,10 @@ class Teacher(Options):
     augment: str | int = option(
         0, "Changed copies of each text of the train file, which the teacher alone "
         "judges; auto tries 0, 1, 4 and 12 on a held-out part of train.")
+    augment_model: PathLike | None = option(
+        None, "Checkpoint with the head of masked language modelling, which finds the "
+        "words that replace others in copies. Left out: the teacher, where it has one; "
+        "else any words of the texts.", flag="augment_model_dir")
 
     def __post_init__(self):
         """Makes numbers of what the command line gives as texts.
@@ -76,6 +80,10 @@ class Teacher(Options):
             check_fields(self, {name: (kind is float and isinstance(value, float)
                                        or number >= 0, rule)})
             object.__setattr__(self, name, number)
+        if self.augment_model is not None and not self.augment:
+            raise ValueError("--augment_model_dir finds words for copies: give "
+                             "--augment. Received: --augment_model_dir="
+                             f"{self.augment_model}, --augment={self.augment}")
 
     @property
     def copies(self) -> int:

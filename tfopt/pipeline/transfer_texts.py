@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from tfopt import data as readers
 from tfopt import tasks
+from tfopt.data.augment import Fill
 from tfopt.pipeline import plain_files
 from tfopt.pipeline.options import SMOKE_EXAMPLES, Data, Files
 from tfopt.pipeline.teacher_options import Teacher
 
+_BY_MODEL = "; a masked language model found the words that replace others"
+
 
 def read(corpus: readers.Corpus, files: Files, teacher: Teacher, data: Data, seed: int,
-         smoke: bool, notes: list[str]
+         smoke: bool, notes: list[str], fill: Fill | None = None
          ) -> tuple[readers.Texts, readers.Texts | None]:
     """The texts of train, and those without labels that are asked for; None for none.
 
@@ -25,6 +28,7 @@ def read(corpus: readers.Corpus, files: Files, teacher: Teacher, data: Data, see
         seed: of copies.
         smoke: takes a few.
         notes: gets sentences on them.
+        fill: finds the words that replace others in copies; None takes any.
 
     Raises:
         ValueError: the file of texts is missing or wrong; names file and line.
@@ -45,9 +49,9 @@ def read(corpus: readers.Corpus, files: Files, teacher: Teacher, data: Data, see
         notes.append(f"{len(found)} texts without labels, judged by the teacher.")
     if teacher.copies:
         parts.append(readers.Augmentation(seed=seed, keep=_kept_words(corpus, kind))(
-            own, teacher.copies))
+            own, teacher.copies, fill))
         notes.append(f"{len(parts[-1])} changed copies of train's texts, judged by the "
-                     "teacher.")
+                     f"teacher{_BY_MODEL if fill else ''}.")
     if not parts:
         return own, None
     more = parts[0].with_more(parts[1:])

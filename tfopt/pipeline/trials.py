@@ -18,7 +18,7 @@ from absl import logging
 
 from tfopt import compress, data, model, train
 from tfopt.files import read_json, to_json, write_whole
-from tfopt.pipeline import judging, text_side
+from tfopt.pipeline import judging, masked_words, text_side
 from tfopt.pipeline.teacher_options import AUTO
 from tfopt.pipeline.teachers import LoadedTeacher, with_teacher
 
@@ -38,7 +38,7 @@ _PART = 0.25  # of the training
 def chosen(tuning: Tuning, settings: train.Distillation | None, dataset: Dataset,
            teacher: LoadedTeacher | None, state: Path
            ) -> tuple[Tuning, train.Distillation | None, Dataset]:
-    """Finds what is to be found.
+    """Finds what is to be found, and has a masked language model find its words.
 
     Args:
         tuning: its options of a teacher say what.
@@ -49,16 +49,18 @@ def chosen(tuning: Tuning, settings: train.Distillation | None, dataset: Dataset
 
     Returns:
         The same with what was found, in the dataset's notes too; the very same where
-        nothing is to be found.
+        nothing is.
 
     Raises:
         ValueError: the task has no labels to judge by, or the student's checkpoint is
             of another tokenizer than the baseline.
     """
     fields = [name for name in TRIED if getattr(tuning.teacher, name) == AUTO]
-    if not fields or settings is None or teacher is None:
+    if settings is None or teacher is None or not (
+            fields or tuning.teacher.copies and masked_words.named(tuning)):
         return tuning, settings, dataset
-    _check(tuning, dataset, fields)
+    if fields:
+        _check(tuning, dataset, fields)
     notes = []
     for name in fields:
         place = state / "trials" / f"{name}.json"
@@ -76,7 +78,7 @@ def chosen(tuning: Tuning, settings: train.Distillation | None, dataset: Dataset
             f"training: {dataset.task.monitor[0]} on a held-out part of train was "
             f"{said}.")
         logging.info("%s", notes[-1])
-    found = tuning.dataset(dataset.tokenizer, dataset.task.labels)
+    found = tuning.dataset(dataset.tokenizer, dataset.task.labels, state)
     return tuning, settings, dataclasses.replace(
         dataset, texts=found.texts, transfer_set=found.transfer_set,
         notes=[*found.notes, *notes])
@@ -119,7 +121,7 @@ def _value(tuning: Tuning, settings: train.Distillation, dataset: Dataset,
         teacher=dataclasses.replace(
             tuning.teacher, logits_dir=None,
             cache_teacher_logits=tuning.teacher.keeps_logits))
-    whole = tuning.dataset(dataset.tokenizer, dataset.task.labels)
+    whole = tuning.dataset(dataset.tokenizer, dataset.task.labels, state)
     learned = max(1.0, _PART * tuning.training_settings().epochs) * len(whole.train)
     part = whole.part(_rows(len(whole.texts), round(learned), tuning.settings.seed))
     context = with_teacher(
