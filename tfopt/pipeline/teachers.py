@@ -18,7 +18,7 @@ from tfopt import compress, data, model, tasks, train
 from tfopt.backend import keras
 from tfopt.data.tokenizer import Tokenizer
 from tfopt.model.anatomy import Anatomy
-from tfopt.pipeline import checks, text_side
+from tfopt.pipeline import checks, narrowed, text_side
 from tfopt.train.distill import answers
 from tfopt.types import INPUT_NAMES, PathLike, shown
 
@@ -39,11 +39,13 @@ class LoadedTeacher:
         model: to the outputs of the student's task, in its order.
         tokenizer: its own; None where it reads the student's tokens.
         max_length: tokens to which it cuts texts.
+        narrow_to: numbers of the student's vectors, where its own have more.
     """
 
     model: keras.Model
     tokenizer: Tokenizer | None = None
     max_length: int = 0
+    narrow_to: int | None = None
 
 
 def load(tuning: FineTuning, settings: train.Distillation, dataset: Dataset,
@@ -79,8 +81,8 @@ def load(tuning: FineTuning, settings: train.Distillation, dataset: Dataset,
                    else tuning.load(path, task))
     checks.check_vocabulary(keras_model, own)
     _check_outputs(task, keras_model, path)
-    if not task.needs_labels:
-        _check_width(keras_model, tuning.load(tuning.start, task), path)
+    narrow_to = None if task.needs_labels else _narrow_to(
+        keras_model, tuning.load(tuning.start, task), path)
     length = dataset.max_length
     if other:
         length = text_side.read(directory).max_length or length
@@ -90,7 +92,7 @@ def load(tuning: FineTuning, settings: train.Distillation, dataset: Dataset,
     if order is not None:
         keras_model = reordered(keras_model, order, path)
     found = LoadedTeacher(model=keras_model, tokenizer=own if other else None,
-                          max_length=length)
+                          max_length=length, narrow_to=narrow_to)
     first = dataset.texts.part(0, _ASKED_TEXTS)
     asked = data.Batches(data.encode(first, own, length), batch_size=_ASKED_TEXTS,
                          names=_names(keras_model))
@@ -114,12 +116,21 @@ def with_teacher(context: compress.Context, tuning: FineTuning, dataset: Dataset
     """
     place = tuning.teacher.logits_dir
     kept = keep or tuning.teacher.keeps_logits or teacher.tokenizer is not None
+    keras_model = teacher.model
+    if teacher.narrow_to is not None:
+        step = max(1, len(dataset.texts) // narrowed.TEXTS)
+        read_by = dataclasses.replace(dataset, texts=dataset.texts.take(
+            range(0, len(dataset.texts), step))).read_by(
+                teacher.tokenizer or dataset.tokenizer, teacher.max_length,
+                _names(keras_model))
+        keras_model = narrowed.narrowed(keras_model, teacher.narrow_to, read_by,
+                                        state / "narrowed.npz")
     return dataclasses.replace(
         context, transfer_set=dataset.transfer_set, distillation=settings,
-        teacher=teacher.model,
+        teacher=keras_model,
         teacher_logits_dir=(place or state / _DIRECTORY) if kept else None,
         read_by_teacher=None if teacher.tokenizer is None else dataset.read_by(
-            teacher.tokenizer, teacher.max_length, _names(teacher.model)))
+            teacher.tokenizer, teacher.max_length, _names(keras_model)))
 
 
 def reads_otherwise(own: Tokenizer, dataset: Dataset) -> str:
@@ -201,13 +212,14 @@ def _names(keras_model: keras.Model) -> list[str]:
     return [name for name in INPUT_NAMES if name in keras_model.input_names]
 
 
-def _check_width(teacher: keras.Model, student: keras.Model, path: PathLike) -> None:
-    """Checks vectors, of which no label list says how long they are."""
-    widths = [found.output_shape[-1] for found in (teacher, student)]
-    if widths[0] != widths[1]:
-        raise ValueError("--teacher_dir must give vectors of as many numbers as the "
-                         f"model, {widths[1]}. Received: {path}, which gives "
-                         f"{widths[0]}")
+def _narrow_to(teacher: keras.Model, student: keras.Model, path: PathLike
+               ) -> int | None:
+    """Numbers of the student's vectors; None where the teacher's have as many."""
+    own, wanted = (found.output_shape[-1] for found in (teacher, student))
+    if own < wanted:
+        raise ValueError("--teacher_dir must give vectors of at least as many numbers "
+                         f"as the model, {wanted}. Received: {path}, which gives {own}")
+    return wanted if own > wanted else None
 
 
 def _check_outputs(task: tasks.Task, keras_model: keras.Model, path: PathLike) -> None:
