@@ -21,6 +21,7 @@ def requirements(name):
 # What answering needs alone, and what answering over HTTP needs beside.
 SERVE, HTTP = requirements("serve"), requirements("http")
 PLOT = ["matplotlib>=3.8,<4"]
+SEARCH = ["optuna>=5,<6"]
 
 setup(
     name="tfopt",
@@ -64,9 +65,10 @@ setup(
     extras_require={
         "plot": PLOT,
         "serve": HTTP,
+        "search": SEARCH,
         "ray": [*HTTP, "ray[serve]>=2.60,<3"],
-        "dev": [*PLOT, *HTTP, "httpx2>=2,<3", "pytest>=8,<10", "pytest-xdist>=3,<4",
-                "ruff>=0.8,<1", "mypy>=2.4,<3"],
+        "dev": [*PLOT, *HTTP, *SEARCH, "httpx2>=2,<3", "pytest>=8,<10",
+                "pytest-xdist>=3,<4", "ruff>=0.8,<1", "mypy>=2.4,<3"],
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0,<2"],
     },
 )

@@ -35,8 +35,8 @@ def training_example(kind: type[Pass]) -> Pass | None:
     """The example as one that trains for as long as the settings say, if it can."""
     example = kind.example()
     if hasattr(example, "epochs"):
-        return dataclasses.replace(example, epochs=None)
-    return example if kind.apply is Pass.apply else None
+        example = dataclasses.replace(example, epochs=None)
+    return example if example.trains else None
 
 
 TRAINING = [name for name, kind in PASSES.items() if training_example(kind)]

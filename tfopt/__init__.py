@@ -41,6 +41,7 @@ _HOMES = {
     "QuantizationAware": "compress.passes.quantization_aware",
     "Recipe": "compress.recipe",
     "Retrain": "compress.passes.retrain",
+    "Search": "pipeline.searching",
     "SparseDense": "compress.passes.sparse_dense",
     "Structured": "compress.passes.structured",
     "Student": "compress.passes.student",

@@ -126,6 +126,47 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str,
     return png(figure)
 
 
+def front(points: Sequence[tuple[str, tuple[float, float], float | None, bool]],
+          x: str, y: str, area: str = "") -> bytes | None:
+    """Draws trials of a search, those that no other beats joined by a line.
+
+    Args:
+        points: name, (x, y), what the area of its dot shows (or None), and whether no
+            other beats it.
+        x: what that axis shows.
+        y: the same of the other.
+        area: what areas show.
+
+    Returns:
+        A PNG; None where matplotlib (the extra `plot`) is not installed.
+
+    Raises:
+        ValueError: there are no points.
+    """
+    if not points:
+        raise ValueError("There must be points. Received: points=[]")
+    if (figure := empty(7.5, 4.5)) is None:
+        return None
+    axes = figure.subplots()
+    largest = max((size for *_, size, _ in points if size), default=1.0)
+    for best, colour in ((False, _BEFORE), (True, _KEPT)):
+        chosen = sorted(point for point in points if point[3] == best)
+        if chosen:
+            axes.scatter(*zip(*(place for _, place, *_ in chosen), strict=True),
+                         s=[20 + 280 * (size or 0) / largest for *_, size, _ in chosen],
+                         color=colour, alpha=0.7, zorder=3 if best else 2,
+                         label="no other beats it" if best else "other trials")
+    beaten_by_none = sorted((place for _, place, _, best in points if best))
+    axes.plot(*zip(*beaten_by_none, strict=True), color=_KEPT, linewidth=1)
+    for name, place, *_ in points:
+        axes.annotate(name, place, textcoords="offset points", xytext=(5, 5),
+                      fontsize=7)
+    axes.set(xlabel=x, ylabel=y, title=f"areas: {area}" if area else None)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return png(figure)
+
+
 def _bars(axes, what: str, before: Sequence[int], kept: Sequence[int]) -> None:
     """Bars of what is kept before those of what there was, a layer a line."""
     layers = np.arange(len(before))

@@ -96,6 +96,21 @@ class Row:
     split: str = ""
 
 
+def metric(name: str) -> Metric:
+    """What a figure of a file means, such as file_bytes; of a task its own list says.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return _METRICS[name]
+
+
+def shown(value: float, of: Metric) -> str:
+    """A figure as it stands in a table."""
+    factor, form = of.show
+    return form.format(value * factor)
+
+
 def rows(artifact: str, figures: Mapping[str, float], split: str = "",
          metrics: Sequence[Metric] = ()) -> list[Row]:
     """Makes the rows of one artifact.
@@ -287,8 +302,7 @@ def to_png(rows: Sequence[Row], split: str = "dev", monitor: str | None = None
 def _show(value: float | None, metric: str, quality: bool) -> str:
     if value is None:
         return ""
-    factor, form = (1.0, "{:.4f}") if quality else _METRICS[metric].show
-    return form.format(value * factor)
+    return f"{value:.4f}" if quality else shown(value, _METRICS[metric])
 
 
 def _commit() -> str:

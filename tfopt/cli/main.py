@@ -26,6 +26,7 @@ COMMANDS = {
     "measure": "measure any .tflite or Keras directory on any labelled file",
     "bench": "write what benchmark_model needs to time a .tflite on a device",
     "monitor": "draw the request log of a service; needs no TensorFlow",
+    "search": "try recipes and their numbers for the best of many goals",
     "predict": "answer texts, a JSON object a line; needs no TensorFlow",
     "serve": "answer texts over HTTP; needs no TensorFlow",
     "tokenizer": "write the tokenizer as one file for devices; needs no TensorFlow",

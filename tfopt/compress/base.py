@@ -105,6 +105,13 @@ class Pass:
         """The smallest instance that does something, for tests."""
         return cls()
 
+    @property
+    def trains(self) -> bool:
+        """Whether it trains the model, as a whole run's settings say or by its own."""
+        if hasattr(self, "epochs"):  # None is as many as the settings'
+            return self.epochs != 0
+        return type(self).apply is Pass.apply
+
     def overriding(self, given: Mapping[str, Any]) -> Pass:
         """The pass with one of `overrides` set from outside, in place of the others."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)

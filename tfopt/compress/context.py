@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Context:
         read_by_teacher: the examples of `training_set` in their order, as a teacher
             reads them that has a tokenizer of its own; its logits are then kept. None
             where it reads the same tokens.
+        watch: is told the figures of each epoch that a pass trains, such as
+            val_accuracy; what it raises ends the training. None watches nothing.
         resources: what single passes ask for by name, in their `needs`, such as
             "tokenizer" (which knows the words behind the ids) or "costs" (config ->
             what the blocks of such an encoder take in time, `compress.costs.Costs`).
@@ -66,6 +68,7 @@ class Context:
     teacher_logits_dir: PathLike | None = None
     states_teacher: keras.Model | None = None
     read_by_teacher: BatchSource | None = None
+    watch: Callable[[Mapping[str, float]], object] | None = None
     resources: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -196,6 +199,10 @@ class Context:
         settings = self.settings if epochs is None else dataclasses.replace(
             self.settings, epochs=epochs)
         train, goal = self.training_inputs(model)
+        if self.watch is not None:
+            told = keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda _, figures: self.watch(figures or {}))
+            options["callbacks"] = [*options.get("callbacks", ()), told]
         loop.fit(model, train, self.dev, settings, goal=goal, state_dir=self.state_dir,
                  log_dir=self.log_dir, **options)
 

@@ -8,6 +8,7 @@ all rounds.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from absl import logging
 
 from tfopt.export.interpreter import thread_counts
 from tfopt.measure import process
@@ -24,6 +26,8 @@ from tfopt.types import PathLike
 Key = TypeVar("Key")
 
 TOKEN_COUNTS = (16, 32, 64, 128)
+CACHE = Path.home() / ".cache" / "tfopt"
+_LOCK = "timing.lock"
 _REPEATS = 8  # of each token count, per round
 
 
@@ -69,13 +73,33 @@ def environment(num_threads: int) -> dict[str, str]:
 @contextlib.contextmanager
 def started(plan: Mapping[Key, tuple[PathLike, int]]
             ) -> Iterator[dict[Key, TimedArtifact]]:
-    """Starts a process for each artifact and number of threads, and ends them."""
+    """Starts a process for each artifact and number of threads, and ends them.
+
+    Where another process of this user times, it waits: two at once would time each
+    other.
+    """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_alone())
         running = {}
         for key, (path, num_threads) in plan.items():
             running[key] = TimedArtifact(path, num_threads)
             stack.callback(running[key].close)
         yield running
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Waits for other processes that time; on a disk without locks it does not."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            CACHE.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(CACHE / _LOCK, "a"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logging.info("Another process times; waiting for it")
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def tried_threads(artifact: PathLike, most: int) -> list[int]:

@@ -17,7 +17,7 @@ from absl import logging
 
 from tfopt.export import tflite
 from tfopt.files import to_json, write_whole
-from tfopt.measure import block_benchmark, latency_table
+from tfopt.measure import block_benchmark, latency, latency_table
 from tfopt.measure.block_benchmark import Sizes
 from tfopt.measure.latency_table import (
     FIRST_EDITION,
@@ -232,7 +232,7 @@ def _build(config: EncoderConfig, head: Head, environment: Mapping, rounds: int,
 def _default_path(environment: Mapping) -> Path:
     def of(fields):
         digest = hashlib.sha256(to_json(fields, sort_keys=True).encode()).hexdigest()
-        return Path.home() / ".cache" / "tfopt" / f"latency_{digest[:16]}.json"
+        return latency.CACHE / f"latency_{digest[:16]}.json"
 
     first = of({name: value for name, value in environment.items()
                 if name not in ("family", "head")})

@@ -18,31 +18,17 @@ from typing import Any
 from tfopt import compress, data, model
 from tfopt.data import tokenizer as tokenizers
 from tfopt.measure.structures import StructureTimer
-from tfopt.pipeline import (
-    costs,
-    measuring,
-    publishing,
-    recipes,
-    reference,
-    run_dir,
-    stages,
-    timing,
-    trials,
-)
+from tfopt.pipeline import costs, recipes, run_dir, timing
 from tfopt.pipeline import identity as identities
 from tfopt.pipeline import text_side as text_sides
-from tfopt.pipeline.checks import (
-    check_exports,
-    check_trained_for,
-    check_vocabulary,
-)
+from tfopt.pipeline.checks import check_exports, check_trained_for
 from tfopt.pipeline.dataset import Dataset
 from tfopt.pipeline.fine_tuning import FineTuning, of_checkpoint
 from tfopt.pipeline.option import Options
 from tfopt.pipeline.options import Tables, Targets
 from tfopt.pipeline.result import Result
+from tfopt.pipeline.road import Road
 from tfopt.pipeline.run_options import RunOptions
-from tfopt.pipeline.teachers import LoadedTeacher
 from tfopt.sparse import embedding
 from tfopt.types import PathLike
 
@@ -202,91 +188,3 @@ def _fields(record: Options) -> dict[str, Any]:
     """The fields of a record as JSON has them, but for what a second run may change."""
     return {name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(record).items() if name != "retime"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Road:
-    """A job whose files are read: what is left is work.
-
-    Attributes:
-        job: it, reading texts as its baseline does.
-        recipe: with the job's targets.
-        dataset: as the baseline reads it.
-        identity: of the run.
-        context: what the passes may use.
-        table_notes: gets notes of latency tables.
-        teacher: that is named, if one is.
-    """
-
-    job: Job
-    recipe: compress.Recipe
-    dataset: Dataset
-    identity: dict[str, Any]
-    context: compress.Context
-    table_notes: list[str]
-    teacher: LoadedTeacher | None
-
-    def go(self, out: Path, tpu: Any) -> Result | None:
-        """Goes from stage to stage, in a directory that is claimed."""
-        job, recipe, dataset = self.job, self.recipe, self.dataset
-        baseline = self.baseline(out, self.identity)
-        before = model.load(baseline)
-        job.check_length(before)
-        check_vocabulary(before, dataset.tokenizer)
-        dataset = reference.completed(dataset, baseline)
-        context = dataclasses.replace(self.context, task=dataset.task)
-        teacher = self.teacher or LoadedTeacher(model=before)
-        job, distils, dataset = trials.chosen(job, recipe.distillation, dataset,
-                                              teacher, out / run_dir.STATE)
-        recipe = dataclasses.replace(recipe, distillation=distils)
-        context = job.with_teacher(context, dataset, distils, out / run_dir.STATE,
-                                   teacher, compress.teaches_states(recipe))
-        notes = stages.compress_model(job, recipe, dataset, context, before, out,
-                                      self.identity, self.table_notes)
-        if run_dir.is_helper():
-            return None
-        compressed = model.load(out / "keras")
-        dataset.task.check_outputs(compressed.output_shape)
-        own = stages.as_read_by(job, out / "keras", dataset)
-        files, said, met = stages.export(job, recipe, own, compressed, out,
-                                         job.targets.max_accuracy_drop)
-        served, of_served = stages.serve(recipe, compressed, out)
-        whole = stages.unpruned(job, recipe, dataset, before, compressed, out)
-        measured = measuring.measure(job, dataset, own, baseline, before, served, whole,
-                                     files)
-        rows = measured.rows
-        if tpu:
-            rows += measuring.on_sparse_core(tpu, job, dataset, baseline)
-        sentence, aim_met = costs.verdict(recipe, rows, list(whole), recipe.exports[-1],
-                                          job.tables)
-        missed, reached = ([], sentence) if aim_met else (sentence, [])
-        if job.targets.max_accuracy_drop is not None:
-            budget = f"--max_accuracy_drop={job.targets.max_accuracy_drop:g} was"
-            where = f"{out / publishing.REPORT} says what was reached."
-            if met:
-                reached = [f"{budget} met; {where}", *reached]
-            else:
-                missed = [f"{budget} not met; {where}", *missed]
-        notes = [*own.notes, *publishing.on_the_epoch(job, dataset, out), *notes,
-                 *said, *of_served, *sentence, *timing.on_the_spread(rows)]
-        publishing.publish(out, recipe, own, measured, notes, files, self.identity,
-                           job.measuring.num_threads)
-        run_dir.finish(out)
-        return Result(out_dir=out, rows=rows, notes=notes, missed=missed,
-                      reached=reached, scheme=recipe.exports[-1])
-
-    def baseline(self, out: Path, identity: dict[str, Any]) -> Path:
-        """Directory of the baseline that is named, or that is fine-tuned now.
-
-        Args:
-            out: directory of the run.
-            identity: of the run.
-        """
-        own = self.job.baseline
-        if own is not None and (self.dataset.task.learns_from_labels or (
-                model.directory(own) / model.KERAS_FILE).is_file()):
-            return model.directory(own)
-        directory = out / "baseline"
-        self.job.fill(directory, self.dataset, identity, {
-            "state_dir": out / run_dir.STATE / "baseline", "log_dir": out / "logs"})
-        return directory

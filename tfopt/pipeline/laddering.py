@@ -63,7 +63,7 @@ def run(job: Job) -> Result | None:
         road = dataclasses.replace(
             road, dataset=reference.completed(road.dataset, baseline))
         said = _climb(jobs, baseline, out)
-        return _put_together(job, recipe, road, out, said)
+        return put_together(job, road, out, said, recipe.exports[-1])
 
 
 def _jobs(job: Job, recipe: compress.Recipe) -> list[Job]:
@@ -117,10 +117,21 @@ def _climb(jobs: Sequence[Job], baseline: Path, out: Path) -> dict[str, dict]:
     return found
 
 
-def _put_together(job: Job, recipe: compress.Recipe, road: Road, out: Path,
-                  said: Mapping[str, Mapping[str, list[str]]]) -> Result:
-    """Judges, times and sorts the rungs, and writes ladder and report."""
-    task, scheme = road.dataset.task, recipe.exports[-1]
+def put_together(job: Job, road: Road, out: Path,
+                 said: Mapping[str, Mapping[str, list[str]]], scheme: str,
+                 notes: Sequence[str] = ()) -> Result:
+    """Judges, times and sorts the rungs, and writes ladder and report.
+
+    Args:
+        job: whose rungs they are.
+        road: read for the baseline of all.
+        out: directory of all, which is claimed.
+        said: name of a rung, a bundle right below `out` -> "missed" and "reached",
+            what its own job said of its targets.
+        scheme: of the rungs, for the result.
+        notes: what a reader of the report must know beside.
+    """
+    task = road.dataset.task
     measured = _measured(job, road, out, list(said))
     quality, p50 = ({row.artifact: row.value for row in measured.rows
                      if row.metric == metric and row.split in ("", "dev")}
@@ -133,8 +144,8 @@ def _put_together(job: Job, recipe: compress.Recipe, road: Road, out: Path,
         road.dataset.report["dev"].targets, job.cascade_max_drop, job.settings.seed)
     ladder = Ladder(place=out, rungs=rungs, monitor=task.monitor[0],
                     better=task.monitor[1], left_out=left, cascade=found)
-    notes = [*road.dataset.notes, *_on(left, task), _on_the_cascade(ladder, job),
-             *timing.on_the_spread(measured.rows)]
+    notes = [*notes, *road.dataset.notes, *_on(left, task),
+             _on_the_cascade(ladder, job), *timing.on_the_spread(measured.rows)]
     missed, reached = ([f"{name}: {sentence}" for name, told in said.items()
                         for sentence in told[key]] for key in ("missed", "reached"))
     here = report.environment(num_threads=job.measuring.num_threads,
@@ -171,7 +182,7 @@ def _measured(job: Job, road: Road, out: Path, names: Sequence[str]) -> Measured
         smoke=job.measuring.smoke)
     for name, figures in taken.items():
         speedup = {"speedup": taken[names[0]]["latency_p50_ms"]
-                   / figures["latency_p50_ms"]} if job.speeds[0] == _WHOLE else {}
+                   / figures["latency_p50_ms"]} if job.speeds[:1] == (_WHOLE,) else {}
         measured.rows.extend(report.rows(
             name, cost.of_file(files[name]) | figures | speedup))
     return measured

@@ -30,7 +30,8 @@ _RUN_RULE = "A run's file must be a JSON object"
 STATE = "state"
 _LOCK = ".lock"
 _STAGE_FILE = "made_for.txt"
-_OWN = {RUN_FILE, _LOCK}
+SEARCH_LOCK = ".search.lock"  # which the processes of a search wait for
+_OWN = {RUN_FILE, _LOCK, SEARCH_LOCK}
 # In which the first of several workers claims a directory, once all have met.
 _CLAIM_S = 120.0
 
