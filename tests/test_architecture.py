@@ -44,10 +44,11 @@ ALLOWED = {
     "inputs": {"types"},
     "switches": {"backend"},
     "xla": {"backend", "switches"},
-    "report": {"types", "files", "machine", "markdown", "drawing"},
+    "report": {"types", "files", "machine", "markdown", "drawing", "metrics"},
     "report_formats": {"files", "report"},
     "gate": {"report"},
     "markdown": set(),
+    "metrics": set(),
     "drawing": set(),
     "data": GROUND,
     "model": GROUND,
@@ -69,8 +70,9 @@ ALLOWED = {
     # Of tasks the light half, of export what runs a .tflite.
     "serve": {*GROUND, "data", "tasks", "export"},
     # The road; it knows no pass by name, and no flags.
-    "pipeline": {*GROUND, "report", "report_formats", "drawing", "data", "model",
-                 "sparse", "train", "tasks", "compress", "export", "measure", "serve"},
+    "pipeline": {*GROUND, "report", "report_formats", "metrics", "markdown", "drawing",
+                 "data", "model", "sparse", "train", "tasks", "compress", "export",
+                 "measure", "serve"},
     "cli": {*GROUND, "report", "gate", "markdown", "drawing", "data", "model", "train",
             "tasks", "compress", "measure", "serve", "pipeline"},
     # The facade may name everything but what a pass or a script is made of.

@@ -20,6 +20,7 @@ from pathlib import Path
 from tfopt import drawing, files, markdown
 from tfopt.files import parse_json
 from tfopt.machine import cpu
+from tfopt.metrics import METRICS, Metric, shown
 
 BASELINE = "keras_float32"
 ON_TIMES = (
@@ -30,44 +31,6 @@ ON_RATIOS = ("alpha, beta, gamma: parameters, nonzeros, bits per parameter, afte
              "before.")
 
 
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """What a figure means.
-
-    Attributes:
-        name: as in the rows.
-        unit: "" for a plain ratio or count.
-        better: "higher", "lower", or "" where neither is.
-        show: how it stands in a table: a factor and a format, such as 4.6 MB for bytes.
-    """
-
-    name: str
-    unit: str
-    better: str
-    show: tuple[float, str] = (1.0, "{:.3g}")
-
-
-_MB = (1e-6, "{:.2f} MB")
-_MS = (1.0, "{:.2f}")
-_COUNT = (1.0, "{:,.0f}")
-_METRICS = {metric.name: metric for metric in (
-    Metric("latency_p50_ms", "ms", "lower", _MS),
-    Metric("latency_spread", "fraction", "lower", (100.0, "{:.0f} %")),
-    Metric("latency_p90_ms", "ms", "lower", _MS),
-    *(Metric(f"latency_t{count}_ms", "ms", "lower", _MS)
-      for count in (16, 32, 64, 128)),
-    Metric("throughput_per_s", "texts/s", "higher", (1.0, "{:.0f}")),
-    Metric("speedup", "", "higher", (1.0, "{:.2f}x")),
-    Metric("num_threads", "", "lower", _COUNT),
-    Metric("file_bytes", "bytes", "lower", _MB),
-    Metric("gzip_bytes", "bytes", "lower", _MB),
-    Metric("peak_rss_bytes", "bytes", "lower", _MB),
-    Metric("parameters", "", "lower", _COUNT),
-    Metric("nonzeros", "", "lower", _COUNT),
-    Metric("bits", "bits", "lower", _COUNT),
-    *(Metric(ratio, "", "lower", (1.0, "{:.4f}"))
-      for ratio in ("alpha", "beta", "gamma")),
-)}
 # What a person looks at first, behind the quality; the rest stands in a second table.
 _HEADLINE = ("latency_p50_ms", "latency_spread", "speedup", "throughput_per_s",
              "file_bytes", "gzip_bytes", "peak_rss_bytes")
@@ -96,21 +59,6 @@ class Row:
     split: str = ""
 
 
-def metric(name: str) -> Metric:
-    """What a figure of a file means, such as file_bytes; of a task its own list says.
-
-    Raises:
-        KeyError: there is none.
-    """
-    return _METRICS[name]
-
-
-def shown(value: float, of: Metric) -> str:
-    """A figure as it stands in a table."""
-    factor, form = of.show
-    return form.format(value * factor)
-
-
 def rows(artifact: str, figures: Mapping[str, float], split: str = "",
          metrics: Sequence[Metric] = ()) -> list[Row]:
     """Makes the rows of one artifact.
@@ -127,7 +75,7 @@ def rows(artifact: str, figures: Mapping[str, float], split: str = "",
     Raises:
         ValueError: a metric is unknown.
     """
-    known = _METRICS | {metric.name: metric for metric in metrics}
+    known = METRICS | {metric.name: metric for metric in metrics}
     unknown = sorted(set(figures) - set(known))
     if unknown:
         raise ValueError(f"A metric must be one of {sorted(known)}. "
@@ -237,7 +185,7 @@ def table(rows: Sequence[Row], metrics: Sequence[str] | None = None) -> str:
 
 def others() -> list[str]:
     """Metrics beside the quality and the headline: a second table's columns."""
-    return [name for name in _METRICS if name not in _HEADLINE]
+    return [name for name in METRICS if name not in _HEADLINE]
 
 
 def to_markdown(environment: Mapping, rows: Sequence[Row],
@@ -302,7 +250,7 @@ def to_png(rows: Sequence[Row], split: str = "dev", monitor: str | None = None
 def _show(value: float | None, metric: str, quality: bool) -> str:
     if value is None:
         return ""
-    return f"{value:.4f}" if quality else shown(value, _METRICS[metric])
+    return f"{value:.4f}" if quality else shown(value, METRICS[metric])
 
 
 def _commit() -> str:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfopt import drawing, markdown, report
+from tfopt import drawing, markdown
 from tfopt.files import to_json, write_whole
+from tfopt.metrics import Metric, shown
 from tfopt.pipeline.search_space import RECIPE
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 TABLE, JSON, PICTURE = "search.md", "search.json", "search.png"
 
 
-def write(study: optuna.Study, goals: Sequence[report.Metric], out: Path) -> list[str]:
+def write(study: optuna.Study, goals: Sequence[Metric], out: Path) -> list[str]:
     """Writes the trials.
 
     Args:
@@ -60,11 +61,11 @@ def write(study: optuna.Study, goals: Sequence[report.Metric], out: Path) -> lis
             f"{TABLE} has all, by figures of a part held out of train."]
 
 
-def _line(trial: Any, goals: Sequence[report.Metric], on_front: bool) -> list[str]:
+def _line(trial: Any, goals: Sequence[Metric], on_front: bool) -> list[str]:
     params = " ".join(f"{name}={value:.3g}" if isinstance(value, float) else
                       f"{name}={value}" for name, value in trial.params.items()
                       if name != RECIPE)
-    values = ([report.shown(value, goal) for value, goal in zip(
+    values = ([shown(value, goal) for value, goal in zip(
         trial.values, goals, strict=True)] if trial.values
         else [trial.state.name.lower()] + [""] * (len(goals) - 1))
     return [f"t{trial.number:03d}", f"{trial.params.get(RECIPE, '')} {params}".strip(),

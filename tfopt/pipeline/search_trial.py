@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfopt import model, report, tasks
+from tfopt import model, tasks
 from tfopt.measure import cost
+from tfopt.metrics import METRICS, Metric
 from tfopt.model.anatomy import Anatomy
 from tfopt.pipeline import judging, run_dir, timing
 from tfopt.pipeline.search_space import SPEED
@@ -30,9 +31,9 @@ class Behind(Exception):
     """A trial does worse than others had done after as many epochs."""
 
 
-def metrics() -> list[report.Metric]:
+def metrics() -> list[Metric]:
     """What figures of a file may be a goal."""
-    return [report.metric(name) for name in _OF_FILES]
+    return [METRICS[name] for name in _OF_FILES]
 
 
 def figures(job: Job, watch: Watch | None = None) -> dict[str, float]:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
-from tfopt import model, report, tasks
+from tfopt import model, tasks
+from tfopt.metrics import Metric
 from tfopt.pipeline import laddering, reference, run_dir, search_report, search_trial
 from tfopt.pipeline.identity import digest
 from tfopt.pipeline.job import Job
@@ -99,7 +100,7 @@ class Search(SearchOptions):
             return _ended(study, goals, job, road, out, baseline)
 
     def _try(self, study: optuna.Study, trial: optuna.Trial, space: Space,
-             goals: list[report.Metric], job: Job, task: tasks.Task) -> bool:
+             goals: list[Metric], job: Job, task: tasks.Task) -> bool:
         """Tries one; what cannot be made is noted with its reason.
 
         Returns:
@@ -143,7 +144,7 @@ class Search(SearchOptions):
         return True
 
 
-def goals_of(names: tuple[str, ...], task: tasks.Task) -> list[report.Metric]:
+def goals_of(names: tuple[str, ...], task: tasks.Task) -> list[Metric]:
     """The metrics that are searched for.
 
     Args:
@@ -205,7 +206,7 @@ def front_of(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return front
 
 
-def _ended(study: optuna.Study, goals: list[report.Metric], job: Job, road: Road,
+def _ended(study: optuna.Study, goals: list[Metric], job: Job, road: Road,
            out: Path, baseline: Path) -> Result | None:
     """Finishes the bundles of the front, times them alone, in turn, and reports."""
     from optuna.trial import TrialState
