@@ -66,6 +66,7 @@ setup(
         "plot": PLOT,
         "serve": HTTP,
         "search": SEARCH,
+        "wandb": ["wandb>=0.31,<1"],
         "ray": [*HTTP, "ray[serve]>=2.60,<3"],
         "dev": [*PLOT, *HTTP, *SEARCH, "httpx2>=2,<3", "pytest>=8,<10",
                 "pytest-xdist>=3,<4", "ruff>=0.8,<1", "mypy>=2.4,<3"],

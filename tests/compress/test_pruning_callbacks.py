@@ -124,7 +124,7 @@ def test_sparsity_is_logged_for_each_layer_and_for_all(tmp_path, caplog):
             if "Sparsity" in record.getMessage()][-1]
     assert last == "Sparsity after epoch 3: 0.3333 of all kernels; hidden 0.500"
     found = {}
-    for file in tmp_path.iterdir():
+    for file in tmp_path.glob("events.*"):
         for event in tf.compat.v1.train.summary_iterator(str(file)):
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append(

@@ -217,7 +217,7 @@ def line() -> keras.Model:
 def entries(log_dir) -> dict[str, list[tuple[int, float]]]:
     """Tag -> [(step, value)] of the event files in a directory."""
     found: dict[str, list] = {}
-    for file in sorted(log_dir.iterdir()):
+    for file in sorted(log_dir.glob("events.*")):
         for event in tf.compat.v1.train.summary_iterator(str(file)):
             for value in event.summary.value:
                 number = float(tf.make_ndarray(value.tensor))

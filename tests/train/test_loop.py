@@ -88,7 +88,7 @@ def learned(tmp_path_factory, tiny_dir, tiny_examples):
         history = fit(trained, batches, batches, log_dir=log_dir,
                       settings=Settings(epochs=5, learning_rate=RATE))
     tags = {}
-    for file in log_dir.iterdir():
+    for file in log_dir.glob("events.*"):
         for event in tf.compat.v1.train.summary_iterator(str(file)):
             for value in event.summary.value:
                 tags.setdefault(value.tag, {})[event.step] = float(

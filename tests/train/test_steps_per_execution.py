@@ -162,7 +162,7 @@ def test_the_log_has_an_entry_at_the_first_call_behind_each_beat(
     batches = data.Batches(*tiny_examples, batch_size=4, shuffle_seed=0)
     fit(model.build(CONFIG, HEAD), batches, log_dir=tmp_path,
         settings=Settings(epochs=1, steps_per_execution=4))
-    steps = [event.step for file in tmp_path.iterdir()
+    steps = [event.step for file in tmp_path.glob("events.*")
              for event in tf.compat.v1.train.summary_iterator(str(file))
              for value in event.summary.value if value.tag == "train/loss"]
     assert sorted(steps) == [4, 8, 12]

@@ -106,6 +106,9 @@ def define_training() -> None:
                          lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of fresh weights, batch order and dropout.",
                          lower_bound=0)
+    flags.DEFINE_list("trackers", ["jsonl", "tensorboard"], "Where the figures of "
+                      "training go, below logs/: jsonl, tensorboard, wandb (extra "
+                      "wandb).")
     define(Batching)
     define_devices()
 
@@ -137,7 +140,8 @@ def settings() -> train.Settings:
         weight_decay=FLAGS.weight_decay, clip_norm=FLAGS.clip_norm or None,
         patience=FLAGS.patience, seed=FLAGS.seed, jit_compile=FLAGS.jit_compile,
         mixed_precision=FLAGS.mixed_precision,
-        steps_per_execution=FLAGS.steps_per_execution)
+        steps_per_execution=FLAGS.steps_per_execution,
+        trackers=tuple(FLAGS.trackers))
 
 
 def fine_tuning(kind: type | None = None) -> Any:

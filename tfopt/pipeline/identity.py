@@ -26,7 +26,7 @@ _READ = ("*.keras", "*.safetensors", "*.safetensors.index.json", "*.ckpt[.-]*",
 # What the identity of contents may say beside: where they are from.
 _BESIDE = {"revision", "made_of"}
 # Options that do not change what is computed.
-_FREE = {"num_threads", "wait_s", "out_dir"}
+_FREE = {"num_threads", "wait_s", "out_dir", "trackers"}
 
 
 def of_file(path: PathLike | None) -> dict[str, str] | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from absl import logging
 
 from tfopt.backend import keras, tf
+from tfopt.train import trackers
 from tfopt.types import BatchSource, PathLike
 
 
@@ -48,21 +50,32 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
 
 class TrainingLog(keras.callbacks.Callback):
-    """Writes loss, learning rate, examples/s and dev metrics for TensorBoard.
+    """Gives loss, learning rate, examples/s and dev metrics to trackers.
 
     Args:
-        log_dir: where the event file goes.
+        log_dir: where their files go.
         batch_size: B, to count examples.
         every: steps between two entries of the training figures; more, where one
             call of the training function makes more.
+        names: of the trackers (`train.trackers`).
+        params: what the training was told, for their pages of that; None for none.
     """
 
-    def __init__(self, log_dir: PathLike, batch_size: int, every: int = 20):
+    def __init__(self, log_dir: PathLike, batch_size: int, every: int = 20,
+                 names: Sequence[str] = trackers.DEFAULT,
+                 params: Mapping[str, Any] | None = None):
         super().__init__()
-        self._writer = tf.summary.create_file_writer(str(log_dir))
+        self._trackers = trackers.opened(names, log_dir)
+        self._params = params
         self._batch_size = batch_size
         self._every = every
         self._since = None
+
+    def on_train_begin(self, logs=None):
+        """Tells what the training was told."""
+        if self._params is not None:
+            for tracker in self._trackers:
+                tracker.params(self._params)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock anew, so that evaluation is not counted as training."""
@@ -93,12 +106,12 @@ class TrainingLog(keras.callbacks.Callback):
                      for name, value in (logs or {}).items()
                      if name.startswith("val_")},
                     steps_done(self.model))
-        self._writer.flush()
+        for tracker in self._trackers:
+            tracker.flush()
 
     def _write(self, figures, step):
-        with self._writer.as_default():
-            for name, value in figures.items():
-                tf.summary.scalar(name, value, step=step)
+        for tracker in self._trackers if figures else ():
+            tracker.scalars(figures, step)
 
 
 class ProgressLine(keras.callbacks.Callback):

@@ -8,6 +8,7 @@ the first loss that is no number.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import re
 import sys
@@ -63,7 +64,7 @@ def fit(
         callbacks: more Keras callbacks, such as a pruning pass's.
         state_dir: where the run's state is kept; a second call with the same directory
             goes on where the first was killed.
-        log_dir: where TensorBoard's event files go.
+        log_dir: where the files of `settings.trackers` go; None tracks nothing.
         goal: what to minimize, such as `Distillation.goal`; default cross-entropy.
         first_valid_step: step before which no epoch counts as the best, since the model
             is not in its final form yet (a pruning ramp still rises).
@@ -153,7 +154,9 @@ def _hooks(state, strategy, train, dev, settings, goal, callbacks, log_dir,
     if dev is not None and strategy.num_replicas_in_sync > 1:
         hooks.insert(0, PaddedLossCorrection(dev))
     if log_dir is not None and workers.is_chief(strategy):
-        hooks.append(TrainingLog(Path(log_dir), train.batch_size))
+        hooks.append(TrainingLog(
+            Path(log_dir), train.batch_size, names=settings.trackers,
+            params=dataclasses.asdict(settings) | {"batch_size": train.batch_size}))
     if not sys.stdout.isatty():
         hooks.append(ProgressLine(train.batch_size))
     hooks += [KeepBest(state, settings.patience, first_valid_step, goal.monitor),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from tfopt.train import precision
+from tfopt.train import precision, trackers
 from tfopt.train.optimizer import accelerated
 from tfopt.types import check_fields, check_types
 
@@ -32,6 +32,7 @@ class Settings:
         steps_per_execution: steps of one call of the training function, at most; what
             callbacks do at certain steps is never late, logs and saves come after a
             call. None for 50 on accelerators, 1 elsewhere.
+        trackers: where figures go: "jsonl", "tensorboard", "wandb" (`train.trackers`).
     """
 
     epochs: int = 3
@@ -44,6 +45,7 @@ class Settings:
     jit_compile: bool | None = None
     mixed_precision: str = "auto"
     steps_per_execution: int | None = None
+    trackers: tuple[str, ...] = trackers.DEFAULT
 
     def __post_init__(self):
         """Checks the values.
@@ -52,6 +54,7 @@ class Settings:
             ValueError: one is out of its range.
         """
         check_types(self)
+        trackers.check(self.trackers)
         check_fields(self, {
             "epochs": (self.epochs >= 1, "at least 1"),
             "learning_rate": (0 < self.learning_rate < math.inf,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from absl import logging
 
@@ -15,6 +17,7 @@ from tfopt.compress.pruning.masked_layer import (
     wrappers_of,
 )
 from tfopt.compress.pruning.schedules import Schedule
+from tfopt.train import trackers
 from tfopt.train.callbacks import steps_done
 from tfopt.types import PathLike
 
@@ -117,13 +120,14 @@ class SparsityLog(keras.callbacks.Callback):
     """Logs the zeros of each kernel and of all, at each epoch's end.
 
     Args:
-        log_dir: where TensorBoard's event file goes; None logs by absl alone.
+        log_dir: where the trackers' files go; None logs by absl alone.
+        names: of the trackers (`train.trackers`).
     """
 
-    def __init__(self, log_dir: PathLike | None = None):
+    def __init__(self, log_dir: PathLike | None = None,
+                 names: Sequence[str] = trackers.DEFAULT):
         super().__init__()
-        self._writer = None if log_dir is None else tf.summary.create_file_writer(
-            str(log_dir))
+        self._trackers = [] if log_dir is None else trackers.opened(names, log_dir)
 
     def on_epoch_end(self, epoch, logs=None):
         """Counts and logs."""
@@ -145,8 +149,6 @@ class SparsityLog(keras.callbacks.Callback):
                      figures["sparsity"], ", ".join(
                          f"{name} {zeros[name] / sizes[name]:.3f}" for name in zeros
                          if zeros[name]))
-        if self._writer is not None:
-            with self._writer.as_default():
-                for name, value in figures.items():
-                    tf.summary.scalar(name, value, step=steps_done(self.model))
-            self._writer.flush()
+        for tracker in self._trackers:
+            tracker.scalars(figures, steps_done(self.model))
+            tracker.flush()
