@@ -26,7 +26,6 @@ from tfopt.types import PathLike
 Key = TypeVar("Key")
 
 TOKEN_COUNTS = (16, 32, 64, 128)
-CACHE = Path.home() / ".cache" / "tfopt"
 _LOCK = "timing.lock"
 _REPEATS = 8  # of each token count, per round
 
@@ -87,13 +86,18 @@ def started(plan: Mapping[Key, tuple[PathLike, int]]
         yield running
 
 
+def cache() -> Path:
+    """Where what is measured on this machine is kept between runs."""
+    return Path.home() / ".cache" / "tfopt"
+
+
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Waits for other processes that time; on a disk without locks it does not."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            CACHE.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(CACHE / _LOCK, "a"))
+            cache().mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(cache() / _LOCK, "a"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

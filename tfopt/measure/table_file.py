@@ -232,7 +232,7 @@ def _build(config: EncoderConfig, head: Head, environment: Mapping, rounds: int,
 def _default_path(environment: Mapping) -> Path:
     def of(fields):
         digest = hashlib.sha256(to_json(fields, sort_keys=True).encode()).hexdigest()
-        return latency.CACHE / f"latency_{digest[:16]}.json"
+        return latency.cache() / f"latency_{digest[:16]}.json"
 
     first = of({name: value for name, value in environment.items()
                 if name not in ("family", "head")})
