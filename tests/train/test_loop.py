@@ -91,8 +91,9 @@ def learned(tmp_path_factory, tiny_dir, tiny_examples):
     for file in log_dir.glob("events.*"):
         for event in tf.compat.v1.train.summary_iterator(str(file)):
             for value in event.summary.value:
-                tags.setdefault(value.tag, {})[event.step] = float(
-                    tf.make_ndarray(value.tensor))
+                if not value.tag.startswith("_hparams_"):
+                    tags.setdefault(value.tag, {})[event.step] = float(
+                        tf.make_ndarray(value.tensor))
     return trained, batches, history, tags
 
 
