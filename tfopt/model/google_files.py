@@ -29,10 +29,7 @@ def prefix_in(directory: Path) -> Path | None:
     Returns:
         Such as `DIR/model.ckpt-343`; None where there is none.
     """
-    steps = {match[1]: int(match[2] or _WITHOUT_STEPS)
-             for match in (_INDEX.fullmatch(file.name)
-                           for file in sorted(directory.glob("*.ckpt*.index")))
-             if match}
+    steps = _steps(directory)
     if not steps:
         return None
     named = _named(directory / _NAMES_FILE)
@@ -43,6 +40,19 @@ def prefix_in(directory: Path) -> Path | None:
     if len(steps) > 1:
         logging.info("%s: of %d checkpoints %s is read", directory, len(steps), chosen)
     return directory / str(chosen)
+
+
+def is_in(directory: Path) -> bool:
+    """Whether there is such a checkpoint."""
+    return bool(_steps(directory))
+
+
+def _steps(directory: Path) -> dict[str, int]:
+    """What each checkpoint's files begin with -> its number of steps."""
+    return {match[1]: int(match[2] or _WITHOUT_STEPS)
+            for match in (_INDEX.fullmatch(file.name)
+                          for file in sorted(directory.glob("*.ckpt*.index")))
+            if match}
 
 
 def _named(file: Path) -> str | None:

@@ -33,9 +33,11 @@ from tfopt.model.tensors import Google, Tensors, open_safetensors, open_shards
 
 def is_in(path: Path) -> bool:
     """Whether a directory has weights as Hugging Face or Google publish them."""
-    return (any((path / name).exists() for name in (shard_index.WHOLE,
-                                                    shard_index.INDEX))
-            or google_files.prefix_in(path) is not None)
+    return _is_hugging_face(path) or google_files.is_in(path)
+
+
+def _is_hugging_face(path: Path) -> bool:
+    return (path / shard_index.WHOLE).exists() or (path / shard_index.INDEX).exists()
 
 
 @contextlib.contextmanager
@@ -55,16 +57,15 @@ def opened(path: Path) -> Iterator[tuple[Path, Tensors]]:
     Raises:
         ValueError: a file is missing or damaged.
     """
-    prefix = google_files.prefix_in(path)
-    whole, index = path / shard_index.WHOLE, path / shard_index.INDEX
-    about = path / ("config.json" if whole.exists() or index.exists()
-                    else google_files.CONFIG_FILE)
-    _check_files(path, about.name)
-    if whole.exists() or index.exists():
-        with open_safetensors(whole) if whole.exists() else open_shards(index) as found:
-            yield about, found
-    else:
-        yield about, Google(str(prefix))
+    if not _is_hugging_face(path):
+        _check_files(path, google_files.CONFIG_FILE)
+        yield path / google_files.CONFIG_FILE, Google(str(google_files.prefix_in(path)))
+        return
+    _check_files(path, "config.json")
+    whole = path / shard_index.WHOLE
+    with (open_safetensors(whole) if whole.exists()
+          else open_shards(path / shard_index.INDEX)) as found:
+        yield path / "config.json", found
 
 
 def load(path: Path, num_labels: int | None, head: Head | None, seed: int
