@@ -98,10 +98,7 @@ class FineTuning(Files):
         Raises:
             ValueError: a file is missing or wrong; names file and line.
         """
-        chosen = None if state is None else masked_words.named(self)
-        fill = None if state is None or chosen is None else masked_words.MaskedWords(
-            chosen, Path(self.teacher.logits_dir or state / "copies"), self.data.tokens,
-            self.settings.seed)
+        fill = None if state is None else masked_words.of(self, state)
         return Dataset.read(
             self, self.data, settings=self.settings, batching=self.batching,
             devices=self.devices, teacher=self.teacher, exports=self.exports,

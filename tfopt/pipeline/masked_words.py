@@ -85,8 +85,9 @@ class MaskedWords:
         logging.info("A masked language model finds words for %d copies",
                      len(drafts) - len(kept))
         tokenizer = data.tokenizer_from(model.directory(self.path))
-        words = _Words(masked_lm.load(self.path), tokenizer, whole_words(tokenizer),
-                       banned)
+        words = _Words(masked_lm.load(self.path), tokenizer, {
+            number: word for number, word in whole_words(tokenizer).items()
+            if bare(word) not in banned})
         found: list[list[str]] = []
         begun = logged = time.monotonic()
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ class MaskedWords:
             for start in range(len(kept), len(drafts), _BATCH):
                 part = drafts[start:start + _BATCH]
                 # Of its own, so that a killed run draws the same.
-                chance = np.random.default_rng([self.seed, start - start % _BATCH])
+                chance = np.random.default_rng([self.seed, start])
                 found += words.likely(part, self.max_length, chance)
                 file.writelines(_line(own) for own in found[-len(part):])
                 file.flush()
@@ -126,7 +127,6 @@ class _Words:
     model: masked_lm.MaskedLM
     tokenizer: Tokenizer
     known: Mapping[int, str]
-    banned: frozenset[str]
 
     def likely(self, drafts: Sequence[Draft], max_length: int,
                chance: np.random.Generator) -> Iterator[list[str]]:
@@ -154,10 +154,9 @@ class _Words:
     def _drawn(self, logits: np.ndarray, words: Sequence[str], old: str,
                chance: np.random.Generator) -> str:
         """One of the most likely words, by their probabilities."""
-        spare = CANDIDATES + 1 + len(self.banned)
-        best = np.argsort(-logits, kind="stable")[:spare]
-        found = [number for number in best if bare(words[number]) not in self.banned
-                 and bare(words[number]) != bare(old)][:CANDIDATES]
+        best = np.argsort(-logits, kind="stable")[:CANDIDATES + 1]
+        found = [number for number in best
+                 if bare(words[number]) != bare(old)][:CANDIDATES]
         if not found:
             return old
         parts = np.exp(logits[found] - logits[found].max())
@@ -183,6 +182,22 @@ def whole_words(tokenizer: Tokenizer) -> dict[int, str]:
                 if word[:1] == "Ġ" and word[1:].isascii() and word[1:].isalpha()}
     return {number: word for number, word in enumerate(tokenizer.words)
             if word.isalpha()}
+
+
+def of(tuning: FineTuning, state: Path) -> MaskedWords | None:
+    """What finds words for copies; None where there is no model for it.
+
+    Args:
+        tuning: names it (`named`).
+        state: of the run, where what is found is kept if nothing else is said.
+
+    Raises:
+        ValueError: as `named`.
+    """
+    path = named(tuning)
+    return None if path is None else MaskedWords(
+        path, Path(tuning.teacher.logits_dir or state / "copies"), tuning.data.tokens,
+        tuning.settings.seed)
 
 
 def named(tuning: FineTuning) -> PathLike | None:
