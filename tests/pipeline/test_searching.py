@@ -255,9 +255,6 @@ def test_a_trial_is_the_job_with_what_it_tries(job):
 @pytest.mark.parametrize("name", recipes.names())
 def test_each_recipe_can_be_searched(name, job):
     fields = Space.default(job).to_json() | {"recipe": [name]}
-    for field in fields.values():
-        if isinstance(field, dict):
-            del field["whole"]  # which the field itself says
     for params in Space.from_fields(fields, "one").known(job):
         assert search_space.applied(job, params).recipe.passes
 
@@ -295,14 +292,14 @@ def test_a_trial_that_is_behind_those_no_slower_is_stopped(job):
         noted = Noted(others)
         told = search_trial.watch(noted, noted, task)
         told({"loss": 1.0})
-        if values[0] < 0.5 and len(others) > 12:
+        if stops:
             with pytest.raises(search_trial.Behind, match="of 4 trials no slower the "
                                                           "median was 0.5000"):
                 told({"val_accuracy": values[0]})
             continue
         for value in values:
             told({"val_accuracy": value})
-        assert noted.user_attrs["epochs"] == values and not stops
+        assert noted.user_attrs["epochs"] == values
 
 
 def test_two_processes_share_the_trials(tmp_path, tiny_dir):

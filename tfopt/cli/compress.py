@@ -23,7 +23,6 @@ from absl import flags
 
 from tfopt import report
 from tfopt.cli import flags as shared
-from tfopt.pipeline.export_options import Exports
 from tfopt.pipeline.options import Measuring, Tables, Targets
 from tfopt.pipeline.run_options import RunOptions
 from tfopt.pipeline.teacher_options import Teacher
@@ -83,5 +82,5 @@ def define_flags() -> None:
     shared.define_training()
     for record in (Teacher, Targets, Tables, Measuring):
         shared.define(record)
-    shared.define(Exports, only=("export_length", "metadata", "for_old_runtimes"))
+    shared.define_exporting()
     shared.define(RunOptions)

@@ -113,6 +113,11 @@ def define_training() -> None:
     define_devices()
 
 
+def define_exporting() -> None:
+    """What is in an exported file beside the model."""
+    define(Exports, only=("export_length", "metadata", "for_old_runtimes"))
+
+
 def define_devices() -> None:
     """Where training runs, and by what arithmetic."""
     define(Devices)

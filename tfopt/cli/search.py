@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from tfopt.cli import compress
 from tfopt.cli import flags as shared
-from tfopt.pipeline.export_options import Exports
 from tfopt.pipeline.options import Measuring, Tables, Targets
 from tfopt.pipeline.run_options import RunOptions
 from tfopt.pipeline.search_options import SearchOptions
@@ -40,5 +39,5 @@ def define_flags() -> None:
     for record in (Teacher, Tables, Measuring, SearchOptions):
         shared.define(record)
     shared.define(Targets, only=("max_accuracy_drop",))
-    shared.define(Exports, only=("export_length", "metadata", "for_old_runtimes"))
+    shared.define_exporting()
     shared.define(RunOptions, only=("out_dir", "baseline", "cascade_max_drop"))

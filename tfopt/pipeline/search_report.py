@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tfopt import drawing, markdown
 from tfopt.files import to_json, write_whole
 from tfopt.metrics import Metric, shown
-from tfopt.pipeline.search_space import RECIPE
+from tfopt.pipeline.search_journal import directory_of
+from tfopt.pipeline.search_space import in_words
 
 if TYPE_CHECKING:
     import optuna
@@ -33,7 +34,8 @@ def write(study: optuna.Study, goals: Sequence[Metric], out: Path) -> list[str]:
               if trial.state.is_finished()]
     write_whole(out / JSON, to_json({
         "goals": [{"name": goal.name, "better": goal.better} for goal in goals],
-        "trials": [{"name": f"t{trial.number:03d}", "state": trial.state.name.lower(),
+        "trials": [{"name": directory_of(trial.number),
+                    "state": trial.state.name.lower(),
                     "params": trial.params, "on_front": trial.number in front,
                     "figures": trial.user_attrs.get("figures"),
                     "why": trial.user_attrs.get("why")} for trial in trials]},
@@ -46,7 +48,7 @@ def write(study: optuna.Study, goals: Sequence[Metric], out: Path) -> list[str]:
     picture = None
     if len(goals) > 1:
         picture = drawing.front(
-            [(f"t{trial.number:03d}", (trial.values[1], trial.values[0]),
+            [(directory_of(trial.number), (trial.values[1], trial.values[0]),
               trial.values[2] if len(goals) > 2 else None, trial.number in front)
              for trial in trials if trial.values], goals[1].name, goals[0].name,
             goals[2].name if len(goals) > 2 else "")
@@ -62,11 +64,8 @@ def write(study: optuna.Study, goals: Sequence[Metric], out: Path) -> list[str]:
 
 
 def _line(trial: Any, goals: Sequence[Metric], on_front: bool) -> list[str]:
-    params = " ".join(f"{name}={value:.3g}" if isinstance(value, float) else
-                      f"{name}={value}" for name, value in trial.params.items()
-                      if name != RECIPE)
     values = ([shown(value, goal) for value, goal in zip(
         trial.values, goals, strict=True)] if trial.values
         else [trial.state.name.lower()] + [""] * (len(goals) - 1))
-    return [f"t{trial.number:03d}", f"{trial.params.get(RECIPE, '')} {params}".strip(),
-            *values, "yes" if on_front else ""]
+    return [directory_of(trial.number), in_words(trial.params), *values,
+            "yes" if on_front else ""]

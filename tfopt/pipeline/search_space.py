@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfopt.files import parse_json
 from tfopt.pipeline import recipes
+from tfopt.pipeline.teacher_options import AUTO
 from tfopt.types import PathLike, shown
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class Range:
             return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
+    def to_json(self) -> dict[str, Any]:
+        """The range as a space's file has it; its field says whether it is whole."""
+        return {"low": self.low, "high": self.high, "log": self.log}
+
     def nearest(self, value: Any) -> float:
         """The number of the range that is nearest to one."""
         found = min(max(float(value), self.low), self.high)
@@ -75,6 +80,10 @@ class Values:
     def suggest(self, trial: Trial, name: str) -> Any:
         """A value that the trial is to try."""
         return trial.suggest_categorical(name, self.values)
+
+    def to_json(self) -> list[Any]:
+        """The values as a space's file has them."""
+        return list(self.values)
 
     def nearest(self, value: Any) -> Any:
         """The value itself if it is there, else the nearest number, or the first."""
@@ -152,8 +161,7 @@ class Space:
 
     def to_json(self) -> dict[str, Any]:
         """The space as JSON has it."""
-        return {name: list(field.values) if isinstance(field, Values)
-                else dataclasses.asdict(field)
+        return {name: field.to_json()
                 for name, field in {RECIPE: self.recipes, **self.fields}.items()}
 
     def suggest(self, trial: Trial) -> dict[str, Any]:
@@ -218,6 +226,14 @@ def applied(job: Job, params: Mapping[str, Any]) -> Job:
         targets=with_params(job.targets, (SPEED,)))
 
 
+def in_words(params: Mapping[str, Any]) -> str:
+    """What a trial is of, in a line."""
+    others = ", ".join(f"{name}={value:.4g}" if isinstance(value, float) else
+                       f"{name}={value}" for name, value in params.items()
+                       if name != RECIPE)
+    return f"{params[RECIPE]}{' with ' if others else ''}{others}"
+
+
 def _for_scheme(step: compress.Pass, scheme: str) -> compress.Pass:
     """A pass, which trains for an export's rounding if it trains for any."""
     has = any(field.name == SCHEME for field in dataclasses.fields(step))
@@ -229,7 +245,7 @@ def _usual_weights(recipe: compress.Recipe, job: Job) -> dict[str, Any]:
     """What a recipe, or the job beside it, says of a teacher."""
     given = {name: getattr(job.teacher, name) for name in _OF_TEACHER}
     own = recipe.distillation
-    return {name: value if value not in (None, "auto")
+    return {name: value if value not in (None, AUTO)
             else getattr(own, name, 0) if own else 0 for name, value in given.items()}
 
 
@@ -245,7 +261,7 @@ def _read(field: str, value: Any, name: str) -> Range | Values:
                            for own in value):
         return Values(tuple(value))
     if isinstance(value, Mapping) and not words and set(value) <= {
-            "low", "high", "log", "whole"}:
+            "low", "high", "log"}:
         low, high = value.get("low", math.nan), value.get("high", math.nan)
         log = value.get("log", False)
         if _fits(field, low) and _fits(field, high) and low < high and isinstance(

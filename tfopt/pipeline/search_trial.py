@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfopt import model, tasks
-from tfopt.measure import cost
+from tfopt.measure import cost, runners
 from tfopt.metrics import METRICS, Metric
 from tfopt.model.anatomy import Anatomy
-from tfopt.pipeline import judging, run_dir, timing
+from tfopt.pipeline import run_dir, timing
 from tfopt.pipeline.search_space import SPEED
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ def figures(job: Job, watch: Watch | None = None) -> dict[str, float]:
                              "trial at a time. Received: TF_CONFIG")
         file = made.files[made.recipe.exports[-1]]
         task, guard = made.dataset.task, made.own.guard
-        outputs = judging.outputs_of(file.read_bytes(), guard,
-                                     job.measuring.num_threads)
+        outputs = runners.open_artifact(
+            file, job.measuring.num_threads, guard.encoded.pad_id, known=True).logits(
+                guard.encoded.ids, guard.encoded.first_lengths)
         return (task.fitted_quality(outputs, guard.targets) | cost.of_file(file)
                 | cost.of_tflite(file) | {LATENCY: _latency(road, made, file)})
 

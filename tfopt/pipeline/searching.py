@@ -16,7 +16,7 @@ import dataclasses
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import logging
 
@@ -37,7 +37,7 @@ from tfopt.pipeline.search_journal import (
     opened,
 )
 from tfopt.pipeline.search_options import SearchOptions
-from tfopt.pipeline.search_space import RECIPE, Space, applied
+from tfopt.pipeline.search_space import Space, applied, in_words
 
 if TYPE_CHECKING:
     import optuna
@@ -162,14 +162,6 @@ def goals_of(names: tuple[str, ...], task: tasks.Task) -> list[Metric]:
         raise ValueError(f"--goals must be of {', '.join(known)}, each once. Received: "
                          f"--goals={','.join(names)}")
     return [known[name] for name in names]
-
-
-def in_words(params: dict[str, Any]) -> str:
-    """What a trial is of, in a line."""
-    others = ", ".join(f"{name}={value:.4g}" if isinstance(value, float) else
-                       f"{name}={value}" for name, value in params.items()
-                       if name != RECIPE)
-    return f"{params[RECIPE]}{' with ' if others else ''}{others}"
 
 
 def _prepared(job: Job) -> Job:
