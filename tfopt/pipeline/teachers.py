@@ -118,9 +118,8 @@ def with_teacher(context: compress.Context, tuning: FineTuning, dataset: Dataset
     kept = keep or tuning.teacher.keeps_logits or teacher.tokenizer is not None
     keras_model = teacher.model
     if teacher.narrow_to is not None:
-        step = max(1, len(dataset.texts) // narrowed.TEXTS)
-        read_by = dataclasses.replace(dataset, texts=dataset.texts.take(
-            range(0, len(dataset.texts), step))).read_by(
+        read_by = dataclasses.replace(
+            dataset, texts=_some(dataset.texts, narrowed.TEXTS)).read_by(
                 teacher.tokenizer or dataset.tokenizer, teacher.max_length,
                 _names(keras_model))
         keras_model = narrowed.narrowed(keras_model, teacher.narrow_to, read_by,
@@ -145,8 +144,7 @@ def reads_otherwise(own: Tokenizer, dataset: Dataset) -> str:
         return (f"which has a vocabulary of {own.vocab_size} entries, and the student "
                 + ("another of as many" if own.vocab_size == student.vocab_size
                    else f"one of {student.vocab_size}"))
-    step = max(1, len(dataset.texts) // _TRIED_TEXTS)
-    tried = dataset.texts.take(range(0, len(dataset.texts), step))
+    tried = _some(dataset.texts, _TRIED_TEXTS)
     ids, others = (reader.encode(tried.texts, max_length=dataset.max_length).ids
                    for reader in (student, own))
     for text, one, another in zip(tried.texts, ids, others, strict=True):
@@ -205,6 +203,11 @@ def reordered(keras_model: keras.Model, order: list[int], path: PathLike
     assert classifier is not None
     classifier.set_weights([np.take(weight, order, axis=-1) for weight in weights])
     return keras_model
+
+
+def _some(texts: data.Texts, count: int) -> data.Texts:
+    """About so many of the texts, spread evenly over them; all, where they are few."""
+    return texts.take(range(0, len(texts), max(1, len(texts) // count)))
 
 
 def _names(keras_model: keras.Model) -> list[str]:

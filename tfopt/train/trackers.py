@@ -111,7 +111,7 @@ class WeightsAndBiases:
         place = Path(log_dir)
         place.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
-            project=None, name="/".join(place.absolute().parts[-3:]), dir=str(place),
+            name="/".join(place.absolute().parts[-3:]), dir=str(place),
             reinit="create_new")
 
     def params(self, values: Mapping[str, Any]) -> None:
